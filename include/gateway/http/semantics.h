@@ -1,0 +1,75 @@
+/*
+ * semantics: everything that RFC 9110, 9112 and 9113 say about what a head means and what must be refused. The only
+ * home of request-smuggling rules: codecs split bytes into lines and fields, this decides what they mean.
+ *
+ * All functions are pure: they read and write the head that they are given, allocate in the arena, and do no I/O.
+ */
+#ifndef GATEWAY_HTTP_SEMANTICS_H
+#define GATEWAY_HTTP_SEMANTICS_H
+
+#include "gateway/base/arena.h"
+#include "gateway/base/status.h"
+#include "gateway/http/message.h"
+
+/* RFC 9110 section 5.6.2: a non-empty sequence of tchar. */
+bool is_token(struct slice s);
+
+/* RFC 9110 section 5.5: no control characters but HTAB; obs-text is allowed. */
+bool is_field_value(struct slice s);
+
+/* host [":" port] as in RFC 3986 section 3.2 without userinfo: reg-name, IPv4 or [IPv6]; port digits may be empty. */
+bool is_authority(struct slice s);
+
+/* Splits an authority; the port is empty if there is none. Brackets stay on an IPv6 host. */
+void authority_split(struct slice authority, struct slice *ret_host, struct slice *ret_port);
+
+/*
+ * Checks a request head whose method_text, target, version and fields come from an HTTP/1 codec, and fills method,
+ * scheme, authority, path, upgrade, expect_continue, te_trailers, close, body, content_length.
+ *   - target forms (RFC 9112 section 3.2): origin, absolute (its authority replaces Host after comparison), "*" for
+ *     OPTIONS only; CONNECT is METHOD_NOT_ALLOWED; no control characters, no fragment, no bytes above 0x7e
+ *   - Host (section 3.2): exactly one in HTTP/1.1, at most one in 1.0, valid, same as the target's authority
+ *   - framing (section 6): CL + TE, several or malformed CL (identical repeats too), TE that is not exactly one
+ * "chunked", TE in HTTP/1.0, are errors
+ *   - Upgrade: honoured only in HTTP/1.1 with Connection: upgrade; h2c is ignored; with a body UPGRADE_WITH_BODY
+ *   - Expect other than 100-continue is EXPECTATION_FAILED; ignored in HTTP/1.0
+ */
+MUST_CHECK enum status semantics_check_request(struct message_head *head);
+
+/*
+ * Checks a response head from an HTTP/1 codec to a request with this method, and fills close, upgrade, body,
+ * content_length (RFC 9112 section 6.3). Every violation is STATUS_UPSTREAM_BAD_RESPONSE. `upgrade_asked`: the request
+ * was an upgrade; a 101 without it is a violation.
+ */
+MUST_CHECK enum status semantics_check_response(struct message_head *head, enum method request_method,
+                                                bool upgrade_asked);
+
+/* Trailer fields (RFC 9110 section 6.5.1): those that frame, route, authenticate or control are removed from the list.
+ */
+void semantics_filter_trailers(struct fields *trailers);
+
+/* What the gateway adds to a request on its way to the CVM. Slices live at least as long as the arena. */
+struct forward_params {
+    struct slice client_address; /* IP text without port */
+    struct slice proto;          /* "https" or "http" */
+    struct slice port;           /* of our listener: "443" */
+    struct slice request_id;     /* for X-Request-Id */
+    struct slice via;            /* pseudonym: "phala-gateway" */
+    bool peer_is_trusted;        /* in trusted_proxies: keep and extend what it says; else drop its copies */
+};
+
+/*
+ * Makes the request head to send upstream from the received one (RFC 9110 section 7.6): hop-by-hop fields and those
+ * named by Connection are removed (also Proxy-*, Keep-Alive, TE other than trailers, HTTP2-Settings, Expect handled by
+ * expect_continue); X-Forwarded-For/-Proto/-Host/-Port, X-Real-IP, Via, X-Request-Id are set; Forwarded and all
+ * spellings with underscores of the fields set here are dropped unless the peer is trusted (underscore spellings
+ * always). Host is written first, from authority. Framing members are copied.
+ */
+void semantics_forward_request(const struct message_head *in, const struct forward_params *params, struct arena *arena,
+                               struct message_head *ret_out);
+
+/* The same for a response: hop-by-hop fields removed, Via added; X-Gateway-Error from a CVM is dropped. */
+void semantics_forward_response(const struct message_head *in, struct slice via, struct arena *arena,
+                                struct message_head *ret_out);
+
+#endif
