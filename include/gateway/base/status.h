@@ -88,6 +88,8 @@ enum {
     X(APP_BUSY, "app_busy", 503, H2_REFUSED_STREAM, "the app's connection limit is reached", "Retry later.")           \
     X(OVERLOADED, "overloaded", 503, H2_REFUSED_STREAM, "the gateway is overloaded", "Retry later.")                   \
     X(DRAINING, "draining", 503, H2_REFUSED_STREAM, "the gateway is shutting down", "Retry: another one answers.")     \
+    X(H2C_UNSUPPORTED, "h2c_unsupported", 501, H2_INTERNAL_ERROR,                                                      \
+      "the port speaks HTTP/2, which is not supported yet", "Publish the port with protocol http.")                    \
     /* the CVM's side */                                                                                               \
     X(CONNECT_REFUSED, "connect_refused", 502, H2_INTERNAL_ERROR, "the app refused the connection",                    \
       "Check that it listens on this port, on 0.0.0.0 rather than on 127.0.0.1.")                                      \
@@ -132,6 +134,12 @@ enum {
     X(NOT_FOUND, "not_found", 404, H2_PROTOCOL_ERROR, "there is nothing at this path",                                 \
       "See the control API in README.")                                                                                \
     X(INVALID_JSON, "invalid_json", 400, H2_PROTOCOL_ERROR, "the body is not valid JSON", "Send one JSON object.")     \
+    X(INVALID_PARAMETER, "invalid_parameter", 400, H2_PROTOCOL_ERROR, "a query parameter or field is not valid",       \
+      "See the named field.")                                                                                          \
+    X(UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", 415, H2_PROTOCOL_ERROR, "the body is not JSON by its type",    \
+      "Send Content-Type: application/json (application/x-ndjson for a snapshot), or none.")                           \
+    X(RELOAD_FAILED, "reload_failed", 422, H2_INTERNAL_ERROR, "the new configuration was refused; the old one stays",  \
+      "Correct the configuration, then reload again.")                                                                 \
     X(INVALID_RECORD, "invalid_record", 422, H2_PROTOCOL_ERROR, "the record breaks a rule", "See the named field.")    \
     X(CLAIM_CONFLICT, "claim_conflict", 409, H2_PROTOCOL_ERROR, "another live instance owns the address",              \
       "Stop that instance first, or send a newer generation.")                                                         \

@@ -89,6 +89,12 @@ struct slice field_name(enum field_id id);
 void fields_add(struct fields *fields, struct arena *arena, struct slice name, struct slice value);
 void fields_add_known(struct fields *fields, struct arena *arena, enum field_id id, struct slice value);
 
+/* Appends a field of another list as it is, without looking its name up again. */
+void fields_append(struct fields *fields, struct arena *arena, struct field field);
+
+/* Makes room for `capacity` fields in all, so that adding them grows the array at most once. */
+void fields_reserve(struct fields *fields, struct arena *arena, size_t capacity);
+
 static inline bool fields_has(const struct fields *fields, enum field_id id)
 {
     return (fields->present >> id & 1U) != 0;

@@ -45,7 +45,8 @@ struct message_head {
     struct slice target;    /* request-target as received (h1), for logs */
     struct slice scheme;    /* "http" or "https"; empty unless absolute-form or h2 */
     struct slice authority; /* host[:port] from the absolute-form, :authority or Host */
-    struct slice path;      /* origin-form: absolute path with query; "*" for OPTIONS * */
+    struct slice path;      /* origin-form: absolute path with query; "*" for OPTIONS *; from an absolute-form without
+                             * path "?query" alone, which semantics_forward_request turns into "/?query" */
     struct slice upgrade;   /* Upgrade field of an upgrade request or 101, or :protocol; else empty */
     bool expect_continue;
     bool te_trailers; /* the sender accepts trailers (TE: trailers) */

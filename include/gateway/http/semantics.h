@@ -11,13 +11,23 @@
 #include "gateway/base/status.h"
 #include "gateway/http/message.h"
 
+/* A Connection field with more options than this is refused: real ones have one or two. */
+enum { SEMANTICS_MAX_CONNECTION_OPTIONS = 32 };
+
 /* RFC 9110 section 5.6.2: a non-empty sequence of tchar. */
 bool is_token(struct slice s);
 
 /* RFC 9110 section 5.5: no control characters but HTAB; obs-text is allowed. */
 bool is_field_value(struct slice s);
 
-/* host [":" port] as in RFC 3986 section 3.2 without userinfo: reg-name, IPv4 or [IPv6]; port digits may be empty. */
+/* Bytes that a request target may have: a non-empty sequence of 0x21-0x7e but '#' (a fragment is never sent). */
+bool is_target(struct slice s);
+
+/*
+ * host [":" port] as in RFC 3986 section 3.2 without userinfo. A host is an [IPv6] address or a name of letters,
+ * digits, "-", "." and "_"; the sub-delims and percent-encodings of reg-name are refused, since host names have none
+ * and two readers could differ about them. The port is empty or in 1..65535.
+ */
 bool is_authority(struct slice s);
 
 /* Splits an authority; the port is empty if there is none. Brackets stay on an IPv6 host. */
@@ -30,22 +40,25 @@ void authority_split(struct slice authority, struct slice *ret_host, struct slic
  *     OPTIONS only; CONNECT is METHOD_NOT_ALLOWED; no control characters, no fragment, no bytes above 0x7e
  *   - Host (section 3.2): exactly one in HTTP/1.1, at most one in 1.0, valid, same as the target's authority
  *   - framing (section 6): CL + TE, several or malformed CL (identical repeats too), TE that is not exactly one
- * "chunked", TE in HTTP/1.0, are errors
- *   - Upgrade: honoured only in HTTP/1.1 with Connection: upgrade; h2c is ignored; with a body UPGRADE_WITH_BODY
- *   - Expect other than 100-continue is EXPECTATION_FAILED; ignored in HTTP/1.0
+ *     "chunked", TE in HTTP/1.0, are errors; a body of no bytes is BODY_NONE
+ *   - Connection (RFC 9110 section 7.6.1): anything but tokens is BAD_FIELD_VALUE
+ *   - Upgrade: honoured only in HTTP/1.1 with Connection: upgrade; upgrades to HTTP itself (h2c) are ignored; of
+ *     several protocols the first is asked for; with a body UPGRADE_WITH_BODY
+ *   - Expect other than 100-continue is EXPECTATION_FAILED; ignored in HTTP/1.0; 100-continue without a body is ignored
  */
 MUST_CHECK enum status semantics_check_request(struct message_head *head);
 
 /*
  * Checks a response head from an HTTP/1 codec to a request with this method, and fills close, upgrade, body,
- * content_length (RFC 9112 section 6.3). Every violation is STATUS_UPSTREAM_BAD_RESPONSE. `upgrade_asked`: the request
- * was an upgrade; a 101 without it is a violation.
+ * content_length (RFC 9112 section 6.3). Every violation is STATUS_UPSTREAM_BAD_RESPONSE: framing faults as in requests
+ * (CL + TE, several CL, TE other than one "chunked", TE in HTTP/1.0), Connection options that are not tokens, a 1xx
+ * with a body. `upgrade_asked`: the request was an upgrade; a 101 without it, or without Connection: upgrade and
+ * Upgrade, is a violation. A 204 that announces a body is taken without it, and the connection is closed.
  */
 MUST_CHECK enum status semantics_check_response(struct message_head *head, enum method request_method,
                                                 bool upgrade_asked);
 
-/* Trailer fields (RFC 9110 section 6.5.1): those that frame, route, authenticate or control are removed from the list.
- */
+/* Trailers (RFC 9110 section 6.5.1): fields that frame, route, authenticate or control are removed from the list. */
 void semantics_filter_trailers(struct fields *trailers);
 
 /* What the gateway adds to a request on its way to the CVM. Slices live at least as long as the arena. */
@@ -63,12 +76,17 @@ struct forward_params {
  * named by Connection are removed (also Proxy-*, Keep-Alive, TE other than trailers, HTTP2-Settings, Expect handled by
  * expect_continue); X-Forwarded-For/-Proto/-Host/-Port, X-Real-IP, Via, X-Request-Id are set; Forwarded and all
  * spellings with underscores of the fields set here are dropped unless the peer is trusted (underscore spellings
- * always). Host is written first, from authority. Framing members are copied.
+ * always). Host is written first, from authority; then the received fields in their order; then ours. Framing members
+ * are copied, but not close, which concerns the received connection only. `in` has passed semantics_check_request, and
+ * may be *ret_out.
  */
 void semantics_forward_request(const struct message_head *in, const struct forward_params *params, struct arena *arena,
                                struct message_head *ret_out);
 
-/* The same for a response: hop-by-hop fields removed, Via added; X-Gateway-Error from a CVM is dropped. */
+/*
+ * The same for a response: hop-by-hop fields removed, Via added; X-Gateway-Error from a CVM is dropped.
+ * `in` has passed semantics_check_response, and may be *ret_out.
+ */
 void semantics_forward_response(const struct message_head *in, struct slice via, struct arena *arena,
                                 struct message_head *ret_out);
 

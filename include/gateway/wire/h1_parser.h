@@ -14,6 +14,9 @@
  * sizes (over 16 hex digits, signs, spaces), chunk data without its CRLF, chunk extensions over the limit. A bare LF as
  * line end is refused. Leading empty lines (CRLF) before a request line are skipped (section 2.2), at most 4. What
  * heads mean is checked by http/semantics, which the parser calls.
+ *
+ * In responses every failure is UPSTREAM_BAD_RESPONSE, or UPSTREAM_HEAD_TOO_LARGE for the limits, which also bound all
+ * 1xx heads before a final one together. A request whose head fails leaves its method and path in `head` for the log.
  */
 #ifndef GATEWAY_WIRE_H1_PARSER_H
 #define GATEWAY_WIRE_H1_PARSER_H
@@ -39,6 +42,15 @@ struct h1_limits {
     unsigned max_fields;
 };
 
+/* A chunk-size line as far as it has arrived. */
+struct h1_chunk_line {
+    uint64_t size;
+    uint32_t body_extension_bytes; /* over all chunks of the body */
+    uint16_t extension_bytes;      /* in this line */
+    uint8_t digits;
+    uint8_t state;
+};
+
 struct h1_parser {
     /* results of the last event */
     struct message_head head;
@@ -49,11 +61,12 @@ struct h1_parser {
     /* private */
     const struct h1_limits *limits;
     struct arena *arena;
-    char *partial; /* an incomplete head, trailer section or chunk line, in the arena */
+    char *partial; /* an incomplete head or trailer section, in the arena */
     size_t partial_len;
     size_t partial_capacity;
     uint64_t remaining; /* of the body or chunk */
-    uint32_t line_bytes;
+    struct h1_chunk_line chunk;
+    uint32_t preamble; /* before the head: empty lines of a request, cost in bytes of a response's 1xx heads */
     enum method request_method;
     uint8_t direction;
     uint8_t state;

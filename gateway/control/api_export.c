@@ -1,0 +1,214 @@
+/* The table out: GET /v1/snapshot as NDJSON, GET /v1/apps as pages of JSON. Memory stays flat at any size. */
+#include "api_internal.h"
+
+#include "gateway/control/app_document.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum {
+    PAGE_APPS = 16,    /* looked at before the room is asked again */
+    TURN_APPS = 20000, /* looked at in one turn: a search that finds little must not hold up the loop */
+    RESUME_MS = 1,
+    DEFAULT_LIMIT = 100,
+    MAX_LIMIT = 1000,
+};
+
+struct export
+{
+    struct api_call *call;
+    struct timer resume;
+    bool is_list; /* JSON with a cursor, else NDJSON */
+    bool finished;
+    bool is_first;
+    struct slice query; /* in lower case; empty: all */
+    uint64_t remaining; /* apps still to send */
+    size_t after_len;
+    char after[HOSTNAME_MAX_LABEL + 1]; /* the last app looked at */
+    struct api_text page;
+};
+
+static bool contains(const char *text, struct slice part)
+{
+    return memmem(text, strlen(text), part.ptr, part.len) != NULL;
+}
+
+/* Part of the app's id or domains, or of an instance's id or address. */
+static bool is_wanted(const struct route_app *app, struct slice query)
+{
+    char address[IP_TEXT_MAX];
+    if (query.len == 0 || contains(app->id, query))
+        return true;
+    for (size_t i = 0; i < app->domain_count; i++)
+        if (contains(app->domains[i].name, query))
+            return true;
+    for (size_t i = 0; i < app->instance_count; i++) {
+        const struct route_instance *instance = &app->instances[i];
+        if (contains(instance->id, query))
+            return true;
+        if (instance->address.family != 0 && ip_format(&instance->address, address) > 0 && contains(address, query))
+            return true;
+    }
+    return false;
+}
+
+static void add_app(struct export *export, const struct route_app *app)
+{
+    char *text = app_document_format(app);
+    if (export->is_list && !export->is_first)
+        api_text_append(&export->page, SLICE(","));
+    api_text_append(&export->page, slice_str(text));
+    if (!export->is_list)
+        api_text_append(&export->page, SLICE("\n"));
+    export->is_first = false;
+    free(text);
+}
+
+static void on_app(void *arg, const struct route_app *app)
+{
+    struct export *export = arg;
+    if (export->remaining == 0)
+        return;
+    export->after_len = strlen(app->id);
+    assert(export->after_len < sizeof export->after);
+    memcpy(export->after, app->id, export->after_len);
+    if (is_wanted(app, export->query)) {
+        add_app(export, app);
+        export->remaining--;
+    }
+}
+
+static void count_app(void *arg, const struct route_app *app)
+{
+    (void)arg;
+    (void)app;
+}
+
+static struct slice after_of(const struct export *export)
+{
+    return slice_make(export->after, export->after_len);
+}
+
+/* `more`: apps remain after the last one sent. */
+static void finish(struct export *export, bool more)
+{
+    struct local *local = export->call->local;
+    if (export->is_list) {
+        api_text_append(&export->page, SLICE("],\"next\":"));
+        api_text_append(&export->page, more ? arena_printf(export->call->arena, "\"%.*s\"", SLICE_ARG(after_of(export)))
+                                            : SLICE("null"));
+        api_text_append(&export->page, SLICE("}\n"));
+    }
+    if (export->page.len > 0)
+        local_send(local, slice_make(export->page.ptr, export->page.len));
+    export->page.len = 0;
+    export->finished = true;
+    local_finish(local);
+}
+
+static size_t send_page(struct export *export)
+{
+    struct route_table *table = export->call->api->params.table;
+    size_t seen = route_table_each(table, after_of(export), PAGE_APPS, on_app, export);
+    if (export->remaining == 0) {
+        finish(export, route_table_each(table, after_of(export), 1, count_app, NULL) > 0);
+    } else if (seen < PAGE_APPS) {
+        finish(export, false);
+    } else if (export->page.len > 0) {
+        local_send(export->call->local, slice_make(export->page.ptr, export->page.len));
+        export->page.len = 0;
+    }
+    return seen;
+}
+
+static void advance(struct export *export)
+{
+    size_t seen = 0;
+    while (!export->finished && seen < TURN_APPS && local_room(export->call->local) > 0)
+        seen += send_page(export);
+    if (!export->finished && seen >= TURN_APPS)
+        loop_timer_arm(export->call->api->params.loop, &export->resume, RESUME_MS);
+}
+
+static void on_resume(struct timer *timer)
+{
+    advance(CONTAINER_OF(timer, struct export, resume));
+}
+
+static void on_room(void *self)
+{
+    advance(self);
+}
+
+static void on_body(void *self, struct slice piece)
+{
+    const struct export *export = self;
+    local_credit(export->call->local, piece.len);
+}
+
+static void on_gone(void *self)
+{
+    struct export *export = self;
+    loop_timer_disarm(&export->resume);
+    api_text_free(&export->page);
+    api_call_gone(export->call);
+}
+
+static void begin(struct api_call *call, struct export *export, struct slice content_type)
+{
+    static const struct local_handler handler = {.body = on_body, .room = on_room, .gone = on_gone};
+    export->call = call;
+    export->is_first = true;
+    timer_init(&export->resume, on_resume);
+    call->answered = true;
+    local_handle(call->local, &handler, export);
+    api_answer_add_common(call);
+    local_begin(call->local, 200, content_type);
+    if (call->head->method == METHOD_HEAD) {
+        export->finished = true;
+        local_finish(call->local);
+        return;
+    }
+    if (export->is_list)
+        api_text_append(&export->page, SLICE("{\"apps\":["));
+    advance(export);
+}
+
+void api_export_snapshot(struct api_call *call)
+{
+    struct export *export = arena_alloc_zeroed(call->arena, sizeof *export);
+    export->remaining = UINT64_MAX;
+    begin(call, export, SLICE("application/x-ndjson"));
+}
+
+static struct slice lower_copy(struct arena *arena, struct slice text)
+{
+    char *lower = arena_alloc(arena, text.len + 1);
+    for (size_t i = 0; i < text.len; i++)
+        lower[i] = ascii_lower(text.ptr[i]);
+    return slice_make(lower, text.len);
+}
+
+void api_export_apps(struct api_call *call)
+{
+    struct slice value;
+    struct export *export = arena_alloc_zeroed(call->arena, sizeof *export);
+    export->is_list = true;
+    export->remaining = DEFAULT_LIMIT;
+    if (api_target_parameter(&call->target, "limit", &value) &&
+        (!slice_to_u64(value, &export->remaining) || export->remaining < 1 || export->remaining > MAX_LIMIT)) {
+        api_answer_refuse(call, STATUS_INVALID_PARAMETER, "limit", "it is a number from 1 to %d", MAX_LIMIT);
+        return;
+    }
+    if (api_target_parameter(&call->target, "after", &value) && value.len > HOSTNAME_MAX_LABEL) {
+        api_answer_refuse(call, STATUS_INVALID_PARAMETER, "after", "it is the id of an app, at most %d bytes",
+                          HOSTNAME_MAX_LABEL);
+        return;
+    }
+    value = lower_copy(call->arena, value);
+    memcpy(export->after, value.ptr, value.len);
+    export->after_len = value.len;
+    api_target_parameter(&call->target, "q", &value);
+    export->query = lower_copy(call->arena, value);
+    begin(call, export, SLICE("application/json"));
+}

@@ -1,0 +1,168 @@
+/* PUT /v1/snapshot: the whole table from NDJSON, line by line as it comes, applied at once at the end. */
+#include "api_internal.h"
+
+#include "gateway/control/app_document.h"
+
+enum { MAX_ERRORS = 100 };
+
+struct import {
+    struct api_call *call;
+    struct changes_snapshot *snapshot;
+    struct api_text line; /* the part of a line that came so far */
+    bool skipping;        /* the rest of a line that is too long */
+    bool strict;
+    uint64_t line_number;
+    uint64_t accepted;
+    uint64_t refused;
+    json_t *errors;
+};
+
+static void refuse_line(struct import *import, const struct route_problem *problem)
+{
+    import->refused++;
+    if (json_array_size(import->errors) == MAX_ERRORS)
+        return;
+    const char *detail = problem->detail[0] ? problem->detail : status_what(problem->status);
+    json_t *error =
+        json_pack("{sI ss so so}", "line", (json_int_t)import->line_number, "code", status_code(problem->status),
+                  "field", api_json_text(slice_str(problem->field)), "detail", api_json_text(slice_str(detail)));
+    json_array_append_new(import->errors, error);
+}
+
+static void take_document(struct import *import, struct slice json)
+{
+    struct route_app *app = NULL;
+    struct route_problem problem = {.status = STATUS_OK};
+    enum status status = app_document_parse(json, &app, &problem);
+    if (status == STATUS_OK) {
+        status = changes_snapshot_add(import->snapshot, app, &problem);
+        if (status != STATUS_OK)
+            route_app_free(&app);
+    }
+    if (status == STATUS_OK) {
+        import->accepted++;
+        return;
+    }
+    problem.status = status;
+    refuse_line(import, &problem);
+}
+
+static void take_line(struct import *import, struct slice line)
+{
+    struct route_problem problem;
+    import->line_number++;
+    if (import->skipping) {
+        api_problem_fill(&problem, STATUS_PAYLOAD_TOO_LARGE, "", "the line has more than %d bytes",
+                         API_MAX_DOCUMENT_BYTES);
+        refuse_line(import, &problem);
+        import->skipping = false;
+        return;
+    }
+    if (line.len > 0 && line.ptr[line.len - 1] == '\r')
+        line.len--;
+    line = slice_trim(line);
+    if (line.len > 0)
+        take_document(import, line);
+}
+
+/* Keeps a piece of a line whose end has not come, or gives the line up when it is too long. */
+static void keep_part(struct import *import, struct slice part)
+{
+    if (import->skipping || part.len > API_MAX_DOCUMENT_BYTES - import->line.len) {
+        import->skipping = true;
+        api_text_free(&import->line);
+    } else {
+        api_text_append(&import->line, part);
+    }
+}
+
+static void end_line(struct import *import)
+{
+    take_line(import, slice_make(import->line.ptr, import->line.len));
+    import->line.len = 0;
+}
+
+static void on_body(void *self, struct slice piece)
+{
+    struct import *import = self;
+    struct slice rest = piece;
+    const char *newline;
+    while (rest.len > 0 && (newline = memchr(rest.ptr, '\n', rest.len)) != NULL) {
+        struct slice part = {rest.ptr, (size_t)(newline - rest.ptr)};
+        rest = slice_from(rest, part.len + 1);
+        if (import->line.len == 0 && !import->skipping && part.len <= API_MAX_DOCUMENT_BYTES) {
+            take_line(import, part);
+        } else {
+            keep_part(import, part);
+            end_line(import);
+        }
+    }
+    keep_part(import, rest);
+    local_credit(import->call->local, piece.len);
+}
+
+static json_t *counts_of(const struct import *import)
+{
+    return json_pack("{sI sI sO}", "apps", (json_int_t)import->accepted, "refused", (json_int_t)import->refused,
+                     "errors", import->errors);
+}
+
+static void on_committed(void *arg, const struct change_result *result)
+{
+    struct api_call *call = arg;
+    const struct import *import = call->state;
+    json_t *counts = counts_of(import);
+    call->changing = false;
+    if (result->status == STATUS_OK) {
+        uint64_t revision = route_table_revision(call->api->params.table);
+        json_object_set_new(counts, "revision", json_integer((json_int_t)revision));
+        api_answer_json(call, 200, counts);
+        return;
+    }
+    struct route_problem problem = result->problem;
+    problem.status = result->status;
+    api_answer_problem_with(call, &problem, counts);
+}
+
+/* A body without one valid line is taken for a mistake, not for the wish to delete every route. */
+static void on_end(void *self)
+{
+    struct import *import = self;
+    struct api_call *call = import->call;
+    struct route_problem problem;
+    if (import->line.len > 0 || import->skipping)
+        end_line(import);
+    if (import->refused > 0 && (import->strict || import->accepted == 0)) {
+        changes_snapshot_abort(&import->snapshot);
+        api_problem_fill(&problem, STATUS_INVALID_RECORD, "", "%s; nothing was changed",
+                         import->strict ? "strict was asked for and not every line is valid" : "no line is valid");
+        api_answer_problem_with(call, &problem, counts_of(import));
+        return;
+    }
+    call->changing = true;
+    changes_snapshot_commit(&import->snapshot, on_committed, call);
+}
+
+static void on_gone(void *self)
+{
+    struct import *import = self;
+    changes_snapshot_abort(&import->snapshot);
+    api_text_free(&import->line);
+    json_decref(import->errors);
+    api_call_gone(import->call);
+}
+
+void api_import_snapshot(struct api_call *call)
+{
+    static const struct local_handler handler = {.body = on_body, .end = on_end, .gone = on_gone};
+    bool strict;
+    if (!api_check_content_type(call) || !api_check_flag(call, "strict", &strict))
+        return;
+    struct import *import = arena_alloc_zeroed(call->arena, sizeof *import);
+    import->call = call;
+    import->strict = strict;
+    import->errors = json_array();
+    import->snapshot = changes_snapshot_begin(call->api->params.changes);
+    call->state = import;
+    local_handle(call->local, &handler, import);
+}

@@ -1,0 +1,175 @@
+#include "gateway/net/listener.h"
+
+#include "gateway/base/log.h"
+#include "gateway/net/stream_flush.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { BACKLOG = 4096, ACCEPTS_AT_ONCE = 16, PAUSE_MS = 200 };
+
+struct listener {
+    struct loop *loop;
+    struct event *event;
+    int fd;
+    listener_accept_cb accepted;
+    void *owner;
+    struct timer pause;
+};
+
+static int fail(int fd, char *ret_error, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(ret_error, LISTENER_ERROR_TEXT_MAX, format, args);
+    va_end(args);
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static const char *bind_advice(int error)
+{
+    switch (error) {
+    case EACCES:
+        return "; ports below 1024 need CAP_NET_BIND_SERVICE";
+    case EADDRINUSE:
+        return "; another program listens there, stop it or choose another port";
+    case EADDRNOTAVAIL:
+        return "; this machine has no such address";
+    default:
+        return "";
+    }
+}
+
+int listener_open_tcp(const struct ip_addr *addr, uint16_t port, char ret_error[LISTENER_ERROR_TEXT_MAX])
+{
+    char text[IP_PORT_TEXT_MAX];
+    ip_port_format(addr, port, text);
+    union ip_sockaddr at;
+    socklen_t len = ip_to_sockaddr(addr, port, &at);
+    int fd = socket(addr->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
+    if (fd < 0)
+        return fail(fd, ret_error, "%s: no socket: %s", text, strerror(errno));
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* accepted sockets inherit it */
+    if (addr->family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+    if (bind(fd, &at.sa, len) || listen(fd, BACKLOG))
+        return fail(fd, ret_error, "%s: cannot listen: %s%s", text, strerror(errno), bind_advice(errno));
+    return fd;
+}
+
+/* A socket file that nobody listens on is what a killed process left. */
+static bool is_stale(const struct sockaddr_un *at)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    bool stale = connect(fd, (const struct sockaddr *)at, sizeof *at) != 0 && errno == ECONNREFUSED;
+    close(fd);
+    return stale;
+}
+
+int listener_open_unix(const char *path, unsigned mode, char ret_error[LISTENER_ERROR_TEXT_MAX])
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof at.sun_path)
+        return fail(-1, ret_error, "%s: too long for a socket path: at most %zu bytes", path, sizeof at.sun_path - 1);
+    memcpy(at.sun_path, path, strlen(path) + 1);
+    if (is_stale(&at))
+        unlink(path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return fail(fd, ret_error, "%s: no socket: %s", path, strerror(errno));
+    mode_t old = umask(0777 & ~(mode_t)mode);
+    int bound = bind(fd, (const struct sockaddr *)&at, sizeof at);
+    int error = errno;
+    umask(old);
+    if (bound)
+        return fail(fd, ret_error, "%s: cannot listen: %s%s", path, strerror(error),
+                    error == EADDRINUSE ? "; another gateway uses it, or it is not a socket" : "");
+    if (listen(fd, BACKLOG))
+        return fail(fd, ret_error, "%s: cannot listen: %s", path, strerror(errno));
+    return fd;
+}
+
+static void on_pause_over(struct timer *timer)
+{
+    event_add(CONTAINER_OF(timer, struct listener, pause)->event, NULL);
+}
+
+static void out_of_descriptors(struct listener *l)
+{
+    static _Thread_local struct log_limit limit;
+    if (log_limit_pass(&limit, 1))
+        log_warn("accept: %s; accepting again in %d ms (raise LimitNOFILE or lower limits.max_connections)",
+                 strerror(errno), PAUSE_MS);
+    event_del(l->event);
+    loop_timer_arm(l->loop, &l->pause, PAUSE_MS);
+}
+
+static void on_acceptable(evutil_socket_t listening, short what, void *arg)
+{
+    (void)what;
+    struct listener *l = arg;
+    loop_wake(l->loop);
+    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
+        union {
+            struct sockaddr_storage storage;
+            struct sockaddr sa;
+        } from = {.sa = {.sa_family = AF_UNSPEC}};
+        socklen_t len = sizeof from;
+        int fd = accept4(listening, &from.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                out_of_descriptors(l);
+            else if (errno == ECONNABORTED || errno == EINTR)
+                continue;
+            return;
+        }
+        struct ip_addr peer = {.family = 0};
+        uint16_t port = 0;
+        if (from.sa.sa_family == AF_INET || from.sa.sa_family == AF_INET6)
+            ip_from_sockaddr(&from.sa, &peer, &port);
+        l->accepted(l->owner, fd, &peer, port);
+        stream_flush_dirty(l->loop);
+    }
+}
+
+struct listener *listener_new(struct loop *loop, int fd, listener_accept_cb accepted, void *owner)
+{
+    struct listener *l = calloc(1, sizeof *l);
+    if (!l)
+        abort();
+    l->loop = loop;
+    l->fd = fd;
+    l->accepted = accepted;
+    l->owner = owner;
+    timer_init(&l->pause, on_pause_over);
+    l->event = event_new(loop->base, fd, EV_READ | EV_PERSIST, on_acceptable, l);
+    if (!l->event || event_add(l->event, NULL))
+        abort();
+    return l;
+}
+
+void listener_free(struct listener **listener)
+{
+    struct listener *l = *listener;
+    if (!l)
+        return;
+    *listener = NULL;
+    event_free(l->event);
+    loop_timer_forget(&l->pause);
+    close(l->fd);
+    free(l);
+}

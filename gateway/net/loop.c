@@ -1,0 +1,404 @@
+#include "gateway/net/loop.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/net/stream_flush.h"
+
+#include <assert.h>
+#include <event2/event.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum { SLOTS = 1024, MAX_FREE_BLOCKS = 128, MAX_FREE_ARENA_BLOCKS = 1024 };
+
+struct message {
+    struct message *next;
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+struct loop_private {
+    /* timers: a wheel of SLOTS ticks; what lies farther ahead waits in its slot for another round */
+    struct list wheel[SLOTS];
+    size_t timer_count;
+    uint64_t tick; /* the last one that was run */
+    struct event *tick_event;
+    bool ticking;
+    bool clock_is_fresh; /* read in this turn */
+    /* end of the turn */
+    struct deferred *deferred_first;
+    struct deferred **deferred_last;
+    void (*on_turn)(void *arg);
+    void *on_turn_arg;
+    _Atomic uint64_t turns;
+    _Atomic bool stopped;
+    /* messages from other threads */
+    pthread_mutex_t lock;
+    struct message *first;
+    struct message **last;
+    int wake_fd;
+    struct event *wake_event;
+};
+
+static void read_clocks(struct loop *loop)
+{
+    loop->now_us = clock_now_us();
+    loop->wall_us = clock_wall_us();
+    loop->private->clock_is_fresh = true;
+}
+
+void loop_wake(struct loop *loop)
+{
+    if (!loop->private->clock_is_fresh)
+        read_clocks(loop);
+}
+
+/* ---- timers ---- */
+
+void timer_init(struct timer *timer, timer_cb fire)
+{
+    *timer = (struct timer){.fire = fire};
+    list_init(&timer->link);
+}
+
+static void set_ticking(struct loop *loop, bool on)
+{
+    struct loop_private *p = loop->private;
+    if (p->ticking == on)
+        return;
+    p->ticking = on;
+    if (!on) {
+        event_del(p->tick_event);
+        return;
+    }
+    static const struct timeval period = {.tv_usec = LOOP_TICK_MS * 1000};
+    p->tick = loop_now_ms(loop) / LOOP_TICK_MS;
+    event_add(p->tick_event, &period);
+}
+
+static struct list *slot_of(struct loop_private *p, uint64_t due_ms)
+{
+    return &p->wheel[(due_ms / LOOP_TICK_MS + 1) % SLOTS];
+}
+
+/* Armed timers carry their loop's count through the wheel they hang in; a disarmed one only loses its due time and is
+ * dropped when its slot is run, so that arming and disarming once per request moves no list. */
+void loop_timer_arm(struct loop *loop, struct timer *timer, uint64_t ms)
+{
+    struct loop_private *p = loop->private;
+    timer->due_ms = loop_now_ms(loop) + (ms ? ms : 1);
+    bool linked = !list_is_empty(&timer->link);
+    if (linked && timer->linked_ms <= timer->due_ms)
+        return;
+    if (linked)
+        list_remove(&timer->link);
+    else
+        p->timer_count++;
+    timer->linked_ms = timer->due_ms;
+    timer->loop = loop;
+    list_push(slot_of(p, timer->due_ms), &timer->link);
+    set_ticking(loop, true);
+}
+
+void loop_timer_disarm(struct timer *timer)
+{
+    timer->due_ms = 0;
+}
+
+void loop_timer_forget(struct timer *timer)
+{
+    timer->due_ms = 0;
+    if (list_is_empty(&timer->link))
+        return;
+    list_remove(&timer->link);
+    timer->loop->private->timer_count--;
+}
+
+static void run_timer(struct loop *loop, struct timer *timer)
+{
+    struct loop_private *p = loop->private;
+    list_remove(&timer->link);
+    if (timer->due_ms == 0) {
+        p->timer_count--;
+        return;
+    }
+    if (timer->due_ms > loop_now_ms(loop)) {
+        timer->linked_ms = timer->due_ms;
+        list_push(slot_of(p, timer->due_ms), &timer->link);
+        return;
+    }
+    p->timer_count--;
+    timer->due_ms = 0;
+    timer->fire(timer);
+    stream_flush_dirty(loop);
+}
+
+static void run_slot(struct loop *loop, struct list *slot)
+{
+    struct list due;
+    list_init(&due);
+    while (!list_is_empty(slot))
+        list_push(&due, list_pop(slot));
+    for (struct list *it; (it = due.next) != &due;)
+        run_timer(loop, CONTAINER_OF(it, struct timer, link));
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct loop *loop = arg;
+    struct loop_private *p = loop->private;
+    loop_wake(loop);
+    uint64_t now = loop_now_ms(loop) / LOOP_TICK_MS;
+    if (now > p->tick + SLOTS)
+        p->tick = now - SLOTS;
+    while (p->tick < now) {
+        p->tick++;
+        run_slot(loop, &p->wheel[p->tick % SLOTS]);
+    }
+    if (p->timer_count == 0)
+        set_ticking(loop, false);
+}
+
+/* ---- messages ---- */
+
+void loop_post(struct loop *loop, void (*fn)(void *arg), void *arg)
+{
+    struct loop_private *p = loop->private;
+    struct message *message = malloc(sizeof *message);
+    if (!message)
+        abort();
+    *message = (struct message){.fn = fn, .arg = arg};
+    pthread_mutex_lock(&p->lock);
+    bool was_empty = p->first == NULL;
+    *p->last = message;
+    p->last = &message->next;
+    pthread_mutex_unlock(&p->lock);
+    if (was_empty) {
+        uint64_t one = 1;
+        ssize_t n = write(p->wake_fd, &one, sizeof one);
+        (void)n; /* a full counter wakes as well */
+    }
+}
+
+static void run_messages(struct loop *loop)
+{
+    struct loop_private *p = loop->private;
+    pthread_mutex_lock(&p->lock);
+    struct message *message = p->first;
+    p->first = NULL;
+    p->last = &p->first;
+    pthread_mutex_unlock(&p->lock);
+    while (message) {
+        struct message *next = message->next;
+        message->fn(message->arg);
+        free(message);
+        stream_flush_dirty(loop);
+        message = next;
+    }
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *arg)
+{
+    (void)what;
+    struct loop *loop = arg;
+    uint64_t count;
+    ssize_t n = read(fd, &count, sizeof count);
+    (void)n;
+    loop_wake(loop);
+    run_messages(loop);
+}
+
+static void stop(void *arg)
+{
+    struct loop *loop = arg;
+    atomic_store(&loop->private->stopped, true);
+}
+
+void loop_stop(struct loop *loop)
+{
+    loop_post(loop, stop, loop);
+}
+
+/* ---- blocks ---- */
+
+struct block *loop_block_take(struct loop *loop)
+{
+    struct block *block = loop->free_blocks;
+    if (block) {
+        loop->free_blocks = block->next;
+        loop->free_block_count--;
+    } else if (!(block = malloc(sizeof *block))) {
+        abort();
+    }
+    block->next = NULL;
+    block->start = block->end = 0;
+    return block;
+}
+
+void loop_block_give(struct loop *loop, struct block *block)
+{
+    if (loop->free_block_count >= MAX_FREE_BLOCKS) {
+        free(block);
+        return;
+    }
+    block->next = loop->free_blocks;
+    loop->free_blocks = block;
+    loop->free_block_count++;
+}
+
+/* ---- turns ---- */
+
+void loop_defer(struct loop *loop, struct deferred *deferred, void (*run)(struct deferred *deferred))
+{
+    struct loop_private *p = loop->private;
+    if (deferred->queued) {
+        assert(deferred->run == run);
+        return;
+    }
+    *deferred = (struct deferred){.run = run, .queued = true};
+    *p->deferred_last = deferred;
+    p->deferred_last = &deferred->next;
+}
+
+/* What is deferred may defer more; that runs in the same turn. */
+static void run_deferred(struct loop *loop)
+{
+    struct loop_private *p = loop->private;
+    while (p->deferred_first) {
+        struct deferred *deferred = p->deferred_first;
+        p->deferred_first = deferred->next;
+        if (!p->deferred_first)
+            p->deferred_last = &p->deferred_first;
+        deferred->queued = false;
+        deferred->run(deferred);
+    }
+}
+
+static void end_turn(struct loop *loop)
+{
+    struct loop_private *p = loop->private;
+    loop_wake(loop);
+    stream_read_ready(loop);
+    run_deferred(loop);
+    stream_flush_dirty(loop);
+    stream_flush_late(loop);
+    run_deferred(loop);
+    if (p->on_turn)
+        p->on_turn(p->on_turn_arg);
+    atomic_store_explicit(&p->turns, atomic_load_explicit(&p->turns, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+static void turn(struct loop *loop, int flags)
+{
+    loop->private->clock_is_fresh = false;
+    bool more = !list_is_empty(&loop->ready) || loop->private->deferred_first != NULL;
+    event_base_loop(loop->base, EVLOOP_ONCE | flags | (more ? EVLOOP_NONBLOCK : 0));
+    end_turn(loop);
+}
+
+void loop_run(struct loop *loop)
+{
+    while (!atomic_load_explicit(&loop->private->stopped, memory_order_relaxed))
+        turn(loop, 0);
+}
+
+void loop_turn(struct loop *loop, int max_ms)
+{
+    struct timeval limit = {.tv_sec = max_ms / 1000, .tv_usec = max_ms % 1000 * 1000};
+    if (max_ms > 0)
+        event_base_loopexit(loop->base, &limit);
+    turn(loop, max_ms > 0 ? 0 : EVLOOP_NONBLOCK);
+}
+
+void loop_on_turn(struct loop *loop, void (*fn)(void *arg), void *arg)
+{
+    loop->private->on_turn = fn;
+    loop->private->on_turn_arg = arg;
+}
+
+uint64_t loop_turns(const struct loop *loop)
+{
+    return atomic_load_explicit(&loop->private->turns, memory_order_relaxed);
+}
+
+/* ---- life ---- */
+
+static struct event_base *new_base(void)
+{
+    struct event_config *config = event_config_new();
+    if (!config)
+        return NULL;
+    event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_NO_CACHE_TIME);
+    event_config_require_features(config, EV_FEATURE_ET | EV_FEATURE_EARLY_CLOSE);
+    struct event_base *base = event_base_new_with_config(config);
+    event_config_free(config);
+    return base;
+}
+
+static struct loop_private *new_private(struct loop *loop)
+{
+    struct loop_private *p = calloc(1, sizeof *p);
+    if (!p)
+        abort();
+    for (size_t i = 0; i < SLOTS; i++)
+        list_init(&p->wheel[i]);
+    p->deferred_last = &p->deferred_first;
+    p->last = &p->first;
+    pthread_mutex_init(&p->lock, NULL);
+    p->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    p->tick_event = event_new(loop->base, -1, EV_PERSIST, on_tick, loop);
+    p->wake_event = event_new(loop->base, p->wake_fd, EV_READ | EV_PERSIST, on_wake, loop);
+    if (p->wake_fd < 0 || !p->tick_event || !p->wake_event || event_add(p->wake_event, NULL))
+        abort();
+    return p;
+}
+
+struct loop *loop_new(struct counters *counters)
+{
+    struct loop *loop = calloc(1, sizeof *loop);
+    if (!loop || !(loop->base = new_base()))
+        abort();
+    loop->counters = counters;
+    arena_pool_init(&loop->arenas, MAX_FREE_ARENA_BLOCKS);
+    loop->scratch = malloc(LOOP_SCRATCH_BYTES);
+    loop->decrypted = malloc(LOOP_DECRYPTED_BYTES);
+    if (!loop->scratch || !loop->decrypted)
+        abort();
+    list_init(&loop->dirty);
+    list_init(&loop->dirty_late);
+    list_init(&loop->ready);
+    loop->private = new_private(loop);
+    stream_loop_begin(loop);
+    read_clocks(loop);
+    return loop;
+}
+
+void loop_free(struct loop **loop_ptr)
+{
+    struct loop *loop = *loop_ptr;
+    if (!loop)
+        return;
+    *loop_ptr = NULL;
+    struct loop_private *p = loop->private;
+    run_messages(loop);
+    stream_flush_late(loop);
+    run_deferred(loop);
+    stream_loop_end(loop);
+    event_free(p->tick_event);
+    event_free(p->wake_event);
+    close(p->wake_fd);
+    pthread_mutex_destroy(&p->lock);
+    free(p);
+    event_base_free(loop->base);
+    while (loop->free_blocks) {
+        struct block *block = loop->free_blocks;
+        loop->free_blocks = block->next;
+        free(block);
+    }
+    arena_pool_fini(&loop->arenas);
+    free(loop->scratch);
+    free(loop->decrypted);
+    free(loop);
+}

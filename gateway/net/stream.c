@@ -1,0 +1,418 @@
+/* A stream's life, its events and its read side. stream_write.c sends, stream_tls.c encrypts. */
+#include "stream_internal.h"
+
+#include "gateway/base/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <openssl/bio.h>
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { CLOSE_MS = 30000, LINGER_MS = 2000 };
+
+static const char *const state_names[] = {"connecting", "handshake", "open", "failed", "closing", "linger", "dead"};
+
+/* To: connecting, handshake, open, failed, closing, linger, dead. */
+static const uint8_t legal_edges[] = {
+    [STREAM_CONNECTING] = 1 << STREAM_OPEN | 1 << STREAM_FAILED | 1 << STREAM_CLOSING | 1 << STREAM_DEAD,
+    [STREAM_HANDSHAKE] = 1 << STREAM_OPEN | 1 << STREAM_FAILED | 1 << STREAM_CLOSING | 1 << STREAM_DEAD,
+    [STREAM_OPEN] = 1 << STREAM_FAILED | 1 << STREAM_CLOSING | 1 << STREAM_DEAD,
+    [STREAM_FAILED] = 1 << STREAM_CLOSING | 1 << STREAM_DEAD,
+    [STREAM_CLOSING] = 1 << STREAM_LINGER | 1 << STREAM_DEAD,
+    [STREAM_LINGER] = 1 << STREAM_DEAD,
+    [STREAM_DEAD] = 0,
+};
+
+void stream_set_state(struct stream *s, enum stream_state state)
+{
+    assert(legal_edges[s->state] & 1U << state);
+    s->state = (uint8_t)state;
+}
+
+void stream_mark_ready(struct stream *s)
+{
+    if (list_is_empty(&s->ready_link))
+        list_push(&s->loop->ready, &s->ready_link);
+}
+
+void stream_fail(struct stream *s, enum status status)
+{
+    if (s->state == STREAM_CLOSING || s->state == STREAM_LINGER) {
+        stream_destroy(s);
+        return;
+    }
+    if (!stream_is_owned(s))
+        return;
+    loop_timer_disarm(&s->timer);
+    stream_set_state(s, STREAM_FAILED);
+    s->events->failed(s->owner, status);
+}
+
+void stream_fail_later(struct stream *s, enum status status)
+{
+    s->broken = status;
+    stream_mark_ready(s);
+}
+
+static void free_stream(struct deferred *deferred)
+{
+    free(CONTAINER_OF(deferred, struct stream, deferred));
+}
+
+void stream_destroy(struct stream *s)
+{
+    stream_set_state(s, STREAM_DEAD);
+    int fd = event_get_fd(&s->event);
+    event_del(&s->event);
+    close(fd);
+    stream_drop_queue(s);
+    if (s->ssl)
+        tls_connection_free(&s->ssl);
+    loop_timer_forget(&s->timer);
+    list_remove(&s->dirty_link);
+    list_remove(&s->ready_link);
+    loop_defer(s->loop, &s->deferred, free_stream);
+}
+
+/* ---- reading ---- */
+
+static void got_end(struct stream *s)
+{
+    s->readable = s->hangup = false;
+    if (!stream_is_owned(s)) {
+        s->eof = true;
+        if (s->state == STREAM_LINGER)
+            stream_destroy(s);
+        return;
+    }
+    if (s->eof)
+        return; /* close_notify came before */
+    if (s->ssl) {
+        bool handshake = s->state == STREAM_HANDSHAKE;
+        s->tls_broken = true;
+        if (handshake)
+            COUNTER_INC(s->loop->counters, handshakes_failed_total);
+        stream_fail(s, handshake ? STATUS_PEER_CLOSED : STATUS_TLS_TRUNCATED);
+        return;
+    }
+    s->eof = true;
+    s->events->eof(s->owner);
+}
+
+static void got_data(struct stream *s, const char *data, size_t len)
+{
+    if (!stream_is_owned(s))
+        return; /* lingering, or the owner is gone */
+    if (s->ssl) {
+        stream_tls_received(s, data, len);
+        return;
+    }
+    s->bytes_in += len;
+    s->events->data(s->owner, data, len);
+}
+
+/* One read; true if another one may bring more now. */
+static bool read_once(struct stream *s)
+{
+    ssize_t n;
+    do
+        n = read(event_get_fd(&s->event), s->loop->scratch, LOOP_SCRATCH_BYTES);
+    while (n < 0 && errno == EINTR);
+    if (n > 0) {
+        bool full = n == LOOP_SCRATCH_BYTES;
+        s->readable = full || s->hangup || s->write_broken;
+        got_data(s, s->loop->scratch, (size_t)n);
+        return s->readable && !full;
+    }
+    s->readable = false;
+    if (n == 0)
+        got_end(s);
+    else if (errno != EAGAIN)
+        stream_fail(s, STATUS_PEER_RESET);
+    else if (s->write_broken)
+        stream_fail(s, STATUS_PEER_RESET);
+    return false;
+}
+
+static bool may_read(const struct stream *s)
+{
+    switch ((enum stream_state)s->state) {
+    case STREAM_HANDSHAKE:
+    case STREAM_LINGER:
+        return true;
+    case STREAM_OPEN:
+        return s->pauses == 0;
+    case STREAM_CONNECTING:
+    case STREAM_FAILED:
+    case STREAM_DEAD:
+        return false;
+    case STREAM_CLOSING:
+        return s->linger;
+    }
+    return false;
+}
+
+static void read_some(struct stream *s)
+{
+    while (may_read(s) && read_once(s))
+        ;
+    if (s->readable && may_read(s))
+        stream_mark_ready(s);
+}
+
+void stream_read_ready(struct loop *loop)
+{
+    struct list now;
+    list_init(&now);
+    struct list *link;
+    while ((link = list_pop(&loop->ready)))
+        list_push(&now, link);
+    while ((link = list_pop(&now))) {
+        struct stream *s = CONTAINER_OF(link, struct stream, ready_link);
+        if (s->broken) {
+            enum status status = s->broken;
+            s->broken = STATUS_OK;
+            stream_fail(s, status);
+        } else if (s->readable) {
+            read_some(s);
+        }
+        stream_flush_dirty(loop);
+    }
+}
+
+/* ---- events ---- */
+
+static enum status connect_status(int error)
+{
+    return error == ECONNREFUSED ? STATUS_CONNECT_REFUSED
+           : error == ETIMEDOUT  ? STATUS_CONNECT_TIMEOUT
+                                 : STATUS_CONNECT_UNREACHABLE;
+}
+
+static void finish_connect(struct stream *s)
+{
+    int error = 0;
+    socklen_t len = sizeof error;
+    if (getsockopt(event_get_fd(&s->event), SOL_SOCKET, SO_ERROR, &error, &len) || error) {
+        stream_fail(s, connect_status(error ? error : errno));
+        return;
+    }
+    loop_timer_disarm(&s->timer);
+    stream_set_state(s, STREAM_OPEN);
+    s->events->ready(s->owner);
+    if (s->queued > 0 || s->want_room || s->shutdown)
+        stream_mark_dirty(s);
+}
+
+static void on_event(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    struct stream *s = arg;
+    struct loop *loop = s->loop;
+    loop_wake(loop);
+    if (what & EV_CLOSED)
+        s->hangup = true;
+    if (s->state == STREAM_CONNECTING)
+        finish_connect(s);
+    if (what & EV_WRITE && s->blocked) {
+        s->blocked = false;
+        stream_mark_dirty(s);
+    }
+    if (what & (EV_READ | EV_CLOSED)) {
+        s->readable = true;
+        read_some(s);
+    }
+    stream_flush_dirty(loop);
+}
+
+static void on_timer(struct timer *timer)
+{
+    struct stream *s = CONTAINER_OF(timer, struct stream, timer);
+    switch ((enum stream_state)s->state) {
+    case STREAM_CONNECTING:
+        stream_fail(s, STATUS_CONNECT_TIMEOUT);
+        break;
+    case STREAM_HANDSHAKE:
+        s->tls_broken = true;
+        COUNTER_INC(s->loop->counters, handshakes_failed_total);
+        stream_fail(s, STATUS_TLS_TIMEOUT);
+        break;
+    case STREAM_CLOSING:
+    case STREAM_LINGER:
+        stream_destroy(s);
+        break;
+    case STREAM_OPEN:
+    case STREAM_FAILED:
+    case STREAM_DEAD:
+        break;
+    }
+}
+
+/* ---- making ---- */
+
+static struct stream *new_stream(struct loop *loop, int fd, enum stream_state state, const struct stream_events *events,
+                                 void *owner)
+{
+    struct stream *s = calloc(1, sizeof *s);
+    if (!s)
+        abort();
+    s->loop = loop;
+    s->events = events;
+    s->owner = owner;
+    s->state = (uint8_t)state;
+    list_init(&s->dirty_link);
+    list_init(&s->ready_link);
+    timer_init(&s->timer, on_timer);
+    event_assign(&s->event, loop->base, fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, on_event, s);
+    return s;
+}
+
+struct stream *stream_accept(struct loop *loop, int fd, const struct ip_addr *peer, uint16_t peer_port,
+                             struct tls_server *tls, uint64_t handshake_ms, const struct stream_events *events,
+                             void *owner)
+{
+    struct stream *s = new_stream(loop, fd, tls ? STREAM_HANDSHAKE : STREAM_OPEN, events, owner);
+    s->peer = *peer;
+    s->peer_port = peer_port;
+    if (tls) {
+        s->ssl = tls_server_accept(tls);
+        if (!s->ssl)
+            abort();
+        BIO_up_ref(loop->bio);
+        SSL_set_bio(s->ssl, loop->bio, loop->bio);
+        loop_timer_arm(loop, &s->timer, handshake_ms);
+    }
+    if (event_add(&s->event, NULL))
+        stream_fail_later(s, STATUS_INTERNAL);
+    return s;
+}
+
+struct stream *stream_connect(struct loop *loop, const struct ip_addr *addr, uint16_t port, uint64_t connect_ms,
+                              const struct stream_events *events, void *owner)
+{
+    union ip_sockaddr to;
+    socklen_t len = ip_to_sockaddr(addr, port, &to);
+    int fd = socket(addr->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
+    struct stream *s = new_stream(loop, fd, STREAM_CONNECTING, events, owner);
+    s->peer = *addr;
+    s->peer_port = port;
+    if (fd < 0) {
+        log_warn("connect: no socket: %s", strerror(errno));
+        stream_fail_later(s, STATUS_OVERLOADED);
+        return s;
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (connect(fd, &to.sa, len) != 0 && errno != EINPROGRESS)
+        stream_fail_later(s, connect_status(errno));
+    else if (event_add(&s->event, NULL))
+        stream_fail_later(s, STATUS_INTERNAL);
+    loop_timer_arm(loop, &s->timer, connect_ms);
+    return s;
+}
+
+void stream_bind(struct stream *s, const struct stream_events *events, void *owner)
+{
+    s->events = events;
+    s->owner = owner;
+}
+
+/* ---- operations ---- */
+
+void stream_pause(struct stream *s, enum stream_pause_reason reason)
+{
+    s->pauses |= (uint8_t)reason;
+}
+
+void stream_resume(struct stream *s, enum stream_pause_reason reason)
+{
+    if (s->pauses == 0)
+        return;
+    s->pauses &= (uint8_t)~reason;
+    if (s->pauses == 0 && s->readable && stream_is_owned(s))
+        stream_mark_ready(s);
+}
+
+void stream_close(struct stream **stream_ptr, bool linger)
+{
+    struct stream *s = *stream_ptr;
+    *stream_ptr = NULL;
+    bool nothing_to_say = s->state == STREAM_CONNECTING || (s->state == STREAM_FAILED && !s->ssl);
+    if (nothing_to_say || event_get_fd(&s->event) < 0) {
+        stream_destroy(s);
+        return;
+    }
+    if (s->ssl)
+        stream_tls_close_notify(s);
+    s->linger = linger && s->state == STREAM_OPEN && !s->eof;
+    s->broken = STATUS_OK;
+    stream_set_state(s, STREAM_CLOSING);
+    loop_timer_arm(s->loop, &s->timer, s->linger ? LINGER_MS : CLOSE_MS);
+    stream_mark_dirty(s);
+}
+
+void stream_reset(struct stream **stream_ptr)
+{
+    struct stream *s = *stream_ptr;
+    *stream_ptr = NULL;
+    static const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(event_get_fd(&s->event), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    stream_destroy(s);
+}
+
+/* ---- facts ---- */
+
+bool stream_is_ready(const struct stream *s)
+{
+    return s->state == STREAM_OPEN;
+}
+
+bool stream_has_eof(const struct stream *s)
+{
+    return s->eof;
+}
+
+bool stream_is_tls(const struct stream *s)
+{
+    return s->ssl != NULL;
+}
+
+SSL *stream_ssl(struct stream *s)
+{
+    return s->ssl;
+}
+
+struct loop *stream_loop(const struct stream *s)
+{
+    return s->loop;
+}
+
+void stream_peer(const struct stream *s, struct ip_addr *ret_addr, uint16_t *ret_port)
+{
+    *ret_addr = s->peer;
+    *ret_port = s->peer_port;
+}
+
+uint64_t stream_bytes_in(const struct stream *s)
+{
+    return s->bytes_in;
+}
+
+uint64_t stream_bytes_out(const struct stream *s)
+{
+    return s->bytes_out;
+}
+
+size_t stream_dump(const struct stream *s, char *buffer, size_t size)
+{
+    char peer[IP_PORT_TEXT_MAX];
+    ip_port_format(&s->peer, s->peer_port, peer);
+    int n = snprintf(buffer, size, "stream peer=%s state=%s tls=%d in=%llu out=%llu queued=%zu paused=%u%s%s%s%s", peer,
+                     state_names[s->state], s->ssl != NULL, (unsigned long long)s->bytes_in,
+                     (unsigned long long)s->bytes_out, s->queued, s->pauses, s->eof ? " eof" : "",
+                     s->shutdown ? " shutdown" : "", s->blocked ? " blocked" : "", s->write_broken ? " broken" : "");
+    return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
+}

@@ -1,0 +1,85 @@
+/*
+ * stream_internal: the inside of a stream, shared by stream.c (state, reading), stream_write.c (queue, flushing) and
+ * stream_tls.c (OpenSSL over memory).
+ */
+#ifndef GATEWAY_NET_STREAM_INTERNAL_H
+#define GATEWAY_NET_STREAM_INTERNAL_H
+
+#include "gateway/net/stream.h"
+#include "gateway/net/stream_flush.h"
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+enum stream_state {
+    STREAM_CONNECTING,
+    STREAM_HANDSHAKE,
+    STREAM_OPEN,
+    STREAM_FAILED,  /* the owner was told and must close it */
+    STREAM_CLOSING, /* given up by its owner: sends what is queued */
+    STREAM_LINGER,  /* sent all; reads and throws away until the peer ends */
+    STREAM_DEAD,    /* freed at the end of the turn */
+};
+
+struct stream {
+    struct loop *loop;
+    const struct stream_events *events;
+    void *owner;
+    SSL *ssl;
+    struct block *plain; /* TLS: small writes of this callback, encrypted together */
+    struct block *first; /* bytes for the wire */
+    struct block *last;
+    size_t queued; /* bytes in plain and in the blocks */
+    struct list dirty_link;
+    struct list ready_link;
+    struct timer timer; /* handshake or connect, then closing */
+    struct deferred deferred;
+    struct event event;
+    uint64_t bytes_in;
+    uint64_t bytes_out;
+    struct ip_addr peer;
+    uint16_t peer_port;
+    uint8_t state;
+    uint8_t pauses;
+    enum status broken; /* to be told from the loop */
+    bool readable;      /* the kernel may have more */
+    bool hangup;        /* it has a FIN behind what is unread */
+    bool blocked;       /* the send buffer is full: wait for the edge */
+    bool write_broken;
+    bool eof;
+    bool want_room;
+    bool late;
+    bool linger;
+    bool shutdown; /* our direction ends when the queue is empty */
+    bool shutdown_done;
+    bool tls_broken; /* OpenSSL must not be asked for a close_notify */
+};
+
+static inline bool stream_is_owned(const struct stream *stream)
+{
+    return stream->state < STREAM_FAILED;
+}
+
+void stream_set_state(struct stream *stream, enum stream_state state);
+/* Tells the owner, from the loop. */
+void stream_fail(struct stream *stream, enum status status);
+/* The same, from an operation: the owner hears of it at the end of the turn. */
+void stream_fail_later(struct stream *stream, enum status status);
+void stream_destroy(struct stream *stream);
+void stream_mark_ready(struct stream *stream);
+void stream_mark_dirty(struct stream *stream);
+
+/* Appends bytes for the wire. */
+void stream_queue(struct stream *stream, const char *data, size_t len);
+/* Sends what is queued; true if nothing is left. */
+bool stream_flush(struct stream *stream);
+void stream_drop_queue(struct stream *stream);
+
+/* Encrypts into the queue. */
+void stream_tls_write(struct stream *stream, const char *data, size_t len);
+void stream_tls_encrypt_plain(struct stream *stream);
+void stream_tls_close_notify(struct stream *stream);
+/* `len` bytes from the wire: handshakes, decrypts, tells the owner. */
+void stream_tls_received(struct stream *stream, const char *data, size_t len);
+
+#endif

@@ -1,0 +1,428 @@
+#include "gateway/proxy/access_log.h"
+
+#include "gateway/base/list.h"
+#include "gateway/base/log.h"
+#include "gateway/proxy/access_format.h"
+#include "gateway/proxy/access_ring.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { BATCH_RINGS = 64, NAP_MS = 50, RETRY_MS = 1000, WAKE_BYTES = ACCESS_LOG_RING_BYTES / 2 };
+
+/*
+ * What the log thread does between rounds, and so when a worker wakes it. Under traffic it naps, and lines collect for
+ * one large write; it is woken early only when a ring is half full.
+ *
+ * No line is forgotten: the thread sets BLOCKED and then looks at the rings once more; a worker publishes a line and
+ * then looks at the state. Both are sequentially consistent, so at least one of them sees the other.
+ */
+enum state { AWAKE, NAPPING, BLOCKED };
+
+struct access_log {
+    struct access_format format;
+    bool is_off; /* no thread, no rings */
+    char *path;  /* NULL: standard output */
+    pthread_t thread;
+    int wake_fd; /* eventfd */
+    _Atomic int state;
+    _Atomic bool reopen;
+    _Atomic bool stopping;
+
+    pthread_mutex_t attach_lock;
+    struct list attached; /* rings that the thread has not seen yet */
+
+    /* the thread's own */
+    int fd;
+    struct list rings;
+    struct access_log_ring *torn; /* whose first line is written in part */
+    bool failing;
+};
+
+struct access_log_ring {
+    struct list link;
+    struct access_log *log;
+    struct counters *counters;
+    struct access_ring *bytes;
+    struct access_time time;
+    size_t part; /* bytes of the first line that are written; the log thread's */
+    _Atomic bool detached;
+};
+
+enum round { ROUND_EMPTY, ROUND_WROTE, ROUND_SHORT, ROUND_WOULD_BLOCK, ROUND_FAILED };
+
+/* ---- the worker's side ---- */
+
+static void wake(struct access_log *log)
+{
+    uint64_t one = 1;
+    ssize_t written = write(log->wake_fd, &one, sizeof one);
+    (void)written; /* fails only when the thread has plenty of wake-ups to read */
+}
+
+static void wake_if_asleep(struct access_log *log, size_t used)
+{
+    int state = atomic_load(&log->state);
+    if (state == AWAKE || (state == NAPPING && used < WAKE_BYTES))
+        return;
+    if (atomic_exchange(&log->state, AWAKE) != AWAKE)
+        wake(log);
+}
+
+void access_log_write(struct access_log_ring *ring, const struct access_record *record)
+{
+    if (!ring)
+        return;
+    char *line = access_ring_reserve(ring->bytes, ACCESS_LOG_MAX_LINE);
+    if (!line) {
+        COUNTER_INC(ring->counters, access_log_dropped_total);
+        return;
+    }
+    size_t len = access_format_line(&ring->log->format, &ring->time, record, line);
+    wake_if_asleep(ring->log, access_ring_commit(ring->bytes, len));
+    COUNTER_INC(ring->counters, access_log_lines_total);
+}
+
+struct access_log_ring *access_log_attach(struct access_log *log, struct counters *counters)
+{
+    if (log->is_off)
+        return NULL;
+    struct access_ring *bytes = access_ring_new(ACCESS_LOG_RING_BYTES);
+    if (!bytes) {
+        log_error("no access log for a worker: its ring cannot be mapped: %s", strerror(errno));
+        return NULL;
+    }
+    struct access_log_ring *ring = calloc(1, sizeof *ring);
+    if (!ring)
+        abort();
+    ring->log = log;
+    ring->counters = counters;
+    ring->bytes = bytes;
+    ring->time.second = UINT64_MAX;
+    pthread_mutex_lock(&log->attach_lock);
+    list_push(&log->attached, &ring->link);
+    pthread_mutex_unlock(&log->attach_lock);
+    wake(log);
+    return ring;
+}
+
+void access_log_detach(struct access_log_ring **ring)
+{
+    if (!*ring)
+        return;
+    struct access_log *log = (*ring)->log;
+    atomic_store(&(*ring)->detached, true); /* from here on the thread may free it */
+    *ring = NULL;
+    wake(log);
+}
+
+/* ---- the log thread ---- */
+
+static struct access_log_ring *ring_of(struct list *link)
+{
+    return CONTAINER_OF(link, struct access_log_ring, link);
+}
+
+static void take_attached(struct access_log *log)
+{
+    pthread_mutex_lock(&log->attach_lock);
+    for (struct list *link; (link = list_pop(&log->attached));)
+        list_push(&log->rings, link);
+    pthread_mutex_unlock(&log->attach_lock);
+}
+
+static void ring_free(struct access_log_ring *ring)
+{
+    list_remove(&ring->link);
+    access_ring_free(&ring->bytes);
+    free(ring);
+}
+
+/* `detached` is read first: what was written before it was set is then seen as pending. */
+static void free_detached(struct access_log *log)
+{
+    LIST_EACH_SAFE (link, &log->rings) {
+        struct access_log_ring *ring = ring_of(link);
+        if (atomic_load(&ring->detached) && access_ring_pending(ring->bytes).len == 0)
+            ring_free(ring);
+    }
+}
+
+static int open_path(const char *path)
+{
+    return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0640);
+}
+
+static void reopen_path(struct access_log *log)
+{
+    if (!log->path)
+        return;
+    int fd = open_path(log->path);
+    if (fd < 0) {
+        log_warn("access log: %s cannot be opened, the old file stays in use: %s", log->path, strerror(errno));
+        return;
+    }
+    close(log->fd);
+    log->fd = fd;
+    if (log->torn) /* the whole line goes to the new file */
+        log->torn->part = 0;
+    log->torn = NULL;
+}
+
+static struct iovec unwritten(const struct access_log_ring *ring)
+{
+    struct slice pending = access_ring_pending(ring->bytes);
+    char *start = (char *)(uintptr_t)pending.ptr; /* iovec has no const */
+    return (struct iovec){start + ring->part, pending.len - ring->part};
+}
+
+/* The bytes of the piece that are written leave the ring, but for those of a line that is not complete. */
+static void advance(struct access_log *log, struct access_log_ring *ring, const struct iovec *piece, size_t written)
+{
+    size_t done = ring->part + written;
+    const char *start = (const char *)piece->iov_base - ring->part;
+    const char *newline = memrchr(start, '\n', done);
+    size_t whole = newline ? (size_t)(newline - start) + 1 : 0;
+    access_ring_consume(ring->bytes, whole);
+    ring->part = done - whole;
+    if (ring->part > 0)
+        log->torn = ring;
+    else if (log->torn == ring)
+        log->torn = NULL;
+}
+
+static enum round failed(struct access_log *log, int error)
+{
+    if (error == EAGAIN)
+        return ROUND_WOULD_BLOCK;
+    if (!log->failing)
+        log_warn("access log: %s cannot be written, lines are kept while there is room: %s",
+                 log->path ? log->path : "standard output", strerror(error));
+    log->failing = true;
+    return ROUND_FAILED;
+}
+
+static enum round write_batch(struct access_log *log, struct access_log_ring *const *rings, const struct iovec *pieces,
+                              int count)
+{
+    ssize_t result;
+    do
+        result = writev(log->fd, pieces, count);
+    while (result < 0 && errno == EINTR);
+    if (result <= 0)
+        return failed(log, result < 0 ? errno : ENOSPC);
+    if (log->failing)
+        log_info("access log: %s can be written again", log->path ? log->path : "standard output");
+    log->failing = false;
+    size_t left = (size_t)result;
+    for (int i = 0; i < count; i++) {
+        size_t part = left < pieces[i].iov_len ? left : pieces[i].iov_len;
+        advance(log, rings[i], &pieces[i], part);
+        left -= part;
+        if (part < pieces[i].iov_len)
+            return ROUND_SHORT;
+    }
+    return ROUND_WROTE;
+}
+
+/* One write for up to BATCH_RINGS rings; a torn line is completed before anything else. */
+static enum round write_rings(struct access_log *log)
+{
+    struct access_log_ring *rings[BATCH_RINGS];
+    struct iovec pieces[BATCH_RINGS];
+    int count = 0;
+    enum round round = ROUND_EMPTY;
+    if (log->torn) {
+        struct iovec piece = unwritten(log->torn);
+        struct access_log_ring *torn = log->torn;
+        round = write_batch(log, &torn, &piece, 1);
+    }
+    LIST_EACH (link, &log->rings) {
+        if (round != ROUND_EMPTY && round != ROUND_WROTE)
+            return round;
+        rings[count] = ring_of(link);
+        pieces[count] = unwritten(rings[count]);
+        if (pieces[count].iov_len > 0)
+            count++;
+        if (count == BATCH_RINGS) {
+            round = write_batch(log, rings, pieces, count);
+            count = 0;
+        }
+    }
+    return count > 0 ? write_batch(log, rings, pieces, count) : round;
+}
+
+static bool has_pending(const struct access_log *log)
+{
+    LIST_EACH (link, &log->rings) {
+        if (access_ring_pending(ring_of(link)->bytes).len > 0)
+            return true;
+    }
+    return false;
+}
+
+static void wait_for_wake(struct access_log *log, enum state state, int timeout_ms, bool until_writable)
+{
+    struct pollfd fds[] = {{.fd = log->wake_fd, .events = POLLIN},
+                           {.fd = until_writable ? log->fd : -1, .events = POLLOUT}};
+    atomic_store(&log->state, (int)state);
+    if (state != BLOCKED || !has_pending(log))
+        poll(fds, 2, timeout_ms);
+    atomic_store(&log->state, AWAKE);
+    uint64_t wakes;
+    ssize_t got = read(log->wake_fd, &wakes, sizeof wakes);
+    (void)got; /* there may be none */
+}
+
+/* While the file cannot be written the state stays AWAKE, so that workers make no system calls for nothing. */
+static void wait_after(struct access_log *log, enum round round)
+{
+    switch (round) {
+    case ROUND_EMPTY:
+        wait_for_wake(log, BLOCKED, -1, false);
+        break;
+    case ROUND_WROTE:
+        wait_for_wake(log, NAPPING, NAP_MS, false);
+        break;
+    case ROUND_SHORT:
+        break;
+    case ROUND_WOULD_BLOCK:
+        wait_for_wake(log, AWAKE, RETRY_MS, true);
+        break;
+    case ROUND_FAILED:
+        wait_for_wake(log, AWAKE, RETRY_MS, false);
+        break;
+    }
+}
+
+static void *run(void *arg)
+{
+    struct access_log *log = arg;
+    for (;;) {
+        bool stopping = atomic_load(&log->stopping); /* before the last round, which then finds everything */
+        take_attached(log);
+        if (atomic_exchange(&log->reopen, false))
+            reopen_path(log);
+        enum round round = write_rings(log);
+        free_detached(log);
+        if (!stopping)
+            wait_after(log, round);
+        else if (round != ROUND_WROTE && round != ROUND_SHORT)
+            return NULL;
+    }
+}
+
+/* ---- start and stop ---- */
+
+bool access_log_check_format(const char *format, char ret_error[ACCESS_LOG_ERROR_TEXT_MAX])
+{
+    if (strcmp(format, "off") == 0)
+        return true;
+    struct access_format compiled;
+    if (!access_format_init(&compiled, &(struct access_log_options){.format = format}, ret_error))
+        return false;
+    access_format_fini(&compiled);
+    return true;
+}
+
+/* Signals are the control thread's. */
+static int start_thread(struct access_log *log)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int error = pthread_create(&log->thread, NULL, run, log);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (error == 0)
+        pthread_setname_np(log->thread, "access-log");
+    return error;
+}
+
+static bool start(struct access_log *log, char *ret_error)
+{
+    log->fd = log->path ? open_path(log->path) : STDOUT_FILENO;
+    if (log->fd < 0) {
+        snprintf(ret_error, ACCESS_LOG_ERROR_TEXT_MAX, "%.300s cannot be opened: %s", log->path, strerror(errno));
+        return false;
+    }
+    log->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int error = log->wake_fd < 0 ? errno : start_thread(log);
+    if (error != 0)
+        snprintf(ret_error, ACCESS_LOG_ERROR_TEXT_MAX, "the log thread cannot be started: %s", strerror(error));
+    return error == 0;
+}
+
+static void log_free(struct access_log *log)
+{
+    LIST_EACH_SAFE (link, &log->rings)
+        ring_free(ring_of(link));
+    if (log->path && log->fd >= 0)
+        close(log->fd);
+    if (log->wake_fd >= 0)
+        close(log->wake_fd);
+    pthread_mutex_destroy(&log->attach_lock);
+    access_format_fini(&log->format);
+    free(log->path);
+    free(log);
+}
+
+enum status access_log_start(const struct access_log_options *options, struct access_log **ret_log,
+                             char ret_error[ACCESS_LOG_ERROR_TEXT_MAX])
+{
+    struct access_log *log = calloc(1, sizeof *log);
+    if (!log)
+        abort();
+    log->fd = log->wake_fd = -1;
+    pthread_mutex_init(&log->attach_lock, NULL);
+    list_init(&log->attached);
+    list_init(&log->rings);
+    log->path = options->path ? strdup(options->path) : NULL;
+    log->is_off = strcmp(options->format, "off") == 0;
+    if (!log->is_off && (!access_format_init(&log->format, options, ret_error) || !start(log, ret_error))) {
+        log_free(log);
+        return STATUS_INTERNAL;
+    }
+    *ret_log = log;
+    return STATUS_OK;
+}
+
+void access_log_reopen(struct access_log *log)
+{
+    if (log->is_off)
+        return;
+    atomic_store(&log->reopen, true);
+    wake(log);
+}
+
+static void report_lost(const struct access_log *log)
+{
+    size_t lost = 0;
+    LIST_EACH (link, &log->rings)
+        lost += access_ring_pending(ring_of(link)->bytes).len;
+    if (lost > 0)
+        log_warn("access log: %zu bytes are lost, the file cannot be written", lost);
+}
+
+void access_log_stop(struct access_log **log)
+{
+    if (!*log)
+        return;
+    if (!(*log)->is_off) {
+        atomic_store(&(*log)->stopping, true);
+        wake(*log);
+        pthread_join((*log)->thread, NULL);
+        report_lost(*log);
+    }
+    log_free(*log);
+    *log = NULL;
+}

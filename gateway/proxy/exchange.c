@@ -1,0 +1,397 @@
+/* The pump: what comes from one side goes to the other. */
+#include "exchange_internal.h"
+
+#include "gateway/http/semantics.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum { MAX_FREE_EXCHANGES = 1024 };
+
+static const uint8_t legal_edges[] = {
+    [EXCHANGE_HEAD] = 1 << EXCHANGE_WAITING | 1 << EXCHANGE_OVER,
+    [EXCHANGE_WAITING] = 1 << EXCHANGE_STREAMING | 1 << EXCHANGE_TUNNEL | 1 << EXCHANGE_OVER,
+    [EXCHANGE_STREAMING] = 1 << EXCHANGE_OVER,
+    [EXCHANGE_TUNNEL] = 1 << EXCHANGE_OVER,
+    [EXCHANGE_OVER] = 0,
+};
+
+void exchange_set_state(struct exchange *x, enum exchange_state state)
+{
+    assert(legal_edges[x->state] & 1U << state);
+    x->state = (uint8_t)state;
+}
+
+/* ---- deadlines ---- */
+
+static void touch(struct exchange *x)
+{
+    const struct settings *settings = x->connection->settings;
+    uint32_t ms = x->state == EXCHANGE_TUNNEL      ? settings->tunnel_idle_ms
+                  : x->state == EXCHANGE_STREAMING ? settings->response_idle_ms
+                                                   : settings->first_byte_ms;
+    loop_timer_arm(x->proxy->loop, &x->timer, ms);
+}
+
+static void back_failed(struct exchange *x, enum status status);
+
+static void on_timer(struct timer *timer)
+{
+    struct exchange *x = CONTAINER_OF(timer, struct exchange, timer);
+    switch ((enum exchange_state)x->state) {
+    case EXCHANGE_WAITING:
+        back_failed(x, STATUS_UPSTREAM_TIMEOUT);
+        break;
+    case EXCHANGE_STREAMING:
+        if (x->back_owed > 0)
+            touch(x); /* the client is slow, not the app; the front has a deadline for that */
+        else
+            back_failed(x, STATUS_UPSTREAM_STALLED);
+        break;
+    case EXCHANGE_TUNNEL:
+        x->error = STATUS_TUNNEL_IDLE;
+        exchange_finish(x, STATUS_TUNNEL_IDLE, STATUS_TUNNEL_IDLE);
+        break;
+    case EXCHANGE_HEAD:
+    case EXCHANGE_OVER:
+        break;
+    }
+}
+
+/* ---- the end ---- */
+
+static void free_exchange(struct deferred *deferred)
+{
+    struct exchange *x = CONTAINER_OF(deferred, struct exchange, deferred);
+    struct proxy *proxy = x->proxy;
+    arena_reset(&x->arena);
+    if (proxy->free_exchange_count >= MAX_FREE_EXCHANGES) {
+        loop_timer_forget(&x->timer);
+        free(x);
+        return;
+    }
+    x->next_free = proxy->free_exchanges;
+    proxy->free_exchanges = x;
+    proxy->free_exchange_count++;
+}
+
+void exchange_free_stock(struct proxy *proxy)
+{
+    while (proxy->free_exchanges) {
+        struct exchange *x = proxy->free_exchanges;
+        proxy->free_exchanges = x->next_free;
+        loop_timer_forget(&x->timer);
+        free(x);
+    }
+    proxy->free_exchange_count = 0;
+}
+
+static void count_end(struct exchange *x)
+{
+    struct counters *counters = x->proxy->loop->counters;
+    COUNTER_DEC(counters, requests_active);
+    COUNTER_ADD(counters, bytes_received_total, x->bytes_in);
+    COUNTER_ADD(counters, bytes_sent_total, x->bytes_out);
+    if (x->is_tunnel)
+        COUNTER_DEC(counters, tunnels_active);
+    if (!x->response_ended)
+        COUNTER_INC(counters, requests_aborted_total);
+    if (!x->front_answered)
+        return;
+    int class = x->response_status / 100;
+    if (class == 2)
+        COUNTER_INC(counters, responses_2xx_total);
+    else if (class == 3)
+        COUNTER_INC(counters, responses_3xx_total);
+    else if (class == 4)
+        COUNTER_INC(counters, responses_4xx_total);
+    else if (class == 5)
+        COUNTER_INC(counters, responses_5xx_total);
+}
+
+void exchange_finish(struct exchange *x, enum status front, enum status back)
+{
+    exchange_set_state(x, EXCHANGE_OVER);
+    loop_timer_disarm(&x->timer);
+    count_end(x);
+    exchange_log(x);
+    if (x->front)
+        x->front->ops->release(&x->front, front);
+    if (x->back)
+        x->back->ops->release(&x->back, back);
+    exchange_drop_kept(x);
+    if (x->claim)
+        claim_unref(&x->claim);
+    loop_defer(x->proxy->loop, &x->deferred, free_exchange);
+}
+
+/* Both directions of a tunnel, or the response of an ordinary exchange, are complete. */
+static void finish_if_complete(struct exchange *x)
+{
+    if (!x->response_ended || (x->state == EXCHANGE_TUNNEL && !x->request_ended))
+        return;
+    exchange_finish(x, STATUS_OK, x->request_ended ? STATUS_OK : STATUS_CLIENT_CANCELLED);
+}
+
+/* ---- from the front ---- */
+
+static void front_head(void *owner, const struct message_head *head, bool end)
+{
+    struct exchange *x = owner;
+    x->request = head;
+    x->request_ended = end;
+    exchange_set_state(x, EXCHANGE_WAITING);
+    touch(x);
+    exchange_route(x);
+}
+
+static void keep(struct exchange *x, const char *data, size_t len)
+{
+    while (len > 0) {
+        if (!x->kept_last || x->kept_last->end == sizeof x->kept_last->data) {
+            struct block *block = loop_block_take(x->proxy->loop);
+            if (x->kept_last)
+                x->kept_last->next = block;
+            else
+                x->kept_first = block;
+            x->kept_last = block;
+        }
+        struct block *block = x->kept_last;
+        size_t room = sizeof block->data - block->end;
+        size_t n = len < room ? len : room;
+        memcpy(block->data + block->end, data, n);
+        block->end += (uint32_t)n;
+        data += n;
+        len -= n;
+    }
+}
+
+static void front_body(void *owner, const char *data, size_t len, bool end)
+{
+    struct exchange *x = owner;
+    x->bytes_in += len;
+    x->request_ended |= end;
+    if (!x->back) {
+        x->front->ops->credit(x->front, len); /* answered already: thrown away */
+        return;
+    }
+    touch(x);
+    if (x->connecting) {
+        keep(x, data, len);
+        x->front_owed += len;
+        return;
+    }
+    x->body_sent = true;
+    x->back->ops->send_body(x->back, data, len, end);
+    if (x->back->ops->room(x->back) > 0)
+        x->front->ops->credit(x->front, len);
+    else
+        x->front_owed += len;
+    finish_if_complete(x);
+}
+
+static void front_trailers(void *owner, const struct fields *trailers)
+{
+    struct exchange *x = owner;
+    x->request_ended = true;
+    if (!x->back)
+        return;
+    if (x->connecting) {
+        x->connecting = false; /* trailers can't be kept: the request stays with this connection */
+        exchange_flush_kept(x);
+    }
+    x->body_sent = true;
+    x->back->ops->send_trailers(x->back, trailers);
+}
+
+static void credit_back(struct exchange *x)
+{
+    size_t owed = x->back_owed;
+    x->back_owed = 0;
+    if (x->back && owed > 0)
+        x->back->ops->credit(x->back, owed);
+}
+
+static void front_room(void *owner)
+{
+    credit_back(owner);
+}
+
+static void front_malformed(void *owner, enum status status, const struct message_head *head)
+{
+    struct exchange *x = owner;
+    if (!x->request)
+        x->request = head;
+    x->error = status;
+    if (x->back)
+        x->back->ops->release(&x->back, status);
+    if (x->front_answered)
+        exchange_finish(x, status, status);
+    else
+        exchange_answer_error(x, status);
+}
+
+static void front_reset(void *owner, enum status status)
+{
+    struct exchange *x = owner;
+    x->error = status;
+    exchange_finish(x, status, status);
+}
+
+const struct endpoint_events exchange_front_events = {
+    .head = front_head,
+    .body = front_body,
+    .trailers = front_trailers,
+    .room = front_room,
+    .malformed = front_malformed,
+    .reset = front_reset,
+};
+
+/* ---- from the back ---- */
+
+static void back_failed(struct exchange *x, enum status status)
+{
+    x->error = status;
+    if (x->state == EXCHANGE_WAITING) {
+        if (x->back)
+            x->back->ops->release(&x->back, status);
+        if (exchange_retry(x, status))
+            x->error = STATUS_OK;
+        else
+            exchange_answer_error(x, status);
+        return;
+    }
+    exchange_finish(x, status, status);
+}
+
+static void become_tunnel(struct exchange *x)
+{
+    struct counters *counters = x->proxy->loop->counters;
+    exchange_set_state(x, EXCHANGE_TUNNEL);
+    x->is_tunnel = true;
+    x->request_ended = false; /* the client's direction is open again */
+    COUNTER_INC(counters, tunnels_active);
+    COUNTER_INC(counters, tunnels_total);
+}
+
+static bool is_stale(const struct exchange *x)
+{
+    return x->claim && claim_is_revoked(x->claim);
+}
+
+static void back_head(void *owner, const struct message_head *head, bool end)
+{
+    struct exchange *x = owner;
+    if (is_stale(x)) {
+        back_failed(x, STATUS_ADDRESS_REVOKED);
+        return;
+    }
+    struct message_head out = *head;
+    if (!x->is_local)
+        semantics_forward_response(head, exchange_via, &x->arena, &out);
+    if (head_is_interim(head)) {
+        COUNTER_INC(x->proxy->loop->counters, responses_1xx_total);
+        x->front->ops->send_head(x->front, &out, false);
+        return;
+    }
+    out.close = false;
+    x->front_answered = true;
+    x->response_status = head->status;
+    x->first_byte_us = x->proxy->loop->now_us;
+    if (head->body == BODY_RAW)
+        become_tunnel(x);
+    else
+        exchange_set_state(x, EXCHANGE_STREAMING);
+    x->front->ops->send_head(x->front, &out, end);
+    x->response_ended = end;
+    touch(x);
+    finish_if_complete(x);
+}
+
+static void back_body(void *owner, const char *data, size_t len, bool end)
+{
+    struct exchange *x = owner;
+    x->bytes_out += len;
+    x->response_ended = end;
+    x->front->ops->send_body(x->front, data, len, end);
+    x->back_owed += len;
+    if (x->front->ops->room(x->front) > 0)
+        credit_back(x);
+    touch(x);
+    finish_if_complete(x);
+}
+
+static void back_trailers(void *owner, const struct fields *trailers)
+{
+    struct exchange *x = owner;
+    x->front->ops->send_trailers(x->front, trailers);
+    x->response_ended = true;
+    finish_if_complete(x);
+}
+
+static void back_room(void *owner)
+{
+    struct exchange *x = owner;
+    if (x->connecting) {
+        x->connecting = false;
+        x->connect_us = x->proxy->loop->now_us - x->dialed_us;
+        if (is_stale(x)) {
+            back_failed(x, STATUS_ADDRESS_REVOKED);
+            return;
+        }
+        exchange_flush_kept(x);
+    }
+    size_t owed = x->front_owed;
+    x->front_owed = 0;
+    if (owed > 0)
+        x->front->ops->credit(x->front, owed);
+}
+
+static void back_reset(void *owner, enum status status)
+{
+    back_failed(owner, status);
+}
+
+const struct endpoint_events exchange_back_events = {
+    .head = back_head,
+    .body = back_body,
+    .trailers = back_trailers,
+    .room = back_room,
+    .reset = back_reset,
+};
+
+/* ---- the beginning ---- */
+
+static struct exchange *take(struct proxy *proxy)
+{
+    struct exchange *x = proxy->free_exchanges;
+    if (!x) {
+        x = calloc(1, sizeof *x);
+        if (!x)
+            abort();
+        timer_init(&x->timer, on_timer);
+        return x;
+    }
+    proxy->free_exchanges = x->next_free;
+    proxy->free_exchange_count--;
+    /* All but the timer, which may still hang in the wheel. */
+    size_t head = offsetof(struct exchange, timer), tail = head + sizeof x->timer;
+    memset(x, 0, head);
+    memset((char *)x + tail, 0, sizeof *x - tail);
+    return x;
+}
+
+void exchange_begin(struct connection *connection, struct endpoint *front)
+{
+    struct proxy *proxy = connection->proxy;
+    struct exchange *x = take(proxy);
+    x->connection = connection;
+    x->proxy = proxy;
+    x->front = front;
+    x->started_us = proxy->loop->now_us;
+    x->started_wall_us = proxy->loop->wall_us;
+    arena_init(&x->arena, &proxy->loop->arenas);
+    endpoint_bind(front, &exchange_front_events, x, &x->arena);
+    COUNTER_INC(proxy->loop->counters, requests_total);
+    COUNTER_INC(proxy->loop->counters, requests_active);
+}

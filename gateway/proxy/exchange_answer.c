@@ -1,0 +1,161 @@
+/* Answers that an exchange makes itself, and its line in the access log. */
+#include "exchange_internal.h"
+
+#include "gateway/http/semantics.h"
+#include "gateway/proxy/error_page.h"
+
+#include <stdio.h>
+#include <time.h>
+
+enum { RETRY_AFTER_STARTING_S = 5 };
+
+/* RFC 9110 section 5.6.7, IMF-fixdate; one text a second and thread. */
+static struct slice date_now(const struct loop *loop)
+{
+    static _Thread_local char text[32];
+    static _Thread_local time_t second;
+    static _Thread_local size_t len;
+    time_t now = (time_t)(loop->wall_us / 1000000U);
+    if (now != second) {
+        struct tm tm;
+        gmtime_r(&now, &tm);
+        len = strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &tm);
+        second = now;
+    }
+    return slice_make(text, len);
+}
+
+static void answer(struct exchange *x, struct message_head *head, struct slice body)
+{
+    bool no_body = x->request->method == METHOD_HEAD || body.len == 0;
+    head->version = HTTP_1_1;
+    head->has_content_length = true;
+    head->content_length = body.len;
+    head->body = no_body ? BODY_NONE : BODY_LENGTH;
+    head->close = !x->request_ended;
+    fields_add_known(&head->fields, &x->arena, FIELD_DATE, date_now(x->proxy->loop));
+    if (x->request_id.len > 0)
+        fields_add_known(&head->fields, &x->arena, FIELD_X_REQUEST_ID, x->request_id);
+    x->front_answered = true;
+    x->response_status = head->status;
+    x->first_byte_us = x->proxy->loop->now_us;
+    exchange_drop_kept(x);
+    x->front->ops->send_head(x->front, head, no_body);
+    if (!no_body) {
+        x->front->ops->send_body(x->front, body.ptr, body.len, true);
+        x->bytes_out += body.len;
+    }
+    x->response_ended = true;
+    exchange_finish(x, STATUS_OK, STATUS_CLIENT_CANCELLED);
+}
+
+void exchange_answer_error(struct exchange *x, enum status status)
+{
+    struct message_head head = {.status = status_http(status) ? status_http(status) : 502};
+    struct error_page page;
+    struct slice accept = fields_value(&x->request->fields, FIELD_ACCEPT);
+    x->error = status;
+    error_page_make(status, accept, x->host, x->request_id, &x->arena, &page);
+    fields_add_known(&head.fields, &x->arena, FIELD_CONTENT_TYPE, page.content_type);
+    fields_add(&head.fields, &x->arena, SLICE("cache-control"), SLICE("no-store"));
+    fields_add_known(&head.fields, &x->arena, FIELD_X_GATEWAY_ERROR, slice_str(status_code(status)));
+    if (head.status == 503 || head.status == 429)
+        fields_add_known(&head.fields, &x->arena, FIELD_RETRY_AFTER,
+                         arena_printf(&x->arena, "%d", RETRY_AFTER_STARTING_S));
+    if (head.status == 405)
+        fields_add(&head.fields, &x->arena, SLICE("allow"), SLICE("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
+    COUNTER_INC(x->proxy->loop->counters, gateway_errors_total);
+    answer(x, &head, page.body);
+}
+
+void exchange_answer_health(struct exchange *x)
+{
+    bool ready = !x->proxy->draining;
+    struct message_head head = {.status = ready ? 200 : 503};
+    fields_add_known(&head.fields, &x->arena, FIELD_CONTENT_TYPE, SLICE("text/plain; charset=utf-8"));
+    fields_add(&head.fields, &x->arena, SLICE("cache-control"), SLICE("no-store"));
+    answer(x, &head, ready ? SLICE("ready\n") : SLICE("draining\n"));
+}
+
+/* RFC 9110 section 15.4.9: 308 keeps method and body. */
+void exchange_answer_redirect(struct exchange *x)
+{
+    struct slice host, port, path = x->request->path;
+    unsigned https_port = frontend_params(x->connection->frontend)->https_port;
+    authority_split(x->request->authority, &host, &port);
+    x->host = host;
+    if (host.len == 0) {
+        exchange_answer_error(x, STATUS_HOST_MISSING);
+        return;
+    }
+    if (path.len == 0 || path.ptr[0] != '/')
+        path = SLICE("/");
+    char port_text[8] = "";
+    if (https_port != 443)
+        snprintf(port_text, sizeof port_text, ":%u", https_port);
+    struct message_head head = {.status = 308};
+    struct slice location = arena_printf(&x->arena, "https://%.*s%s%.*s", SLICE_ARG(host), port_text, SLICE_ARG(path));
+    fields_add_known(&head.fields, &x->arena, FIELD_LOCATION, location);
+    answer(x, &head, SLICE_NONE);
+}
+
+/* ---- the log ---- */
+
+static const char *protocol_name(const struct exchange *x)
+{
+    if (x->is_tunnel)
+        return slice_eq_nocase(x->request->upgrade, SLICE("websocket")) ? "websocket" : "upgrade";
+    return !x->request || x->request->version == HTTP_1_1 ? "http/1.1"
+           : x->request->version == HTTP_1_0              ? "http/1.0"
+                                                          : "h2";
+}
+
+static void fill_back(const struct exchange *x, struct access_record *record)
+{
+    record->back_protocol = "";
+    if (!x->claim)
+        return;
+    record->back_address = x->claim->address;
+    record->back_port = x->port;
+    record->back_protocol = "http/1.1";
+    record->back_reused = x->back_reused;
+    record->retries = x->retries;
+}
+
+void exchange_log(struct exchange *x)
+{
+    static const struct message_head nothing;
+    const struct connection *c = x->connection;
+    if (!x->proxy->log || (!x->request && x->error == STATUS_CLIENT_CANCELLED))
+        return;
+    const struct message_head *request = x->request ? x->request : &nothing;
+    uint64_t now = x->proxy->loop->now_us;
+    struct access_record record = {
+        .wall_us = x->started_wall_us,
+        .request_id = x->request_id,
+        .client = c->client,
+        .client_port = c->client_port,
+        .host = x->host.len > 0 ? x->host : request->authority,
+        .app_id = x->app_id,
+        .instance_id = x->instance_id,
+        .port = x->port,
+        .method = request->method_text,
+        .path = request->path.len > 0 ? request->path : request->target,
+        .protocol = protocol_name(x),
+        .status = x->front_answered ? x->response_status : 499,
+        .bytes_in = x->bytes_in,
+        .bytes_out = x->bytes_out,
+        .total_us = now - x->started_us,
+        .connect_us = x->connect_us,
+        .first_byte_us = x->first_byte_us ? x->first_byte_us - x->started_us : 0,
+        .tls_version = c->tls_version,
+        .tls_cipher = c->tls_cipher,
+        .alpn = c->alpn,
+        .tls_resumed = c->tls_resumed,
+        .error = x->error,
+        .user_agent = fields_value(&request->fields, FIELD_USER_AGENT),
+        .referer = fields_value(&request->fields, FIELD_REFERER),
+    };
+    fill_back(x, &record);
+    access_log_write(x->proxy->log, &record);
+}

@@ -1,0 +1,88 @@
+/*
+ * exchange_internal: the inside of an exchange: exchange.c (the pump), exchange_route.c (finding and opening the back
+ * side, retries), exchange_answer.c (answers made here, the access log line).
+ */
+#ifndef GATEWAY_PROXY_EXCHANGE_INTERNAL_H
+#define GATEWAY_PROXY_EXCHANGE_INTERNAL_H
+
+#include "gateway/proxy/exchange.h"
+#include "gateway/proxy/pool.h"
+#include "gateway/proxy/upstream.h"
+
+enum exchange_state {
+    EXCHANGE_HEAD,      /* the request head is not complete */
+    EXCHANGE_WAITING,   /* sent on; no final response head yet */
+    EXCHANGE_STREAMING, /* the response is under way */
+    EXCHANGE_TUNNEL,    /* upgraded: bytes both ways */
+    EXCHANGE_OVER,
+};
+
+struct exchange {
+    struct connection *connection;
+    struct proxy *proxy;
+    struct endpoint *front;
+    struct endpoint *back;
+    struct arena arena;
+    struct timer timer;
+    struct deferred deferred;
+    struct exchange *next_free;
+    const struct message_head *request; /* as received; NULL before its head */
+    struct message_head forward;        /* as sent on */
+    struct block *kept_first; /* request body that waits for the connection, so that it can go to another one */
+    struct block *kept_last;
+    size_t front_owed; /* received from the front and not credited */
+    size_t back_owed;
+    struct claim *claim; /* a reference: where the request went */
+    struct upstream_tried tried;
+    struct slice host; /* without port, lower case */
+    struct slice request_id;
+    struct slice app_id;
+    struct slice instance_id;
+    uint64_t started_us;
+    uint64_t started_wall_us;
+    uint64_t dialed_us;
+    uint64_t connect_us;
+    uint64_t first_byte_us;
+    uint64_t bytes_in;
+    uint64_t bytes_out;
+    enum status error;
+    int response_status;
+    uint16_t port;
+    uint8_t state;
+    uint8_t retries;
+    bool request_ended;
+    bool response_ended;
+    bool front_answered; /* a final response head was sent */
+    bool connecting;     /* the back side is not connected: the request body is kept */
+    bool body_sent;      /* some of the request body left: no retry */
+    bool back_reused;
+    bool is_local;
+    bool is_tunnel; /* for the log */
+};
+
+extern const struct endpoint_events exchange_front_events;
+extern const struct endpoint_events exchange_back_events;
+
+void exchange_set_state(struct exchange *x, enum exchange_state state);
+
+/* Finds out what the request's host means and begins to send the request there, or answers with an error. */
+void exchange_route(struct exchange *x);
+/* The back side failed before it answered: tries another instance or connection; false: nothing is left to try. */
+bool exchange_retry(struct exchange *x, enum status why);
+/* Sends the kept part of the request body. */
+void exchange_flush_kept(struct exchange *x);
+void exchange_drop_kept(struct exchange *x);
+
+/* A complete answer made here. */
+void exchange_answer_error(struct exchange *x, enum status status);
+void exchange_answer_health(struct exchange *x);
+void exchange_answer_redirect(struct exchange *x);
+
+/* Ends both sides with what happened to them, writes the log line, frees at the end of the turn. */
+void exchange_finish(struct exchange *x, enum status front, enum status back);
+void exchange_log(struct exchange *x);
+
+/* "1.1 phala-gateway" and our pseudonym. */
+extern const struct slice exchange_via;
+
+#endif

@@ -1,0 +1,242 @@
+/* Where a request goes: host name -> route -> instance -> connection; and again, when that fails. */
+#include "exchange_internal.h"
+
+#include "gateway/http/hostname.h"
+#include "gateway/http/semantics.h"
+
+#include <assert.h>
+
+const struct slice exchange_via = SLICE_INIT("1.1 phala-gateway");
+
+/* ---- the request as it is sent on ---- */
+
+static struct slice make_request_id(struct exchange *x)
+{
+    static const char hex[] = "0123456789abcdef";
+    char *text = arena_alloc(&x->arena, 32);
+    uint64_t words[2] = {x->proxy->request_id_prefix, x->proxy->request_id_next++};
+    for (unsigned i = 0; i < 32; i++)
+        text[i] = hex[words[i / 16] >> (60 - i % 16 * 4) & 15];
+    return slice_make(text, 32);
+}
+
+static struct slice client_text(const struct connection *c)
+{
+    return slice_str(c->client_text);
+}
+
+static void make_forward(struct exchange *x)
+{
+    const struct connection *c = x->connection;
+    struct slice given = fields_value(&x->request->fields, FIELD_X_REQUEST_ID);
+    x->request_id = c->is_trusted && given.len > 0 ? given : make_request_id(x);
+    struct forward_params params = {
+        .client_address = client_text(c),
+        .proto = c->is_tls ? SLICE("https") : SLICE("http"),
+        .port = frontend_port_text(c->frontend),
+        .request_id = x->request_id,
+        .via = SLICE("phala-gateway"),
+        .peer_is_trusted = c->is_trusted,
+    };
+    semantics_forward_request(x->request, &params, &x->arena, &x->forward);
+}
+
+/* ---- the back side ---- */
+
+static void send_request(struct exchange *x)
+{
+    endpoint_bind(x->back, &exchange_back_events, x, &x->arena);
+    bool end = x->request->body == BODY_NONE;
+    x->back->ops->send_head(x->back, &x->forward, end);
+}
+
+static void open_local(struct exchange *x)
+{
+    const struct frontend_params *params = frontend_params(x->connection->frontend);
+    x->is_local = true;
+    x->back = local_open(x->proxy->loop, params->service, params->service_arg);
+    x->forward = *x->request;
+    send_request(x);
+}
+
+static enum status open_instance(struct exchange *x, struct claim *claim, bool fresh)
+{
+    enum status status = STATUS_OK;
+    if (x->claim)
+        claim_unref(&x->claim);
+    x->claim = claim_ref(claim);
+    x->back = pool_open(x->proxy->pool, x->connection->settings, claim, x->port, fresh, &x->back_reused, &status);
+    if (!x->back)
+        return status;
+    x->connecting = !x->back_reused;
+    x->dialed_us = x->proxy->loop->now_us;
+    return STATUS_OK;
+}
+
+/* Names are what the log shows; ids of the record are gone when the read section ends. */
+static void remember(struct exchange *x, const struct route_target *target, const struct route_instance *instance)
+{
+    if (target->app && x->app_id.len == 0)
+        x->app_id = arena_copy(&x->arena, slice_str(target->app->id));
+    if (instance)
+        x->instance_id = arena_copy(&x->arena, slice_str(instance->id));
+    x->port = target->port;
+}
+
+/* Which protocols this connection may carry to that port (RFC 9110 section 7.4). */
+static enum status check_protocol(const struct route_target *target)
+{
+    switch (target->protocol) {
+    case ROUTE_PROTOCOL_AUTO:
+    case ROUTE_PROTOCOL_HTTP:
+        return STATUS_OK;
+    case ROUTE_PROTOCOL_H2C:
+        return STATUS_H2C_UNSUPPORTED;
+    case ROUTE_PROTOCOL_TCP:
+    case ROUTE_PROTOCOL_PASSTHROUGH:
+        return STATUS_MISDIRECTED;
+    }
+    return STATUS_INTERNAL;
+}
+
+static enum status pick_and_open(struct exchange *x, const struct hostname *hostname, bool fresh)
+{
+    struct route_target target;
+    route_table_resolve(x->proxy->table, hostname, x->host, &target);
+    remember(x, &target, NULL);
+    if (target.status != STATUS_OK)
+        return target.status;
+    enum status status = check_protocol(&target);
+    if (status != STATUS_OK)
+        return status;
+    const struct route_instance *instance = upstream_pick(x->proxy, &target, &x->tried, &status);
+    if (!instance)
+        return status;
+    remember(x, &target, instance);
+    return open_instance(x, instance->claim, fresh);
+}
+
+/* ---- the name ---- */
+
+static struct slice lower_copy(struct arena *arena, struct slice text)
+{
+    char *copy = arena_alloc(arena, text.len + 1);
+    for (size_t i = 0; i < text.len; i++)
+        copy[i] = ascii_lower(text.ptr[i]);
+    return slice_make(copy, text.len);
+}
+
+static void parse_host(struct exchange *x, struct hostname *ret_hostname)
+{
+    const struct settings *settings = x->connection->settings;
+    struct slice host, port;
+    authority_split(x->request->authority, &host, &port);
+    x->host = lower_copy(&x->arena, host);
+    hostname_parse(x->host, settings->base_domains, settings->base_domain_count, ret_hostname);
+}
+
+/* A name under another base domain than the presented certificate's must not be served (RFC 9110 section 15.5.20). */
+static bool is_misdirected(const struct exchange *x, const struct hostname *hostname)
+{
+    if (!x->connection->is_tls)
+        return false;
+    bool under_base = hostname->kind == HOSTNAME_APP || hostname->kind == HOSTNAME_HEALTH;
+    return (under_base && hostname->base_index != x->connection->identity) || hostname->kind == HOSTNAME_CUSTOM;
+}
+
+static void route_by_name(struct exchange *x)
+{
+    struct hostname hostname;
+    parse_host(x, &hostname);
+    enum status status = STATUS_HOST_UNKNOWN;
+    make_forward(x);
+    if (is_misdirected(x, &hostname)) {
+        status = STATUS_MISDIRECTED;
+    } else if (hostname.kind == HOSTNAME_HEALTH) {
+        exchange_answer_health(x);
+        return;
+    } else if (hostname.kind == HOSTNAME_APP) {
+        route_table_read_begin();
+        status = pick_and_open(x, &hostname, false);
+        route_table_read_end();
+    }
+    if (status == STATUS_OK)
+        send_request(x);
+    else
+        exchange_answer_error(x, status);
+}
+
+void exchange_route(struct exchange *x)
+{
+    switch (frontend_kind(x->connection->frontend)) {
+    case FRONTEND_LOCAL:
+        open_local(x);
+        break;
+    case FRONTEND_REDIRECT:
+        exchange_answer_redirect(x);
+        break;
+    case FRONTEND_PROXY:
+        route_by_name(x);
+        break;
+    }
+}
+
+/* ---- the body that waits ---- */
+
+void exchange_flush_kept(struct exchange *x)
+{
+    bool ended = x->request_ended && x->request->body != BODY_NONE;
+    struct block *block = x->kept_first;
+    if (!block && ended && !x->body_sent)
+        x->back->ops->send_body(x->back, NULL, 0, true);
+    for (; block; block = block->next)
+        x->back->ops->send_body(x->back, block->data, block->end, ended && !block->next);
+    x->body_sent |= x->kept_first != NULL;
+    exchange_drop_kept(x);
+}
+
+void exchange_drop_kept(struct exchange *x)
+{
+    while (x->kept_first) {
+        struct block *block = x->kept_first;
+        x->kept_first = block->next;
+        loop_block_give(x->proxy->loop, block);
+    }
+    x->kept_last = NULL;
+}
+
+/* ---- again ---- */
+
+static bool is_connect_failure(enum status status)
+{
+    return status == STATUS_CONNECT_REFUSED || status == STATUS_CONNECT_UNREACHABLE ||
+           status == STATUS_CONNECT_TIMEOUT || status == STATUS_ADDRESS_FORBIDDEN || status == STATUS_OVERLOADED;
+}
+
+/* A pooled connection that the app closed just when we used it: it can't have seen more than the request. */
+static bool is_stale_reuse(const struct exchange *x, enum status why)
+{
+    bool closed = why == STATUS_UPSTREAM_CLOSED || why == STATUS_UPSTREAM_RESET;
+    return x->back_reused && closed && method_is_idempotent(x->request->method);
+}
+
+bool exchange_retry(struct exchange *x, enum status why)
+{
+    bool failed_to_connect = x->connecting && is_connect_failure(why);
+    if (x->is_local || x->body_sent || x->retries >= x->connection->settings->max_retries ||
+        !(failed_to_connect || is_stale_reuse(x, why)) || x->request->upgrade.len > 0)
+        return false;
+    if (failed_to_connect && x->tried.count < UPSTREAM_MAX_TRIED)
+        x->tried.serials[x->tried.count++] = x->claim->serial;
+    struct hostname hostname;
+    parse_host(x, &hostname);
+    route_table_read_begin();
+    enum status status = pick_and_open(x, &hostname, true);
+    route_table_read_end();
+    if (status != STATUS_OK)
+        return false;
+    x->retries++;
+    COUNTER_INC(x->proxy->loop->counters, upstream_retries_total);
+    send_request(x);
+    return true;
+}

@@ -1,0 +1,275 @@
+#include "gateway/proxy/pool.h"
+
+#include "gateway/mux/h1_mux.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum { FIRST_SLOTS = 64 };
+
+/* All connections to one claim. */
+struct bucket {
+    struct bucket *next;
+    struct claim *claim; /* a reference */
+    struct list idle;    /* the longest idle first */
+    struct list busy;
+    unsigned busy_count;
+    unsigned idle_count;
+};
+
+struct pooled {
+    struct list link; /* in its bucket's idle or busy list */
+    struct bucket *bucket;
+    struct pool *pool;
+    struct mux *mux;
+    struct settings *settings; /* a reference */
+    struct timer timer;        /* of idleness */
+    uint16_t port;
+    bool is_idle;
+};
+
+struct pool {
+    struct loop *loop;
+    struct bucket **slots; /* a power of two */
+    size_t slot_count;
+    size_t bucket_count;
+    size_t count;
+};
+
+static struct bucket **slot_of(const struct pool *pool, uint64_t serial)
+{
+    return &pool->slots[serial * 0x9E3779B97F4A7C15U >> 20 & (pool->slot_count - 1)];
+}
+
+static void resize(struct pool *pool, size_t count)
+{
+    struct bucket **old = pool->slots;
+    size_t old_count = pool->slot_count;
+    pool->slots = calloc(count, sizeof(struct bucket *));
+    if (!pool->slots)
+        abort();
+    pool->slot_count = count;
+    for (size_t i = 0; i < old_count; i++)
+        for (struct bucket *bucket = old[i], *next; bucket; bucket = next) {
+            next = bucket->next;
+            struct bucket **slot = slot_of(pool, bucket->claim->serial);
+            bucket->next = *slot;
+            *slot = bucket;
+        }
+    free(old);
+}
+
+struct pool *pool_new(struct loop *loop)
+{
+    struct pool *pool = calloc(1, sizeof *pool);
+    if (!pool)
+        abort();
+    pool->loop = loop;
+    resize(pool, FIRST_SLOTS);
+    return pool;
+}
+
+void pool_free(struct pool **pool)
+{
+    if (!*pool)
+        return;
+    assert((*pool)->count == 0 && (*pool)->bucket_count == 0);
+    free((*pool)->slots);
+    free(*pool);
+    *pool = NULL;
+}
+
+static struct bucket *find(const struct pool *pool, uint64_t serial)
+{
+    struct bucket *bucket = *slot_of(pool, serial);
+    while (bucket && bucket->claim->serial != serial)
+        bucket = bucket->next;
+    return bucket;
+}
+
+static struct bucket *find_or_make(struct pool *pool, struct claim *claim)
+{
+    struct bucket *bucket = find(pool, claim->serial);
+    if (bucket)
+        return bucket;
+    if (pool->bucket_count >= pool->slot_count)
+        resize(pool, pool->slot_count * 2);
+    bucket = calloc(1, sizeof *bucket);
+    if (!bucket)
+        abort();
+    bucket->claim = claim_ref(claim);
+    list_init(&bucket->idle);
+    list_init(&bucket->busy);
+    struct bucket **slot = slot_of(pool, claim->serial);
+    bucket->next = *slot;
+    *slot = bucket;
+    pool->bucket_count++;
+    return bucket;
+}
+
+static void drop_if_empty(struct pool *pool, struct bucket *bucket)
+{
+    if (bucket->busy_count + bucket->idle_count > 0)
+        return;
+    struct bucket **slot = slot_of(pool, bucket->claim->serial);
+    while (*slot != bucket)
+        slot = &(*slot)->next;
+    *slot = bucket->next;
+    pool->bucket_count--;
+    claim_unref(&bucket->claim);
+    free(bucket);
+}
+
+/* The one mover between a bucket's lists. */
+static void move(struct pooled *c, bool idle)
+{
+    struct bucket *bucket = c->bucket;
+    struct counters *counters = c->pool->loop->counters;
+    if (c->is_idle == idle)
+        return;
+    c->is_idle = idle;
+    list_remove(&c->link);
+    list_push(idle ? &bucket->idle : &bucket->busy, &c->link);
+    bucket->idle_count += idle ? 1U : -1U;
+    bucket->busy_count += idle ? -1U : 1U;
+    COUNTER_ADD(counters, upstream_connections_idle, idle ? 1 : -1);
+}
+
+static void on_closed(void *owner, enum status status)
+{
+    struct pooled *c = owner;
+    struct pool *pool = c->pool;
+    struct counters *counters = pool->loop->counters;
+    if (status >= STATUS_CONNECT_REFUSED && status <= STATUS_CONNECT_TIMEOUT)
+        COUNTER_INC(counters, upstream_connect_errors_total);
+    if (c->is_idle)
+        COUNTER_DEC(counters, upstream_connections_idle);
+    COUNTER_DEC(counters, upstream_connections);
+    list_remove(&c->link);
+    if (c->is_idle)
+        c->bucket->idle_count--;
+    else
+        c->bucket->busy_count--;
+    drop_if_empty(pool, c->bucket);
+    pool->count--;
+    loop_timer_forget(&c->timer);
+    settings_unref(&c->settings);
+    free(c);
+}
+
+static void on_idle(void *owner)
+{
+    struct pooled *c = owner;
+    struct bucket *bucket = c->bucket;
+    move(c, true);
+    if (claim_is_revoked(bucket->claim) || bucket->idle_count > c->settings->max_idle_per_instance)
+        c->mux->ops->drain(c->mux);
+    else
+        loop_timer_arm(c->pool->loop, &c->timer, c->settings->upstream_idle_ms);
+}
+
+static void on_idle_too_long(struct timer *timer)
+{
+    struct pooled *c = CONTAINER_OF(timer, struct pooled, timer);
+    c->mux->ops->close(c->mux, STATUS_IDLE_TIMEOUT);
+}
+
+static const struct mux_events mux_events = {.idle = on_idle, .closed = on_closed};
+
+static const struct stream_events no_events; /* the mux binds its own before any event */
+
+static struct pooled *dial(struct pool *pool, struct settings *settings, struct bucket *bucket, uint16_t port)
+{
+    struct pooled *c = calloc(1, sizeof *c);
+    if (!c)
+        abort();
+    c->pool = pool;
+    c->bucket = bucket;
+    c->port = port;
+    c->settings = settings_ref(settings);
+    timer_init(&c->timer, on_idle_too_long);
+    struct stream *stream =
+        stream_connect(pool->loop, &bucket->claim->address, port, settings->connect_ms, &no_events, NULL);
+    c->mux = h1_mux_client(stream, &settings->mux, &mux_events, c);
+    list_push(&bucket->busy, &c->link);
+    bucket->busy_count++;
+    pool->count++;
+    COUNTER_INC(pool->loop->counters, upstream_connections);
+    COUNTER_INC(pool->loop->counters, upstream_connects_total);
+    return c;
+}
+
+/* The one that was used last: its peer is the least likely to have closed it. */
+static struct endpoint *reuse(struct bucket *bucket, uint16_t port)
+{
+    for (struct list *link = bucket->idle.prev; link != &bucket->idle; link = link->prev) {
+        struct pooled *c = CONTAINER_OF(link, struct pooled, link);
+        if (c->port != port)
+            continue;
+        struct endpoint *endpoint = c->mux->ops->open(c->mux);
+        if (!endpoint)
+            continue;
+        loop_timer_disarm(&c->timer);
+        move(c, false);
+        return endpoint;
+    }
+    return NULL;
+}
+
+struct endpoint *pool_open(struct pool *pool, struct settings *settings, struct claim *claim, uint16_t port, bool fresh,
+                           bool *ret_reused, enum status *ret_status)
+{
+    struct bucket *bucket = find_or_make(pool, claim);
+    struct endpoint *endpoint = fresh ? NULL : reuse(bucket, port);
+    *ret_reused = endpoint != NULL;
+    if (endpoint) {
+        COUNTER_INC(pool->loop->counters, upstream_reused_total);
+        return endpoint;
+    }
+    struct route_problem problem;
+    enum status status = route_rules_check(&settings->rules, &claim->address, port, &problem);
+    if (status != STATUS_OK) {
+        *ret_status = STATUS_ADDRESS_FORBIDDEN;
+        drop_if_empty(pool, bucket);
+        return NULL;
+    }
+    struct pooled *c = dial(pool, settings, bucket, port);
+    return c->mux->ops->open(c->mux);
+}
+
+unsigned pool_active(const struct pool *pool, const struct claim *claim)
+{
+    const struct bucket *bucket = find(pool, claim->serial);
+    return bucket ? bucket->busy_count : 0;
+}
+
+static void close_list(struct pool *pool, struct list *list, enum status status)
+{
+    LIST_EACH_SAFE (link, list) {
+        struct pooled *c = CONTAINER_OF(link, struct pooled, link);
+        if (status == STATUS_ADDRESS_REVOKED)
+            COUNTER_INC(pool->loop->counters, upstream_revoked_total);
+        c->mux->ops->close(c->mux, status);
+    }
+}
+
+void pool_revoke(struct pool *pool, const struct claim *claim)
+{
+    struct bucket *bucket = find(pool, claim->serial);
+    if (!bucket)
+        return;
+    close_list(pool, &bucket->idle, STATUS_ADDRESS_REVOKED);
+    close_list(pool, &bucket->busy, STATUS_ADDRESS_REVOKED);
+}
+
+void pool_close_idle(struct pool *pool)
+{
+    for (size_t i = 0; i < pool->slot_count; i++)
+        for (struct bucket *bucket = pool->slots[i]; bucket; bucket = bucket->next)
+            close_list(pool, &bucket->idle, STATUS_SHUTDOWN);
+}
+
+size_t pool_count(const struct pool *pool)
+{
+    return pool->count;
+}

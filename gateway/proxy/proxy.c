@@ -1,0 +1,86 @@
+#include "gateway/proxy/proxy.h"
+
+#include "gateway/proxy/exchange.h"
+#include "gateway/proxy/pool.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <sys/random.h>
+
+struct proxy *proxy_new(struct loop *loop, struct settings *settings, struct route_table *table, struct tls_server *tls,
+                        struct access_log_ring *log)
+{
+    struct proxy *proxy = calloc(1, sizeof *proxy);
+    uint64_t seed[2];
+    if (!proxy || getrandom(seed, sizeof seed, 0) != sizeof seed)
+        abort();
+    proxy->loop = loop;
+    proxy->settings = settings;
+    proxy->table = table;
+    proxy->tls = tls;
+    proxy->log = log;
+    proxy->pool = pool_new(loop);
+    proxy->request_id_prefix = seed[0];
+    proxy->random = seed[1] | 1;
+    list_init(&proxy->connections_idle);
+    list_init(&proxy->connections_active);
+    return proxy;
+}
+
+void proxy_free(struct proxy **proxy_ptr)
+{
+    struct proxy *proxy = *proxy_ptr;
+    if (!proxy)
+        return;
+    *proxy_ptr = NULL;
+    assert(proxy->connection_count == 0);
+    exchange_free_stock(proxy);
+    pool_free(&proxy->pool);
+    tls_server_free(&proxy->tls);
+    access_log_detach(&proxy->log);
+    settings_unref(&proxy->settings);
+    free(proxy);
+}
+
+void proxy_reload(struct proxy *proxy, struct settings *settings, struct tls_server *tls)
+{
+    if (settings) {
+        settings_unref(&proxy->settings);
+        proxy->settings = settings;
+    }
+    if (tls) {
+        tls_server_free(&proxy->tls);
+        proxy->tls = tls;
+    }
+}
+
+void proxy_revoke(struct proxy *proxy, const struct claim *claim)
+{
+    pool_revoke(proxy->pool, claim);
+}
+
+void proxy_drain(struct proxy *proxy, void (*drained)(void *arg), void *arg)
+{
+    proxy->draining = true;
+    proxy->drained = drained;
+    proxy->drained_arg = arg;
+    pool_close_idle(proxy->pool);
+    connections_drain(proxy);
+}
+
+void proxy_close_all(struct proxy *proxy, enum status status)
+{
+    connections_close_all(proxy, status);
+    pool_close_idle(proxy->pool);
+}
+
+/* xorshift64* */
+uint64_t proxy_random(struct proxy *proxy)
+{
+    uint64_t x = proxy->random;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    proxy->random = x;
+    return x * 0x2545F4914F6CDD1DU >> 16;
+}

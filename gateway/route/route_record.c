@@ -1,0 +1,236 @@
+#include "gateway/route/route_record.h"
+
+#include "gateway/route/claims.h"
+#include "name_map.h"
+#include "route_alloc.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+struct text {
+    struct text *next;
+    char bytes[];
+};
+
+/* What a struct route_app is a part of. */
+struct record {
+    struct route_app app; /* first: the two are converted */
+    struct text *texts;
+    char id[];
+};
+
+static const char *const protocol_names[] = {
+#define X(name, text) text,
+    ROUTE_PROTOCOL_TABLE(X)
+#undef X
+};
+
+static const char *const state_names[] = {
+#define X(name, text) text,
+    ROUTE_STATE_TABLE(X)
+#undef X
+};
+
+static void make_printable(char *text)
+{
+    for (; *text; text++)
+        if (*text < ' ' || *text > '~')
+            *text = '?';
+}
+
+enum status route_problem_set(struct route_problem *problem, enum status status, const char *field, const char *format,
+                              ...)
+{
+    if (!problem)
+        return status;
+    problem->status = status;
+    snprintf(problem->field, sizeof problem->field, "%s", field);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(problem->detail, sizeof problem->detail, format, args);
+    va_end(args);
+    make_printable(problem->field);
+    make_printable(problem->detail);
+    return status;
+}
+
+const char *route_protocol_name(enum route_protocol protocol)
+{
+    return protocol_names[protocol];
+}
+
+const char *route_state_name(enum route_state state)
+{
+    return state_names[state];
+}
+
+static bool name_index(const char *const *names, size_t count, struct slice text, size_t *ret_index)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (name_is(names[i], text)) {
+            *ret_index = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool route_protocol_parse(struct slice text, enum route_protocol *ret)
+{
+    size_t index;
+    if (!name_index(protocol_names, sizeof protocol_names / sizeof protocol_names[0], text, &index))
+        return false;
+    *ret = (enum route_protocol)index;
+    return true;
+}
+
+bool route_state_parse(struct slice text, enum route_state *ret)
+{
+    size_t index;
+    if (!name_index(state_names, sizeof state_names / sizeof state_names[0], text, &index))
+        return false;
+    *ret = (enum route_state)index;
+    return true;
+}
+
+struct route_app *route_app_new(const char *id)
+{
+    size_t id_size = strlen(id) + 1;
+    struct record *record = route_alloc(1, sizeof *record + id_size);
+    memcpy(record->id, id, id_size);
+    record->app.id = record->id;
+    return &record->app;
+}
+
+const char *route_app_strdup(struct route_app *app, struct slice text)
+{
+    struct record *record = (struct record *)(void *)app;
+    struct text *copy = route_alloc(1, sizeof *copy + text.len + 1);
+    if (text.len > 0)
+        memcpy(copy->bytes, text.ptr, text.len);
+    copy->next = record->texts;
+    record->texts = copy;
+    return copy->bytes;
+}
+
+static void *copy_array(const void *items, size_t count, size_t size)
+{
+    if (count == 0)
+        return NULL;
+    void *copy = route_alloc(count, size);
+    memcpy(copy, items, count * size);
+    return copy;
+}
+
+struct route_app *route_app_copy(const struct route_app *app)
+{
+    struct route_app *copy = route_app_new(app->id);
+    const char *id = copy->id;
+    *copy = *app;
+    copy->id = id;
+    copy->ports = copy_array(app->ports, app->port_count, sizeof *app->ports);
+    copy->domains = copy_array(app->domains, app->domain_count, sizeof *app->domains);
+    copy->instances = copy_array(app->instances, app->instance_count, sizeof *app->instances);
+    for (size_t i = 0; i < copy->domain_count; i++)
+        copy->domains[i].name = route_app_strdup(copy, slice_str(app->domains[i].name));
+    for (size_t i = 0; i < copy->instance_count; i++) {
+        copy->instances[i].id = route_app_strdup(copy, slice_str(app->instances[i].id));
+        copy->instances[i].claim = NULL;
+    }
+    return copy;
+}
+
+void route_app_free(struct route_app **app)
+{
+    struct record *record = (struct record *)(void *)*app;
+    if (!record)
+        return;
+    *app = NULL;
+    for (size_t i = 0; i < record->app.instance_count; i++)
+        claim_unref(&record->app.instances[i].claim);
+    while (record->texts) {
+        struct text *text = record->texts;
+        record->texts = text->next;
+        free(text);
+    }
+    free(record->app.ports);
+    free(record->app.domains);
+    free(record->app.instances);
+    free(record);
+}
+
+static bool ports_equal(const struct route_app *a, const struct route_app *b)
+{
+    for (size_t i = 0; i < a->port_count; i++) {
+        const struct route_port *x = &a->ports[i];
+        const struct route_port *y = &b->ports[i];
+        if (x->port != y->port || x->protocol != y->protocol || x->proxy_protocol != y->proxy_protocol)
+            return false;
+    }
+    return true;
+}
+
+static bool domains_equal(const struct route_app *a, const struct route_app *b)
+{
+    for (size_t i = 0; i < a->domain_count; i++)
+        if (a->domains[i].port != b->domains[i].port || strcmp(a->domains[i].name, b->domains[i].name) != 0)
+            return false;
+    return true;
+}
+
+static bool instances_equal(const struct route_app *a, const struct route_app *b)
+{
+    for (size_t i = 0; i < a->instance_count; i++) {
+        const struct route_instance *x = &a->instances[i];
+        const struct route_instance *y = &b->instances[i];
+        if (x->generation != y->generation || x->weight != y->weight || x->state != y->state ||
+            !ip_equal(&x->address, &y->address) || strcmp(x->id, y->id) != 0)
+            return false;
+    }
+    return true;
+}
+
+bool route_app_equal(const struct route_app *a, const struct route_app *b)
+{
+    return strcmp(a->id, b->id) == 0 && a->restrict_ports == b->restrict_ports &&
+           a->max_connections == b->max_connections && a->requests_per_second == b->requests_per_second &&
+           a->port_count == b->port_count && a->domain_count == b->domain_count &&
+           a->instance_count == b->instance_count && ports_equal(a, b) && domains_equal(a, b) && instances_equal(a, b);
+}
+
+bool route_instance_is_live(const struct route_instance *instance)
+{
+    switch ((enum route_state)instance->state) {
+    case ROUTE_STATE_RUNNING:
+    case ROUTE_STATE_DRAINING:
+        return instance->address.family != 0;
+    case ROUTE_STATE_STARTING:
+    case ROUTE_STATE_STOPPED:
+        return false;
+    }
+    return false;
+}
+
+struct route_instance *route_app_instance(const struct route_app *app, struct slice id)
+{
+    for (size_t i = 0; i < app->instance_count; i++)
+        if (name_is(app->instances[i].id, id))
+            return &app->instances[i];
+    return NULL;
+}
+
+const struct route_port *route_app_port(const struct route_app *app, uint16_t port)
+{
+    size_t low = 0;
+    size_t high = app->port_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (app->ports[middle].port == port)
+            return &app->ports[middle];
+        if (app->ports[middle].port < port)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return NULL;
+}

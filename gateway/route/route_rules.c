@@ -1,0 +1,231 @@
+/* The rules of route_record.h: what one record, and one address, must keep. */
+#include "gateway/http/hostname.h"
+#include "gateway/route/route_record.h"
+#include "route_alloc.h"
+
+#include <stdio.h>
+
+enum { FIELD_SIZE = sizeof((struct route_problem *)0)->field };
+
+static const char id_rule[] = "use 1 to 63 of a-z, 0-9 and hyphens, no hyphen at either end";
+
+static bool is_own_listener(const struct route_rules *rules, const struct ip_addr *addr, uint16_t port)
+{
+    enum ip_kind kind = ip_kind(addr);
+    for (size_t i = 0; i < rules->own_listener_count; i++) {
+        struct ip_addr own;
+        uint16_t own_port;
+        ip_from_sockaddr(&rules->own_listeners[i].sa, &own, &own_port);
+        /* Port 0 on either side: for the caller "not known yet", which only a listener on every port can refuse. */
+        if (own_port != 0 && own_port != port)
+            continue;
+        if (ip_equal(&own, addr) || (ip_kind(&own) == IP_UNSPECIFIED && kind == IP_LOOPBACK))
+            return true;
+    }
+    return false;
+}
+
+/* A special address needs an allowed network of its own kind; an ordinary one needs any that has it. */
+static bool is_allowed(const struct route_rules *rules, const struct ip_addr *addr)
+{
+    struct ip_network special;
+    bool is_special = ip_kind_network(addr, &special);
+    for (size_t i = 0; i < rules->allow_count; i++)
+        if (ip_network_has(&rules->allow[i], addr) && (!is_special || ip_network_covers(&special, &rules->allow[i])))
+            return true;
+    return false;
+}
+
+enum status route_rules_check(const struct route_rules *rules, const struct ip_addr *addr, uint16_t port,
+                              struct route_problem *ret_problem)
+{
+    char text[IP_TEXT_MAX] = "";
+    enum ip_kind kind = ip_kind(addr);
+    bool never = addr->family == 0 || kind == IP_UNSPECIFIED || kind == IP_BROADCAST;
+    if (!never && is_allowed(rules, addr) && !is_own_listener(rules, addr, port))
+        return STATUS_OK;
+    if (addr->family == 0)
+        return route_problem_set(ret_problem, STATUS_ADDRESS_FORBIDDEN, "address", "there is no address");
+    ip_format(addr, text);
+    if (never)
+        return route_problem_set(ret_problem, STATUS_ADDRESS_FORBIDDEN, "address",
+                                 "%s is the %s address; use the address of the instance", text, ip_kind_name(kind));
+    if (is_allowed(rules, addr))
+        return route_problem_set(ret_problem, STATUS_ADDRESS_FORBIDDEN, "address",
+                                 "%s port %u is a listener of the gateway itself", text, (unsigned)port);
+    if (kind != IP_ORDINARY)
+        return route_problem_set(ret_problem, STATUS_ADDRESS_FORBIDDEN, "address",
+                                 "%s is a %s address and no network of upstream.allow is of that kind; use an address "
+                                 "in an allowed network",
+                                 text, ip_kind_name(kind));
+    return route_problem_set(ret_problem, STATUS_ADDRESS_FORBIDDEN, "address",
+                             "%s is in no network of upstream.allow; use an address that is, or ask the operator",
+                             text);
+}
+
+#define REFUSE(problem, ...) route_problem_set(problem, STATUS_INVALID_RECORD, __VA_ARGS__)
+
+static enum status check_count(const char *field, size_t count, size_t max, struct route_problem *ret_problem)
+{
+    if (count > max)
+        return REFUSE(ret_problem, field, "%zu entries; at most %zu are allowed", count, max);
+    return STATUS_OK;
+}
+
+static enum status check_ports(const struct route_app *app, struct route_problem *ret_problem)
+{
+    char field[FIELD_SIZE];
+    for (size_t i = 0; i < app->port_count; i++) {
+        const struct route_port *port = &app->ports[i];
+        snprintf(field, sizeof field, "ports[%zu].port", i);
+        if (port->port == 0)
+            return REFUSE(ret_problem, field, "0 is not a port; use 1 to 65535");
+        if (i > 0 && port->port == port[-1].port)
+            return REFUSE(ret_problem, field, "port %u is listed twice", (unsigned)port->port);
+        if (i > 0 && port->port < port[-1].port)
+            return REFUSE(ret_problem, field, "port %u is out of order", (unsigned)port->port);
+        snprintf(field, sizeof field, "ports[%zu].protocol", i);
+        if (port->protocol > ROUTE_PROTOCOL_PASSTHROUGH)
+            return REFUSE(ret_problem, field, "%u is no protocol", (unsigned)port->protocol);
+        snprintf(field, sizeof field, "ports[%zu].proxy_protocol", i);
+        if (port->proxy_protocol > 2)
+            return REFUSE(ret_problem, field, "%u is no version; use off, v1 or v2", (unsigned)port->proxy_protocol);
+    }
+    return STATUS_OK;
+}
+
+typedef int (*compare_cb)(const void *a, const void *b);
+
+static int compare_domains(const void *a, const void *b)
+{
+    const struct route_domain *const *x = a;
+    const struct route_domain *const *y = b;
+    return strcmp((*x)->name, (*y)->name);
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    const struct route_instance *const *x = a;
+    const struct route_instance *const *y = b;
+    return strcmp((*x)->id, (*y)->id);
+}
+
+/* Instances that own no address come first and are never equal to another. */
+static int compare_addresses(const void *a, const void *b)
+{
+    const struct route_instance *const *x = a;
+    const struct route_instance *const *y = b;
+    bool x_live = route_instance_is_live(*x);
+    bool y_live = route_instance_is_live(*y);
+    if (x_live != y_live)
+        return x_live ? 1 : -1;
+    if (!x_live)
+        return *x < *y ? -1 : 1;
+    int order = (int)(*x)->address.family - (int)(*y)->address.family;
+    return order != 0 ? order : memcmp((*x)->address.bytes, (*y)->address.bytes, sizeof(*x)->address.bytes);
+}
+
+/* The index of an item that is equal to another one, or `count`. Items are `size` bytes each. */
+static size_t find_twin(const void *items, size_t count, size_t size, compare_cb compare)
+{
+    const char **sorted = route_alloc(count, sizeof *sorted);
+    size_t found = count;
+    for (size_t i = 0; i < count; i++)
+        sorted[i] = (const char *)items + i * size;
+    qsort(sorted, count, sizeof *sorted, compare);
+    for (size_t i = 1; i < count && found == count; i++)
+        if (compare(&sorted[i - 1], &sorted[i]) == 0)
+            found = (size_t)(sorted[i] - (const char *)items) / size;
+    free(sorted);
+    return found;
+}
+
+static enum status check_domains(const struct route_app *app, struct route_problem *ret_problem)
+{
+    char field[FIELD_SIZE];
+    for (size_t i = 0; i < app->domain_count; i++) {
+        snprintf(field, sizeof field, "domains[%zu].name", i);
+        if (!hostname_is_dns_name(slice_str(app->domains[i].name)))
+            return REFUSE(ret_problem, field, "not a DNS name; use one such as shop.example.com");
+        snprintf(field, sizeof field, "domains[%zu].port", i);
+        if (app->domains[i].port == 0)
+            return REFUSE(ret_problem, field, "0 is not a port; use 1 to 65535");
+    }
+    size_t twin = find_twin(app->domains, app->domain_count, sizeof *app->domains, compare_domains);
+    if (twin < app->domain_count) {
+        snprintf(field, sizeof field, "domains[%zu].name", twin);
+        return REFUSE(ret_problem, field, "%s is listed twice", app->domains[twin].name);
+    }
+    return STATUS_OK;
+}
+
+static enum status check_address(const struct route_instance *instance, const char *field,
+                                 const struct route_rules *rules, struct route_problem *ret_problem)
+{
+    struct route_problem inner;
+    if (instance->address.family == 0) {
+        if (instance->state == ROUTE_STATE_RUNNING || instance->state == ROUTE_STATE_DRAINING)
+            return REFUSE(ret_problem, field, "a %s instance needs an address; only starting and stopped ones do not",
+                          route_state_name((enum route_state)instance->state));
+        return STATUS_OK;
+    }
+    if (route_rules_check(rules, &instance->address, 0, &inner) != STATUS_OK)
+        return REFUSE(ret_problem, field, "%s", inner.detail);
+    return STATUS_OK;
+}
+
+static enum status check_instance(const struct route_instance *instance, size_t index, const struct route_rules *rules,
+                                  struct route_problem *ret_problem)
+{
+    char field[FIELD_SIZE];
+    snprintf(field, sizeof field, "instances[%zu].instance_id", index);
+    if (!hostname_is_id(slice_str(instance->id)))
+        return REFUSE(ret_problem, field, "not an instance id; %s", id_rule);
+    snprintf(field, sizeof field, "instances[%zu].weight", index);
+    if (instance->weight > ROUTE_MAX_WEIGHT)
+        return REFUSE(ret_problem, field, "%u is too much; use 0 to %d", (unsigned)instance->weight, ROUTE_MAX_WEIGHT);
+    snprintf(field, sizeof field, "instances[%zu].state", index);
+    if (instance->state > ROUTE_STATE_STOPPED)
+        return REFUSE(ret_problem, field, "%u is no state", (unsigned)instance->state);
+    snprintf(field, sizeof field, "instances[%zu].address", index);
+    return check_address(instance, field, rules, ret_problem);
+}
+
+static enum status check_instances(const struct route_app *app, const struct route_rules *rules,
+                                   struct route_problem *ret_problem)
+{
+    char field[FIELD_SIZE];
+    size_t count = app->instance_count;
+    for (size_t i = 0; i < count; i++) {
+        enum status status = check_instance(&app->instances[i], i, rules, ret_problem);
+        if (status != STATUS_OK)
+            return status;
+    }
+    size_t twin = find_twin(app->instances, count, sizeof *app->instances, compare_ids);
+    if (twin < count) {
+        snprintf(field, sizeof field, "instances[%zu].instance_id", twin);
+        return REFUSE(ret_problem, field, "%s is listed twice", app->instances[twin].id);
+    }
+    twin = find_twin(app->instances, count, sizeof *app->instances, compare_addresses);
+    if (twin < count) {
+        snprintf(field, sizeof field, "instances[%zu].address", twin);
+        return REFUSE(ret_problem, field, "another running or draining instance of this app has the same address");
+    }
+    return STATUS_OK;
+}
+
+enum status route_app_check(const struct route_app *app, const struct route_rules *rules,
+                            struct route_problem *ret_problem)
+{
+    enum status status = STATUS_OK;
+    if (!hostname_is_id(slice_str(app->id)))
+        return REFUSE(ret_problem, "app_id", "not an app id; %s", id_rule);
+    if ((status = check_count("ports", app->port_count, ROUTE_MAX_PORTS, ret_problem)) != STATUS_OK ||
+        (status = check_count("domains", app->domain_count, ROUTE_MAX_DOMAINS, ret_problem)) != STATUS_OK ||
+        (status = check_count("instances", app->instance_count, ROUTE_MAX_INSTANCES, ret_problem)) != STATUS_OK)
+        return status;
+    if ((status = check_ports(app, ret_problem)) != STATUS_OK ||
+        (status = check_domains(app, ret_problem)) != STATUS_OK)
+        return status;
+    return check_instances(app, rules, ret_problem);
+}

@@ -1,0 +1,51 @@
+/*
+ * api: the control API of DESIGN section 4 as a local service on the control thread: routes, probes, metrics, status.
+ *
+ * Errors are application/problem+json (RFC 9457) with `code`, `field` and `detail`.
+ */
+#ifndef GATEWAY_CONTROL_API_H
+#define GATEWAY_CONTROL_API_H
+
+#include "gateway/base/counters.h"
+#include "gateway/control/changes.h"
+#include "gateway/proxy/local.h"
+
+struct api;
+
+/* What the program tells about itself; filled by main on the control thread each time it is asked. */
+struct api_status {
+    struct counters totals; /* of all workers */
+    unsigned workers;
+    uint64_t started_wall_us;
+    bool ready; /* listeners open, routes loaded, not draining */
+    bool draining;
+    const char *config_path;
+    const char *last_reload_error; /* "" if the last reload worked */
+};
+
+struct api_params {
+    struct loop *loop;
+    struct route_table *table;
+    struct changes *changes;
+    const struct slice *base_domains; /* borrowed until api_set_base_domains */
+    size_t base_domain_count;
+    void (*status)(void *arg, struct api_status *ret_status);
+    void (*drain)(void *arg);  /* as SIGTERM */
+    void (*reload)(void *arg); /* as SIGHUP; status then tells how it went */
+    void *arg;
+};
+
+struct api *api_new(const struct api_params *params);
+void api_free(struct api **api);
+void api_set_base_domains(struct api *api, const struct slice *base_domains, size_t count);
+
+/* The token that calls on this listener need, empty: none (unix socket, mTLS). */
+struct api_listener {
+    struct api *api;
+    struct slice token;
+};
+
+/* For local_open(loop, &api_service, struct api_listener *). */
+extern const struct local_service api_service;
+
+#endif

@@ -1,0 +1,129 @@
+/*
+ * loop: one thread's event loop: libevent for readiness, a timer wheel, messages from other threads, objects freed at
+ * the end of a turn, and the memory that all connections of the thread share (scratch buffers, send blocks, arenas).
+ *
+ * A turn: wait for events; call them; flush what they wrote; run deferred work; free. The clock is read once a turn.
+ * Nothing here is thread-safe but loop_post and loop_stop.
+ */
+#ifndef GATEWAY_NET_LOOP_H
+#define GATEWAY_NET_LOOP_H
+
+#include "gateway/base/arena.h"
+#include "gateway/base/counters.h"
+#include "gateway/base/list.h"
+
+#include <openssl/types.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct event_base;
+struct stream;
+
+enum {
+    LOOP_SCRATCH_BYTES = 65536,   /* one read */
+    LOOP_DECRYPTED_BYTES = 98304, /* what one read can decrypt to, with the rest of a TLS record from before */
+    LOOP_BLOCK_BYTES = 32768,     /* one send block, with its header */
+    LOOP_TICK_MS = 64,            /* resolution of timers */
+};
+
+/* ---- timers: deadlines, not exact: they fire up to LOOP_TICK_MS late, never early ---- */
+
+struct loop;
+struct timer;
+typedef void (*timer_cb)(struct timer *timer);
+
+struct timer {
+    struct list link;
+    uint64_t due_ms;    /* wanted */
+    uint64_t linked_ms; /* the slot it sits in is for this time; earlier than due_ms after a cheap re-arm */
+    timer_cb fire;
+    struct loop *loop;
+};
+
+void timer_init(struct timer *timer, timer_cb fire);
+static inline bool timer_is_armed(const struct timer *timer)
+{
+    return timer->due_ms != 0;
+}
+
+/* ---- memory that a stream's unsent bytes live in ---- */
+
+struct block {
+    struct block *next;
+    uint32_t start; /* of the unsent bytes in data */
+    uint32_t end;
+    char data[LOOP_BLOCK_BYTES - 16];
+};
+
+/* ---- work for the end of the turn ---- */
+
+/* Embedded in objects; each at most once in the queue. */
+struct deferred {
+    struct deferred *next;
+    void (*run)(struct deferred *deferred);
+    bool queued;
+};
+
+struct loop {
+    struct event_base *base;
+    struct counters *counters;
+    struct arena_pool arenas;
+    struct block *free_blocks;
+    size_t free_block_count;
+    char *scratch;             /* LOOP_SCRATCH_BYTES: what was read; valid until the callback that got it returns */
+    char *decrypted;           /* the same for plaintext of TLS */
+    struct list dirty;         /* streams that wrote in this callback: flushed when it ends */
+    struct list dirty_late;    /* streams that are flushed once, at the end of the turn */
+    struct list ready;         /* streams with more to read than one turn takes */
+    uint64_t now_us;           /* monotonic, of this turn */
+    uint64_t wall_us;          /* wall clock, of this turn */
+    BIO *bio;                  /* of all TLS streams of this loop, see net/stream */
+    struct stream *bio_stream; /* whose bytes the BIO reads and writes now */
+    const char *bio_in;
+    size_t bio_in_len;
+    struct loop_private *private;
+};
+
+struct loop *loop_new(struct counters *counters);
+void loop_free(struct loop **loop); /* everything on it must be closed; runs what is deferred */
+
+/* Runs until loop_stop. */
+void loop_run(struct loop *loop);
+void loop_stop(struct loop *loop); /* thread-safe */
+
+/* One turn, for tests: waits at most `max_ms`. */
+void loop_turn(struct loop *loop, int max_ms);
+
+static inline uint64_t loop_now_ms(const struct loop *loop)
+{
+    return loop->now_us / 1000U;
+}
+
+/* Fires once, `ms` from now. Re-arming to a later time costs two stores. */
+void loop_timer_arm(struct loop *loop, struct timer *timer, uint64_t ms);
+void loop_timer_disarm(struct timer *timer);
+/* Before the memory of a timer is freed: takes it out of the wheel, armed or not. */
+void loop_timer_forget(struct timer *timer);
+
+/* Runs at the end of this turn, after all callbacks. Objects free themselves through this, never inside a callback. */
+void loop_defer(struct loop *loop, struct deferred *deferred, void (*run)(struct deferred *deferred));
+
+/* Calls fn(arg) on the loop's thread, in the order of posting. Thread-safe; wakes the loop. Never fails. */
+void loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
+
+/* An empty block; a used one goes back. */
+struct block *loop_block_take(struct loop *loop);
+void loop_block_give(struct loop *loop, struct block *block);
+
+/* Called once per turn before waiting, for the watchdog and batch work (the access log); NULL: none. */
+void loop_on_turn(struct loop *loop, void (*fn)(void *arg), void *arg);
+
+/* Reads the clock: callbacks of events that did not come through a stream call it first. */
+void loop_wake(struct loop *loop);
+
+/* Turns so far; another thread may read it to see that the loop is alive. */
+uint64_t loop_turns(const struct loop *loop);
+
+#endif

@@ -1,0 +1,105 @@
+/*
+ * stream: a byte stream over TCP or TLS, front or back. Reads, writes, pause reasons, half-close; nothing about HTTP.
+ *
+ * Cost rules: registered once, edge-triggered, for read and write; one read(2) per wake-up into the loop's scratch
+ * buffer; writes of one callback leave in one writev(2); OpenSSL reads and writes memory (a BIO of our own); an idle
+ * stream owns no buffer.
+ *
+ * Rules for owners:
+ *   - `data` hands over everything that was read; the bytes are valid until the callback returns. To stop the flow,
+ * call stream_pause: at most one more LOOP_SCRATCH_BYTES is not held back.
+ *   - stream_write takes all bytes, always; look at stream_room before producing more. What can't be sent is queued.
+ *   - operations never call back; events come from the loop.
+ *   - after stream_close or stream_reset no event comes and the pointer is gone.
+ */
+#ifndef GATEWAY_NET_STREAM_H
+#define GATEWAY_NET_STREAM_H
+
+#include "gateway/base/ip.h"
+#include "gateway/base/slice.h"
+#include "gateway/base/status.h"
+#include "gateway/net/loop.h"
+#include "gateway/net/tls.h"
+
+#include <sys/uio.h>
+
+struct stream;
+
+struct stream_events {
+    /* Connected; for TLS, the handshake is complete. */
+    void (*ready)(void *owner);
+    void (*data)(void *owner, const char *data, size_t len);
+    /* The peer ended its direction in order (FIN; for TLS close_notify). At most once; no data follows. */
+    void (*eof)(void *owner);
+    /* The queue is below the low mark again after stream_room said 0. */
+    void (*room)(void *owner);
+    /* Reset, TLS error, truncated TLS, timeout, connect error. At most once and last; the owner must still close it. */
+    void (*failed)(void *owner, enum status status);
+};
+
+/* Why reading is paused; several can hold at once. */
+enum stream_pause_reason {
+    STREAM_PAUSE_OWNER = 1 << 0,  /* the mux has what it needs for now */
+    STREAM_PAUSE_CREDIT = 1 << 1, /* the other side of the exchange is full */
+};
+
+enum { STREAM_HIGH_MARK = 131072, STREAM_LOW_MARK = 32768 }; /* bytes in the send queue */
+
+/*
+ * Takes ownership of a connected non-blocking socket. tls: NULL for plain TCP. TLS handshakes as server and fails with
+ * TLS_TIMEOUT after handshake_ms. No event comes before the next turn.
+ */
+struct stream *stream_accept(struct loop *loop, int fd, const struct ip_addr *peer, uint16_t peer_port,
+                             struct tls_server *tls, uint64_t handshake_ms, const struct stream_events *events,
+                             void *owner);
+
+/* Begins to connect (RFC 9293). Fails with CONNECT_*, after connect_ms with CONNECT_TIMEOUT. */
+struct stream *stream_connect(struct loop *loop, const struct ip_addr *addr, uint16_t port, uint64_t connect_ms,
+                              const struct stream_events *events, void *owner);
+
+/* Changes who gets the events. */
+void stream_bind(struct stream *stream, const struct stream_events *events, void *owner);
+
+void stream_write(struct stream *stream, const void *data, size_t len);
+/* The same for several pieces in a row. */
+void stream_writev(struct stream *stream, const struct iovec *pieces, int count);
+
+/* How many bytes may be queued before the owner should wait for `room`; 0: wait. */
+size_t stream_room(struct stream *stream);
+/* Bytes that have not been handed to the kernel yet. */
+size_t stream_queued(const struct stream *stream);
+
+void stream_pause(struct stream *stream, enum stream_pause_reason reason);
+void stream_resume(struct stream *stream, enum stream_pause_reason reason);
+
+/* Flush once at the end of each turn instead of after each callback: for owners that many callbacks write to (h2). */
+void stream_set_late_flush(struct stream *stream, bool late);
+
+/* Ends our direction after what is queued: close_notify, FIN. Reading goes on. */
+void stream_shutdown(struct stream *stream);
+
+/*
+ * Ends both directions: sends what is queued, close_notify, FIN. With `linger`, input is then read and thrown away
+ * until the peer ends or some seconds pass, so that a late byte of the peer does not turn our last answer into a reset.
+ * Clears the pointer.
+ */
+void stream_close(struct stream **stream, bool linger);
+
+/* Ends at once with RST; what is queued is lost. Clears the pointer. */
+void stream_reset(struct stream **stream);
+
+bool stream_is_ready(const struct stream *stream);
+bool stream_has_eof(const struct stream *stream);
+bool stream_is_tls(const struct stream *stream);
+SSL *stream_ssl(struct stream *stream); /* NULL for TCP */
+struct loop *stream_loop(const struct stream *stream);
+void stream_peer(const struct stream *stream, struct ip_addr *ret_addr, uint16_t *ret_port);
+
+/* Bytes as the wire saw them (TLS included) would cost; these count what owners saw. */
+uint64_t stream_bytes_in(const struct stream *stream);
+uint64_t stream_bytes_out(const struct stream *stream);
+
+/* One line about the stream's state for /v1/connections and failed asserts; returns its length. */
+size_t stream_dump(const struct stream *stream, char *buffer, size_t size);
+
+#endif

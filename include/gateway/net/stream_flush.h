@@ -1,0 +1,21 @@
+/*
+ * stream_flush: what a loop asks of its streams at the seams of a turn. For net/loop only.
+ */
+#ifndef GATEWAY_NET_STREAM_FLUSH_H
+#define GATEWAY_NET_STREAM_FLUSH_H
+
+#include "gateway/net/loop.h"
+
+/* Makes and frees what all streams of a loop share (the BIO). */
+void stream_loop_begin(struct loop *loop);
+void stream_loop_end(struct loop *loop);
+
+/* Sends what was written since the last call, at the end of each callback; and, at the end of the turn, for late ones.
+ */
+void stream_flush_dirty(struct loop *loop);
+void stream_flush_late(struct loop *loop);
+
+/* Reads again from streams that had more than one turn takes. */
+void stream_read_ready(struct loop *loop);
+
+#endif

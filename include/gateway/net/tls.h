@@ -1,0 +1,83 @@
+/*
+ * tls: OpenSSL server contexts of one thread, made from a certificate snapshot (net/cert_store).
+ *
+ * Each thread has a `struct tls_server` of its own with its own OSSL_LIB_CTX, since OpenSSL 3.0 scales badly when these
+ * are shared. It holds one SSL_CTX per identity; the SNI chooses (RFC 6066 section 3): a name of a base domain gets
+ * that identity, no SNI gets the first one, any other name the alert unrecognized_name.
+ *
+ * TLS 1.2 and 1.3, ECDHE with AEAD only, X25519 and P-256, server preference, no renegotiation, no compression. ALPN
+ * picks the server's first protocol that the client offers; no common one is the alert no_application_protocol (RFC
+ * 7301), no ALPN at all is allowed. Session tickets (RFC 5077, RFC 8446 section 4.6.1) are encrypted with keys that all
+ * threads share by value, one ticket a handshake; no session cache.
+ */
+#ifndef GATEWAY_NET_TLS_H
+#define GATEWAY_NET_TLS_H
+
+#include "gateway/base/slice.h"
+#include "gateway/base/status.h"
+
+#include <openssl/types.h>
+#include <stdint.h>
+
+struct cert_snapshot;
+struct tls_server;
+
+enum { TLS_TICKET_KEYS = 3, TLS_ERROR_TEXT_MAX = 256 };
+
+/*
+ * keys[0] encrypts; all of the first `count` (1 to TLS_TICKET_KEYS) decrypt. A ticket decrypted with another than
+ * keys[0] is renewed. Start from a zeroed struct and rotate once.
+ */
+struct tls_ticket_key {
+    uint8_t name[16];
+    uint8_t aes[32];
+    uint8_t hmac[32];
+};
+struct tls_ticket_keys {
+    unsigned count;
+    struct tls_ticket_key keys[TLS_TICKET_KEYS];
+};
+
+/* A new random key in front; the oldest falls out. STATUS_TLS_FAILED if there is no randomness. */
+MUST_CHECK enum status tls_ticket_keys_rotate(struct tls_ticket_keys *keys);
+
+struct tls_options {
+    const char *const *alpn;    /* in order of preference, NULL-terminated: {"http/1.1", NULL} */
+    bool accept_unknown_names;  /* no SNI check: control listeners, which have one identity */
+    struct slice client_ca_pem; /* not empty: client certificates are required and checked against these CAs (mTLS) */
+};
+
+/*
+ * Builds everything from memory; no file is read. The snapshot is not kept. On failure the text says which identity and
+ * why. Ticket keys are copied; tls_server_set_ticket_keys replaces them later, for handshakes from then on.
+ */
+MUST_CHECK enum status tls_server_new(const struct cert_snapshot *snapshot, const struct tls_options *options,
+                                      const struct tls_ticket_keys *keys, struct tls_server **ret_server,
+                                      char ret_error[TLS_ERROR_TEXT_MAX]);
+void tls_server_set_ticket_keys(struct tls_server *server, const struct tls_ticket_keys *keys);
+
+/* Connections made from it stay valid (they hold it); accepts no new ones. Accepts NULL. */
+void tls_server_free(struct tls_server **server);
+
+/* A new connection in the accept state without a BIO, or NULL without memory. Freed with tls_connection_free. */
+SSL *tls_server_accept(struct tls_server *server);
+void tls_connection_free(SSL **ssl);
+
+/* ---- of a connection; after the handshake unless said otherwise ---- */
+
+/* Which base domain's certificate it presented: index in the snapshot. */
+unsigned tls_identity(const SSL *ssl);
+struct slice
+tls_sni(const SSL *ssl); /* as sent; empty if none; valid while the connection lives; also before the end */
+struct slice tls_alpn(const SSL *ssl); /* "h2"; empty if none */
+const char *tls_version_name(const SSL *ssl);
+const char *tls_cipher_name(const SSL *ssl);
+bool tls_is_resumed(const SSL *ssl);
+/* Why the handshake failed with an unknown SNI: TLS_UNKNOWN_NAME; else TLS_FAILED. */
+enum status tls_failure(const SSL *ssl);
+
+/* One readable line from OpenSSL's error queue of this thread ("no shared cipher", "alert: bad certificate"), which is
+ * emptied. Never raw error codes only. */
+void tls_error_text(char ret_text[TLS_ERROR_TEXT_MAX]);
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * frontend: client connections of one listener: accept, TLS, ALPN, mux; limits; idle connections closed first when
+ * full.
+ */
+#ifndef GATEWAY_PROXY_FRONTEND_H
+#define GATEWAY_PROXY_FRONTEND_H
+
+#include "gateway/net/listener.h"
+#include "gateway/proxy/local.h"
+#include "gateway/proxy/proxy.h"
+
+enum frontend_kind {
+    FRONTEND_PROXY,    /* TLS; routes by host */
+    FRONTEND_REDIRECT, /* cleartext; answers 308 to the https URL */
+    FRONTEND_LOCAL,    /* answered by a local service; TLS if `tls` is set */
+};
+
+struct frontend;
+
+struct frontend_params {
+    enum frontend_kind kind;
+    uint16_t port;          /* of the listener, for X-Forwarded-Port; 0 on a unix socket */
+    uint16_t https_port;    /* FRONTEND_REDIRECT: where to */
+    struct tls_server *tls; /* FRONTEND_LOCAL: owned then; FRONTEND_PROXY uses the proxy's */
+    const struct local_service *service;
+    void *service_arg;
+};
+
+/* Takes the listening socket. */
+struct frontend *frontend_new(struct proxy *proxy, int fd, const struct frontend_params *params);
+/* Stops accepting; connections go on. */
+void frontend_stop(struct frontend *frontend);
+/* All its connections are gone. */
+void frontend_free(struct frontend **frontend);
+
+/* ---- a connection, as exchanges see it ---- */
+
+struct connection {
+    struct list link; /* in the proxy's idle or active list */
+    struct frontend *frontend;
+    struct proxy *proxy;
+    struct settings *settings; /* a reference: what it began with */
+    struct mux *mux;
+    struct stream *stream; /* until the mux has it */
+    struct deferred deferred;
+    struct ip_addr client;
+    uint16_t client_port;
+    uint8_t identity; /* base domain whose certificate was presented */
+    bool is_tls;
+    bool is_trusted; /* in trusted_proxies */
+    bool is_idle;
+    bool tls_resumed;
+    const char *tls_version;
+    const char *tls_cipher;
+    const char *alpn;
+    char client_text[IP_TEXT_MAX];
+};
+
+enum frontend_kind frontend_kind(const struct frontend *frontend);
+const struct frontend_params *frontend_params(const struct frontend *frontend);
+struct slice frontend_port_text(const struct frontend *frontend);
+
+/* Closes every connection now; draining ones after what is in progress. */
+void connections_close_all(struct proxy *proxy, enum status status);
+void connections_drain(struct proxy *proxy);
+
+#endif

@@ -1,0 +1,34 @@
+/*
+ * pool: connections of one loop to instances, in use and idle, keyed by claim and port: a claim stands for (instance,
+ * generation, address), so a connection can never serve another owner of the address.
+ */
+#ifndef GATEWAY_PROXY_POOL_H
+#define GATEWAY_PROXY_POOL_H
+
+#include "gateway/mux/endpoint.h"
+#include "gateway/proxy/settings.h"
+#include "gateway/route/claims.h"
+
+struct pool;
+
+struct pool *pool_new(struct loop *loop);
+void pool_free(struct pool **pool); /* no connection is left */
+
+/*
+ * An endpoint on a connection to the claim's address: an idle connection if there is one and `fresh` is false, else a
+ * new one that is still connecting. To be bound at once; its release gives the connection back. NULL when the address
+ * is forbidden (ret_status says so).
+ */
+struct endpoint *pool_open(struct pool *pool, struct settings *settings, struct claim *claim, uint16_t port, bool fresh,
+                           bool *ret_reused, enum status *ret_status);
+
+/* How many connections of the claim are in use. */
+unsigned pool_active(const struct pool *pool, const struct claim *claim);
+
+/* Closes all connections of the claim; those in use get `reset` with ADDRESS_REVOKED. */
+void pool_revoke(struct pool *pool, const struct claim *claim);
+
+void pool_close_idle(struct pool *pool);
+size_t pool_count(const struct pool *pool); /* connections, in use and idle */
+
+#endif
