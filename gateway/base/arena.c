@@ -89,7 +89,7 @@ static void *alloc_in_new_block(struct arena *arena, size_t size)
 
 void *arena_alloc(struct arena *arena, size_t size)
 {
-    size = (size + sizeof(max_align_t) - 1) & ~(sizeof(max_align_t) - 1);
+    size = (size + _Alignof(max_align_t) - 1) & ~(_Alignof(max_align_t) - 1);
     if ((size_t)(arena->end - arena->next) < size || !arena->next)
         return alloc_in_new_block(arena, size);
     void *p = arena->next;

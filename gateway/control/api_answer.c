@@ -28,7 +28,8 @@ void api_text_free(struct api_text *text)
     *text = (struct api_text){.ptr = NULL};
 }
 
-static void fill(struct route_problem *problem, enum status status, const char *field, const char *format, va_list args)
+__attribute__((format(printf, 4, 0))) static void fill(struct route_problem *problem, enum status status,
+                                                       const char *field, const char *format, va_list args)
 {
     problem->status = status;
     snprintf(problem->field, sizeof problem->field, "%s", field);

@@ -203,6 +203,15 @@ static void begin_request(struct h1_mux *m)
     h1_parser_begin(&m->parser, m->endpoint.arena, METHOD_OTHER, false);
 }
 
+/* The last piece of a message was passed on as such: the parser's own end says nothing new. */
+static void swallow_end(struct h1_mux *m)
+{
+    size_t used;
+    enum h1_event event = h1_parser_feed(&m->parser, NULL, 0, &used);
+    assert(event == H1_END);
+    (void)event;
+}
+
 static void got_head(struct h1_mux *m)
 {
     struct message_head *head = arena_alloc(m->endpoint.arena, sizeof *head);
@@ -219,6 +228,8 @@ static void got_head(struct h1_mux *m)
     }
     bool last = h1_parser_is_last(&m->parser);
     m->in = last ? H1_IN_DONE : H1_IN_BODY;
+    if (last)
+        swallow_end(m);
     if (m->server) {
         m->peer_is_1_0 = head->version == HTTP_1_0;
         m->method = head->method;
@@ -257,11 +268,17 @@ static void dispatch(struct h1_mux *m, enum h1_event event)
     case H1_HEAD:
         got_head(m);
         break;
-    case H1_BODY:
-        got_body(m, m->parser.body.ptr, m->parser.body.len, h1_parser_is_last(&m->parser));
+    case H1_BODY: {
+        struct slice body = m->parser.body;
+        bool last = h1_parser_is_last(&m->parser);
+        if (last)
+            swallow_end(m);
+        got_body(m, body.ptr, body.len, last);
         break;
+    }
     case H1_TRAILERS:
         m->in = H1_IN_DONE;
+        swallow_end(m);
         m->endpoint.events->trailers(m->endpoint.owner, &m->parser.trailers);
         break;
     case H1_END:

@@ -369,6 +369,7 @@ struct loop *loop_new(struct counters *counters)
     list_init(&loop->dirty);
     list_init(&loop->dirty_late);
     list_init(&loop->ready);
+    list_init(&loop->streams);
     loop->private = new_private(loop);
     stream_loop_begin(loop);
     read_clocks(loop);
@@ -384,6 +385,8 @@ void loop_free(struct loop **loop_ptr)
     struct loop_private *p = loop->private;
     run_messages(loop);
     stream_flush_late(loop);
+    run_deferred(loop);
+    stream_destroy_all(loop);
     run_deferred(loop);
     stream_loop_end(loop);
     event_free(p->tick_event);

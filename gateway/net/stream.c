@@ -75,7 +75,15 @@ void stream_destroy(struct stream *s)
     loop_timer_forget(&s->timer);
     list_remove(&s->dirty_link);
     list_remove(&s->ready_link);
+    list_remove(&s->all_link);
     loop_defer(s->loop, &s->deferred, free_stream);
+}
+
+void stream_destroy_all(struct loop *loop)
+{
+    LIST_EACH_SAFE (link, &loop->streams) {
+        stream_destroy(CONTAINER_OF(link, struct stream, all_link));
+    }
 }
 
 /* ---- reading ---- */
@@ -266,6 +274,7 @@ static struct stream *new_stream(struct loop *loop, int fd, enum stream_state st
     s->state = (uint8_t)state;
     list_init(&s->dirty_link);
     list_init(&s->ready_link);
+    list_push(&loop->streams, &s->all_link);
     timer_init(&s->timer, on_timer);
     event_assign(&s->event, loop->base, fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, on_event, s);
     return s;

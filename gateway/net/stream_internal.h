@@ -32,6 +32,7 @@ struct stream {
     size_t queued; /* bytes in plain and in the blocks */
     struct list dirty_link;
     struct list ready_link;
+    struct list all_link;
     struct timer timer; /* handshake or connect, then closing */
     struct deferred deferred;
     struct event event;

@@ -82,7 +82,7 @@ void exchange_answer_redirect(struct exchange *x);
 void exchange_finish(struct exchange *x, enum status front, enum status back);
 void exchange_log(struct exchange *x);
 
-/* "1.1 phala-gateway" and our pseudonym. */
+/* Our name in Via. */
 extern const struct slice exchange_via;
 
 #endif

@@ -6,7 +6,7 @@
 
 #include <assert.h>
 
-const struct slice exchange_via = SLICE_INIT("1.1 phala-gateway");
+const struct slice exchange_via = SLICE_INIT("phala-gateway");
 
 /* ---- the request as it is sent on ---- */
 
@@ -35,7 +35,7 @@ static void make_forward(struct exchange *x)
         .proto = c->is_tls ? SLICE("https") : SLICE("http"),
         .port = frontend_port_text(c->frontend),
         .request_id = x->request_id,
-        .via = SLICE("phala-gateway"),
+        .via = exchange_via,
         .peer_is_trusted = c->is_trusted,
     };
     semantics_forward_request(x->request, &params, &x->arena, &x->forward);
@@ -68,7 +68,7 @@ static enum status open_instance(struct exchange *x, struct claim *claim, bool f
     x->back = pool_open(x->proxy->pool, x->connection->settings, claim, x->port, fresh, &x->back_reused, &status);
     if (!x->back)
         return status;
-    x->connecting = !x->back_reused;
+    x->connecting = !x->back_reused && x->back->ops->room(x->back) == 0; /* `room` comes when it is connected */
     x->dialed_us = x->proxy->loop->now_us;
     return STATUS_OK;
 }

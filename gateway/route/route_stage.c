@@ -347,11 +347,16 @@ static void unindex_before(struct route_table *table, struct table_app *app)
             atomic_fetch_sub_explicit(&table->suffixed_ids, 1, memory_order_release);
 }
 
+static size_t instance_count(const struct table_app *app)
+{
+    return app ? app->record->instance_count : 0;
+}
+
 static void update_counts(struct route_table *table, const struct change *change)
 {
-    size_t apps = (change->after ? 1U : 0U) - (change->before ? 1U : 0U);
-    size_t instances = (change->after ? change->after->record->instance_count : 0U) -
-                       (change->before ? change->before->record->instance_count : (size_t)0);
+    /* Unsigned: a decrease wraps around, and so does the addition. */
+    size_t apps = (size_t)(change->after != NULL) - (size_t)(change->before != NULL);
+    size_t instances = instance_count(change->after) - instance_count(change->before);
     atomic_fetch_add_explicit(&table->app_count, apps, memory_order_relaxed);
     atomic_fetch_add_explicit(&table->instance_count, instances, memory_order_relaxed);
 }

@@ -77,6 +77,7 @@ struct loop {
     struct list dirty;         /* streams that wrote in this callback: flushed when it ends */
     struct list dirty_late;    /* streams that are flushed once, at the end of the turn */
     struct list ready;         /* streams with more to read than one turn takes */
+    struct list streams;       /* all of them, also those that only finish sending */
     uint64_t now_us;           /* monotonic, of this turn */
     uint64_t wall_us;          /* wall clock, of this turn */
     BIO *bio;                  /* of all TLS streams of this loop, see net/stream */

@@ -18,4 +18,7 @@ void stream_flush_late(struct loop *loop);
 /* Reads again from streams that had more than one turn takes. */
 void stream_read_ready(struct loop *loop);
 
+/* Ends streams whose owners have closed them but whose last bytes nobody takes. */
+void stream_destroy_all(struct loop *loop);
+
 #endif

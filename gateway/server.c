@@ -1,0 +1,393 @@
+#include "gateway/server.h"
+
+#include "gateway/server_internal.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/mux/negotiate.h"
+
+#include <event2/event.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum {
+    TICKET_ROTATION_MS = 3600 * 1000, /* with TLS_TICKET_KEYS keys a ticket serves two to three hours */
+    WATCHDOG_MS = 5000,
+};
+
+/* ---- telling systemd (sd_notify(3), the protocol is one datagram) ---- */
+
+static void notify(const char *state)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    if (!path || !*path || strlen(path) >= sizeof to.sun_path)
+        return;
+    memcpy(to.sun_path, path, strlen(path));
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    if (to.sun_path[0] == '@')
+        to.sun_path[0] = 0;
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    sendto(fd, state, strlen(state), MSG_NOSIGNAL, (const struct sockaddr *)&to, len);
+    close(fd);
+}
+
+/* ---- ending ---- */
+
+static void close_workers(struct server *s)
+{
+    for (unsigned i = 0; i < s->worker_count; i++)
+        worker_close(s->workers[i]);
+}
+
+static void on_drain_deadline(struct timer *timer)
+{
+    struct server *s = CONTAINER_OF(timer, struct server, drain_timer);
+    log_warn("drain: some exchanges did not end in %u ms; they are cut off", s->config->drain_ms);
+    close_workers(s);
+}
+
+void server_drain(struct server *s)
+{
+    if (s->draining)
+        return;
+    s->draining = true;
+    log_info("draining: no new connections; ends when the last exchange ends, or after %u ms", s->config->drain_ms);
+    notify("STOPPING=1");
+    for (unsigned i = 0; i < s->worker_count; i++)
+        worker_drain(s->workers[i]);
+    loop_timer_arm(s->loop, &s->drain_timer, s->config->drain_ms);
+}
+
+static void end_fast(struct server *s)
+{
+    log_info("ending at once");
+    s->draining = true;
+    close_workers(s);
+}
+
+static void on_control_drained(void *arg)
+{
+    struct server *s = arg;
+    loop_stop(s->loop);
+}
+
+void server_worker_ended(void *arg)
+{
+    struct server *s = arg;
+    if (++s->workers_ended < s->worker_count)
+        return;
+    loop_timer_disarm(&s->drain_timer);
+    for (size_t i = 0; i < s->control_count; i++)
+        frontend_stop(s->controls[i].frontend);
+    proxy_drain(s->control_proxy, on_control_drained, s);
+    proxy_close_all(s->control_proxy, STATUS_SHUTDOWN);
+}
+
+/* ---- tickets, watchdog ---- */
+
+static void on_rotate_tickets(struct timer *timer)
+{
+    struct server *s = CONTAINER_OF(timer, struct server, ticket_timer);
+    if (tls_ticket_keys_rotate(&s->ticket_keys) == STATUS_OK)
+        for (unsigned i = 0; i < s->worker_count; i++)
+            worker_set_ticket_keys(s->workers[i], &s->ticket_keys);
+    else
+        log_warn("tls: no randomness for a new ticket key; the old one stays");
+    loop_timer_arm(s->loop, timer, TICKET_ROTATION_MS);
+}
+
+static void on_watchdog(struct timer *timer)
+{
+    struct server *s = CONTAINER_OF(timer, struct server, watchdog_timer);
+    for (unsigned i = 0; i < s->worker_count && !s->draining; i++)
+        if (!worker_is_alive(s->workers[i])) {
+            log_error("watchdog: worker %u has not turned for %d ms; aborting", i, WATCHDOG_MS);
+            abort();
+        }
+    notify("WATCHDOG=1");
+    loop_timer_arm(s->loop, timer, WATCHDOG_MS);
+}
+
+/* ---- signals ---- */
+
+static void on_signal(evutil_socket_t fd, short what, void *arg)
+{
+    (void)what;
+    struct server *s = arg;
+    struct signalfd_siginfo info;
+    loop_wake(s->loop);
+    while (read(fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        switch (info.ssi_signo) {
+        case SIGTERM:
+            server_drain(s);
+            break;
+        case SIGINT:
+        case SIGQUIT:
+            end_fast(s);
+            break;
+        case SIGHUP:
+            server_reload(s);
+            break;
+        case SIGUSR1:
+            access_log_reopen(s->access_log);
+            log_info("logs reopened");
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+static void watch_signals(struct server *s)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGQUIT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &set, NULL); /* workers inherit it */
+    s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    s->signal_event = event_new(s->loop->base, s->signal_fd, EV_READ | EV_PERSIST, on_signal, s);
+    if (s->signal_fd < 0 || !s->signal_event || event_add(s->signal_event, NULL))
+        abort();
+}
+
+/* ---- what the control API asks ---- */
+
+static void api_status(void *arg, struct api_status *ret)
+{
+    struct server *s = arg;
+    *ret = (struct api_status){
+        .workers = s->worker_count,
+        .started_wall_us = s->started_wall_us,
+        .ready = s->ready && !s->draining,
+        .draining = s->draining,
+        .config_path = s->config->path,
+        .last_reload_error = s->reload_error,
+    };
+    for (unsigned i = 0; i < s->worker_count; i++)
+        counters_add(&ret->totals, worker_counters(s->workers[i]));
+}
+
+static void api_drain(void *arg)
+{
+    server_drain(arg);
+}
+
+static void api_reload(void *arg)
+{
+    server_reload(arg);
+}
+
+static void on_revoked(void *arg, struct claim *claim)
+{
+    struct server *s = arg;
+    for (unsigned i = 0; i < s->worker_count; i++)
+        worker_revoke(s->workers[i], claim);
+}
+
+static void make_api(struct server *s)
+{
+    struct api_params params = {
+        .loop = s->loop,
+        .table = s->table,
+        .changes = s->changes,
+        .base_domains = s->config->settings->base_domains,
+        .base_domain_count = s->config->settings->base_domain_count,
+        .status = api_status,
+        .drain = api_drain,
+        .reload = api_reload,
+        .arg = s,
+    };
+    s->api = api_new(&params);
+}
+
+/* ---- starting ---- */
+
+static enum status start_routes(struct server *s, char *error)
+{
+    enum status status = store_open(s->config->state_dir, s->loop, &s->store, error);
+    if (status != STATUS_OK)
+        return status;
+    s->table = route_table_new();
+    route_table_thread_begin();
+    s->changes = changes_new(s->loop, s->table, s->store, on_revoked, s);
+    changes_set_rules(s->changes, &s->config->settings->rules);
+    return changes_load(s->changes, error);
+}
+
+static enum status start_access_log(struct server *s, char *error)
+{
+    char text[ACCESS_LOG_ERROR_TEXT_MAX];
+    enum status status = access_log_start(&s->config->access_log, &s->access_log, text);
+    if (status != STATUS_OK)
+        snprintf(error, SERVER_ERROR_TEXT_MAX, "access_log: %s", text);
+    return status;
+}
+
+static enum status open_listeners(struct server *s, int *fds, char *error)
+{
+    char text[LISTENER_ERROR_TEXT_MAX];
+    const struct config *config = s->config;
+    for (size_t i = 0; i < config->listener_count; i++) {
+        fds[i] = listener_open_tcp(&config->listeners[i].addr, config->listeners[i].port, text);
+        if (fds[i] >= 0)
+            continue;
+        snprintf(error, SERVER_ERROR_TEXT_MAX, "listeners[%zu].address: %s", i, text);
+        while (i > 0)
+            close(fds[--i]);
+        return STATUS_INTERNAL;
+    }
+    return STATUS_OK;
+}
+
+static enum status start_worker(struct server *s, char *error)
+{
+    int fds[CONFIG_MAX_LISTENERS];
+    struct tls_server *tls = NULL;
+    enum status status = server_make_tls(s, &tls, error);
+    if (status == STATUS_OK)
+        status = open_listeners(s, fds, error);
+    if (status != STATUS_OK) {
+        tls_server_free(&tls);
+        return status;
+    }
+    struct worker_params params = {
+        .index = s->worker_count,
+        .config = s->config,
+        .table = s->table,
+        .log = s->access_log,
+        .tls = tls,
+        .listening = fds,
+        .control = s->loop,
+        .ended = server_worker_ended,
+        .arg = s,
+    };
+    s->workers[s->worker_count++] = worker_start(&params);
+    return STATUS_OK;
+}
+
+static enum status start_workers(struct server *s, char *error)
+{
+    s->workers = calloc(s->config->workers, sizeof(struct worker *));
+    if (!s->workers)
+        abort();
+    for (unsigned i = 0; i < s->config->workers; i++) {
+        enum status status = start_worker(s, error);
+        if (status != STATUS_OK)
+            return status;
+    }
+    return STATUS_OK;
+}
+
+static enum status start_all(struct server *s, char *error)
+{
+    enum status status = server_load_certificates(s->config, &s->certificates, error);
+    if (status == STATUS_OK)
+        status = tls_ticket_keys_rotate(&s->ticket_keys);
+    if (status == STATUS_OK)
+        status = start_access_log(s, error);
+    if (status == STATUS_OK)
+        status = start_routes(s, error);
+    if (status == STATUS_OK) {
+        make_api(s);
+        s->control_proxy = proxy_new(s->loop, settings_ref(s->config->settings), s->table, NULL, NULL);
+        status = server_start_controls(s, error);
+    }
+    if (status == STATUS_OK)
+        status = start_workers(s, error);
+    return status;
+}
+
+enum status server_start(struct config *config, struct server **ret_server, char ret_error[SERVER_ERROR_TEXT_MAX])
+{
+    struct server *s = calloc(1, sizeof *s);
+    if (!s)
+        abort();
+    snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "not enough memory or randomness");
+    s->config = config;
+    s->started_wall_us = clock_wall_us();
+    s->counters = aligned_alloc(64, sizeof *s->counters);
+    if (!s->counters)
+        abort();
+    memset(s->counters, 0, sizeof *s->counters);
+    s->loop = loop_new(s->counters);
+    timer_init(&s->drain_timer, on_drain_deadline);
+    timer_init(&s->ticket_timer, on_rotate_tickets);
+    timer_init(&s->watchdog_timer, on_watchdog);
+    watch_signals(s);
+    enum status status = start_all(s, ret_error);
+    if (status != STATUS_OK) {
+        server_free(&s);
+        return status;
+    }
+    loop_timer_arm(s->loop, &s->ticket_timer, TICKET_ROTATION_MS);
+    loop_timer_arm(s->loop, &s->watchdog_timer, WATCHDOG_MS);
+    s->ready = true;
+    log_info("phala-gateway " GW_VERSION ": ready, %u workers, %zu apps", s->worker_count,
+             route_table_app_count(s->table));
+    notify("READY=1");
+    *ret_server = s;
+    return STATUS_OK;
+}
+
+void server_run(struct server *s)
+{
+    loop_run(s->loop);
+    log_info("ended");
+}
+
+/* A start that failed half-way may have workers that run. */
+static void stop_workers(struct server *s)
+{
+    if (s->worker_count == 0 || s->workers_ended == s->worker_count)
+        return;
+    end_fast(s);
+    loop_run(s->loop);
+}
+
+void server_free(struct server **server)
+{
+    struct server *s = *server;
+    if (!s)
+        return;
+    *server = NULL;
+    stop_workers(s);
+    for (unsigned i = 0; i < s->worker_count; i++)
+        worker_join(&s->workers[i]);
+    free(s->workers);
+    if (s->changes)
+        changes_free(&s->changes);
+    store_close(&s->store);
+    server_free_controls(s);
+    if (s->control_proxy)
+        proxy_free(&s->control_proxy);
+    if (s->api)
+        api_free(&s->api);
+    event_free(s->signal_event);
+    close(s->signal_fd);
+    loop_timer_forget(&s->drain_timer);
+    loop_timer_forget(&s->ticket_timer);
+    loop_timer_forget(&s->watchdog_timer);
+    loop_free(&s->loop);
+    if (s->table) {
+        route_table_thread_end();
+        route_table_free(&s->table);
+    }
+    access_log_stop(&s->access_log);
+    cert_snapshot_unref(&s->certificates);
+    explicit_bzero(&s->ticket_keys, sizeof s->ticket_keys);
+    free(s->counters);
+    config_free(&s->config);
+    free(s);
+}

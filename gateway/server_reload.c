@@ -1,0 +1,166 @@
+/* Certificates, and what a reload changes. */
+#include "gateway/server_internal.h"
+
+#include "gateway/mux/negotiate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum status server_load_certificates(const struct config *config, struct cert_snapshot **ret_snapshot,
+                                     char ret_error[SERVER_ERROR_TEXT_MAX])
+{
+    struct cert_source sources[CONFIG_MAX_BASE_DOMAINS];
+    char text[CERT_ERROR_TEXT_MAX];
+    for (size_t i = 0; i < config->base_domain_count; i++)
+        sources[i] = (struct cert_source){
+            .name = config->base_domains[i].name,
+            .certificate = config->base_domains[i].certificate,
+            .private_key = config->base_domains[i].private_key,
+        };
+    enum status status = cert_snapshot_load(sources, config->base_domain_count, ret_snapshot, text);
+    if (status != STATUS_OK)
+        snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "base_domains: %s", text);
+    return status;
+}
+
+static enum status make_tls(const struct cert_snapshot *snapshot, const struct tls_ticket_keys *keys,
+                            struct tls_server **ret_tls, char *ret_error)
+{
+    struct tls_options options = {.alpn = negotiate_alpn};
+    char text[TLS_ERROR_TEXT_MAX];
+    enum status status = tls_server_new(snapshot, &options, keys, ret_tls, text);
+    if (status != STATUS_OK)
+        snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "base_domains: %s", text);
+    return status;
+}
+
+enum status server_make_tls(struct server *s, struct tls_server **ret_tls, char ret_error[SERVER_ERROR_TEXT_MAX])
+{
+    return make_tls(s->certificates, &s->ticket_keys, ret_tls, ret_error);
+}
+
+enum status server_check(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX])
+{
+    struct cert_snapshot *snapshot = NULL;
+    struct tls_server *tls = NULL;
+    struct tls_ticket_keys keys = {.count = 0};
+    snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "no randomness for session tickets");
+    enum status status = tls_ticket_keys_rotate(&keys);
+    if (status == STATUS_OK)
+        status = server_load_certificates(config, &snapshot, ret_error);
+    if (status == STATUS_OK)
+        status = make_tls(snapshot, &keys, &tls, ret_error);
+    if (status == STATUS_OK)
+        status = server_check_controls(config, ret_error);
+    tls_server_free(&tls);
+    cert_snapshot_unref(&snapshot);
+    return status;
+}
+
+/* ---- reload ---- */
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool same_listeners(const struct config *a, const struct config *b)
+{
+    if (a->listener_count != b->listener_count)
+        return false;
+    for (size_t i = 0; i < a->listener_count; i++) {
+        const struct config_listener *x = &a->listeners[i], *y = &b->listeners[i];
+        if (!ip_equal(&x->addr, &y->addr) || x->port != y->port || x->redirect_to_https != y->redirect_to_https)
+            return false;
+    }
+    return true;
+}
+
+static bool same_controls(const struct config *a, const struct config *b)
+{
+    if (a->control_count != b->control_count)
+        return false;
+    for (size_t i = 0; i < a->control_count; i++) {
+        const struct config_control *x = &a->controls[i], *y = &b->controls[i];
+        if (!same_text(x->unix_socket, y->unix_socket) || !ip_equal(&x->addr, &y->addr) || x->port != y->port)
+            return false;
+    }
+    return true;
+}
+
+static bool same_access_log(const struct access_log_options *a, const struct access_log_options *b)
+{
+    return same_text(a->path, b->path) && same_text(a->format, b->format) && a->client == b->client &&
+           a->query == b->query;
+}
+
+/* What is fixed for the life of the process is kept, and said. */
+static void warn_of_unchanged(const struct config *old, const struct config *new)
+{
+    static const char text[] = "reload: %s changed; that needs a restart, the old value stays in force";
+    if (old->workers != new->workers)
+        log_warn(text, "workers");
+    if (!same_text(old->state_dir, new->state_dir))
+        log_warn(text, "state_dir");
+    if (!same_listeners(old, new))
+        log_warn(text, "listeners");
+    if (!same_controls(old, new))
+        log_warn(text, "control");
+    if (!same_access_log(&old->access_log, &new->access_log))
+        log_warn(text, "access_log");
+}
+
+static void adopt(struct server *s, struct config *config, struct cert_snapshot *certificates,
+                  struct tls_server **servers)
+{
+    warn_of_unchanged(s->config, config);
+    for (unsigned i = 0; i < s->worker_count; i++)
+        worker_reload(s->workers[i], settings_ref(config->settings), servers[i]);
+    proxy_reload(s->control_proxy, settings_ref(config->settings), NULL);
+    changes_set_rules(s->changes, &config->settings->rules);
+    api_set_base_domains(s->api, config->settings->base_domains, config->settings->base_domain_count);
+    log_set_level(config->log_level);
+    cert_snapshot_unref(&s->certificates);
+    s->certificates = certificates;
+    config_free(&s->config);
+    s->config = config;
+}
+
+static enum status make_all_tls(struct server *s, const struct cert_snapshot *certificates, struct tls_server **servers)
+{
+    for (unsigned i = 0; i < s->worker_count; i++) {
+        enum status status = make_tls(certificates, &s->ticket_keys, &servers[i], s->reload_error);
+        if (status == STATUS_OK)
+            continue;
+        while (i > 0)
+            tls_server_free(&servers[--i]);
+        return status;
+    }
+    return STATUS_OK;
+}
+
+void server_reload(struct server *s)
+{
+    struct config *config = NULL;
+    struct cert_snapshot *certificates = NULL;
+    struct tls_server *servers[CONFIG_MAX_WORKERS];
+    if (s->draining)
+        return;
+    enum status status = config_load(s->config->path, &config, s->reload_error);
+    if (status == STATUS_OK)
+        status = server_load_certificates(config, &certificates, s->reload_error);
+    if (status == STATUS_OK)
+        status = server_check_controls(config, s->reload_error);
+    if (status == STATUS_OK)
+        status = make_all_tls(s, certificates, servers);
+    if (status != STATUS_OK) {
+        log_error("reload: %s; the old configuration stays in force", s->reload_error);
+        cert_snapshot_unref(&certificates);
+        config_free(&config);
+        return;
+    }
+    s->reload_error[0] = 0;
+    adopt(s, config, certificates, servers);
+    log_info("reloaded %s", s->config->path);
+}

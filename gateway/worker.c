@@ -1,0 +1,221 @@
+#include "gateway/worker.h"
+
+#include "gateway/base/log.h"
+#include "gateway/proxy/frontend.h"
+#include "gateway/proxy/pool.h"
+#include "gateway/proxy/proxy.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { LAST_BYTES_TURNS = 100, LAST_BYTES_TURN_MS = 20 };
+
+struct worker {
+    struct counters counters;
+    unsigned index;
+    pthread_t thread;
+    struct loop *loop;
+    struct proxy *proxy;
+    struct frontend **frontends;
+    size_t frontend_count;
+    struct loop *control;
+    void (*ended)(void *arg);
+    void *arg;
+    uint64_t seen_turns;
+    bool first_look;
+};
+
+/* ---- on the worker's thread ---- */
+
+/* Idle connections to instances and last bytes to clients get a moment to go. */
+static void let_streams_end(struct worker *w)
+{
+    for (int i = 0; i < LAST_BYTES_TURNS && !list_is_empty(&w->loop->streams); i++) {
+        pool_close_idle(w->proxy->pool);
+        loop_turn(w->loop, LAST_BYTES_TURN_MS);
+    }
+}
+
+static void *run(void *arg)
+{
+    struct worker *w = arg;
+    char name[16];
+    snprintf(name, sizeof name, "worker-%u", w->index);
+    pthread_setname_np(pthread_self(), name);
+    route_table_thread_begin();
+    loop_run(w->loop);
+    let_streams_end(w);
+    for (size_t i = 0; i < w->frontend_count; i++)
+        frontend_free(&w->frontends[i]);
+    proxy_free(&w->proxy);
+    route_table_thread_end();
+    loop_post(w->control, w->ended, w->arg);
+    return NULL;
+}
+
+static void on_drained(void *arg)
+{
+    struct worker *w = arg;
+    loop_stop(w->loop);
+}
+
+/* ---- messages ---- */
+
+struct message {
+    struct worker *worker;
+    struct settings *settings;
+    struct tls_server *tls;
+    struct tls_ticket_keys keys;
+    struct claim *claim;
+};
+
+static void post(struct worker *w, void (*fn)(void *arg), struct message content)
+{
+    struct message *message = malloc(sizeof *message);
+    if (!message)
+        abort();
+    *message = content;
+    message->worker = w;
+    loop_post(w->loop, fn, message);
+}
+
+static void do_reload(void *arg)
+{
+    struct message *m = arg;
+    proxy_reload(m->worker->proxy, m->settings, m->tls);
+    free(m);
+}
+
+static void do_set_ticket_keys(void *arg)
+{
+    struct message *m = arg;
+    tls_server_set_ticket_keys(m->worker->proxy->tls, &m->keys);
+    explicit_bzero(m, sizeof *m);
+    free(m);
+}
+
+static void do_revoke(void *arg)
+{
+    struct message *m = arg;
+    proxy_revoke(m->worker->proxy, m->claim);
+    claim_unref(&m->claim);
+    free(m);
+}
+
+static void do_drain(void *arg)
+{
+    struct message *m = arg;
+    struct worker *w = m->worker;
+    free(m);
+    for (size_t i = 0; i < w->frontend_count; i++)
+        frontend_stop(w->frontends[i]);
+    if (!w->proxy->draining)
+        proxy_drain(w->proxy, on_drained, w);
+}
+
+static void do_close(void *arg)
+{
+    struct worker *w = ((struct message *)arg)->worker;
+    do_drain(arg);
+    proxy_close_all(w->proxy, STATUS_SHUTDOWN);
+}
+
+static void do_nothing(void *arg)
+{
+    (void)arg;
+}
+
+/* ---- on the control thread ---- */
+
+static uint16_t https_port(const struct config *config)
+{
+    for (size_t i = 0; i < config->listener_count; i++)
+        if (!config->listeners[i].redirect_to_https)
+            return config->listeners[i].port;
+    return 443;
+}
+
+struct worker *worker_start(const struct worker_params *params)
+{
+    const struct config *config = params->config;
+    struct worker *w = aligned_alloc(64, (sizeof *w + 63) / 64 * 64);
+    if (!w)
+        abort();
+    *w =
+        (struct worker){.index = params->index, .control = params->control, .ended = params->ended, .arg = params->arg};
+    w->first_look = true;
+    w->loop = loop_new(&w->counters);
+    w->proxy = proxy_new(w->loop, settings_ref(config->settings), params->table, params->tls,
+                         access_log_attach(params->log, &w->counters));
+    w->frontends = calloc(config->listener_count, sizeof(struct frontend *));
+    if (!w->frontends)
+        abort();
+    w->frontend_count = config->listener_count;
+    for (size_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *listener = &config->listeners[i];
+        struct frontend_params frontend = {
+            .kind = listener->redirect_to_https ? FRONTEND_REDIRECT : FRONTEND_PROXY,
+            .port = listener->port,
+            .https_port = https_port(config),
+        };
+        w->frontends[i] = frontend_new(w->proxy, params->listening[i], &frontend);
+    }
+    if (pthread_create(&w->thread, NULL, run, w)) {
+        log_error("worker %u: cannot start its thread", w->index);
+        abort();
+    }
+    return w;
+}
+
+void worker_join(struct worker **worker)
+{
+    struct worker *w = *worker;
+    if (!w)
+        return;
+    *worker = NULL;
+    pthread_join(w->thread, NULL);
+    loop_free(&w->loop);
+    free(w->frontends);
+    free(w);
+}
+
+void worker_reload(struct worker *w, struct settings *settings, struct tls_server *tls)
+{
+    post(w, do_reload, (struct message){.settings = settings, .tls = tls});
+}
+
+void worker_set_ticket_keys(struct worker *w, const struct tls_ticket_keys *keys)
+{
+    post(w, do_set_ticket_keys, (struct message){.keys = *keys});
+}
+
+void worker_revoke(struct worker *w, struct claim *claim)
+{
+    post(w, do_revoke, (struct message){.claim = claim_ref(claim)});
+}
+
+void worker_drain(struct worker *w)
+{
+    post(w, do_drain, (struct message){.worker = w});
+}
+
+void worker_close(struct worker *w)
+{
+    post(w, do_close, (struct message){.worker = w});
+}
+
+const struct counters *worker_counters(const struct worker *w)
+{
+    return &w->counters;
+}
+
+bool worker_is_alive(struct worker *w)
+{
+    uint64_t turns = loop_turns(w->loop);
+    bool alive = w->first_look || turns != w->seen_turns;
+    w->first_look = false;
+    w->seen_turns = turns;
+    loop_post(w->loop, do_nothing, NULL);
+    return alive;
+}

@@ -1,0 +1,69 @@
+/*
+ * server_internal: the inside of the server: server.c (start, signals, end), server_reload.c (certificates and reload),
+ * server_control.c (the control API's listeners).
+ */
+#ifndef GATEWAY_SERVER_INTERNAL_H
+#define GATEWAY_SERVER_INTERNAL_H
+
+#include "gateway/base/log.h"
+#include "gateway/control/api.h"
+#include "gateway/control/changes.h"
+#include "gateway/control/store.h"
+#include "gateway/net/cert_store.h"
+#include "gateway/proxy/frontend.h"
+#include "gateway/proxy/proxy.h"
+#include "gateway/server.h"
+#include "gateway/worker.h"
+
+/* One listener of the control API. */
+struct server_control {
+    struct api_listener listener; /* with the token, owned */
+    struct frontend *frontend;
+    char *unix_path; /* removed at the end; NULL: TCP */
+};
+
+struct server {
+    struct config *config;
+    struct loop *loop; /* the control thread's */
+    struct counters *counters;
+    struct store *store;
+    struct route_table *table;
+    struct changes *changes;
+    struct api *api;
+    struct access_log *access_log;
+    struct cert_snapshot *certificates;
+    struct tls_ticket_keys ticket_keys;
+    struct proxy *control_proxy;
+    struct server_control *controls;
+    size_t control_count;
+    struct worker **workers;
+    unsigned worker_count;
+    unsigned workers_ended;
+    struct event *signal_event;
+    int signal_fd;
+    struct timer drain_timer;
+    struct timer ticket_timer;
+    struct timer watchdog_timer;
+    uint64_t started_wall_us;
+    bool ready;
+    bool draining;
+    char reload_error[SERVER_ERROR_TEXT_MAX];
+};
+
+void server_drain(struct server *server);
+void server_worker_ended(void *arg);
+
+/* Reads configuration and certificates again; what is bad leaves everything as it was. */
+void server_reload(struct server *server);
+
+MUST_CHECK enum status server_load_certificates(const struct config *config, struct cert_snapshot **ret_snapshot,
+                                                char ret_error[SERVER_ERROR_TEXT_MAX]);
+/* A TLS server for one worker. */
+MUST_CHECK enum status server_make_tls(struct server *server, struct tls_server **ret_tls,
+                                       char ret_error[SERVER_ERROR_TEXT_MAX]);
+
+MUST_CHECK enum status server_check_controls(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX]);
+MUST_CHECK enum status server_start_controls(struct server *server, char ret_error[SERVER_ERROR_TEXT_MAX]);
+void server_free_controls(struct server *server);
+
+#endif

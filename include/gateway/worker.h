@@ -1,0 +1,47 @@
+/*
+ * worker: one thread that carries traffic: a loop, its listeners, its data path.
+ *
+ * Made, told and joined by the control thread; everything between happens through messages to its loop.
+ */
+#ifndef GATEWAY_WORKER_H
+#define GATEWAY_WORKER_H
+
+#include "gateway/control/config.h"
+#include "gateway/net/tls.h"
+#include "gateway/proxy/access_log.h"
+#include "gateway/route/route_table.h"
+
+struct worker;
+
+struct worker_params {
+    unsigned index;
+    const struct config *config; /* borrowed during worker_start */
+    struct route_table *table;
+    struct access_log *log;
+    struct tls_server *tls;   /* passes to the worker */
+    const int *listening;     /* sockets in the order of config->listeners; pass to the worker */
+    struct loop *control;     /* where `ended` is called */
+    void (*ended)(void *arg); /* the thread is about to end: join it */
+    void *arg;
+};
+
+struct worker *worker_start(const struct worker_params *params);
+/* After `ended`. */
+void worker_join(struct worker **worker);
+
+/* For connections from now on; both may be NULL (unchanged); both pass to the worker. */
+void worker_reload(struct worker *worker, struct settings *settings, struct tls_server *tls);
+void worker_set_ticket_keys(struct worker *worker, const struct tls_ticket_keys *keys);
+void worker_revoke(struct worker *worker, struct claim *claim);
+
+/* Stops accepting, ends what is idle, ends itself when the last exchange is over. */
+void worker_drain(struct worker *worker);
+/* The same at once. */
+void worker_close(struct worker *worker);
+
+const struct counters *worker_counters(const struct worker *worker);
+
+/* For the watchdog: asks the loop for a turn; true if it has made one since the last call. */
+bool worker_is_alive(struct worker *worker);
+
+#endif
