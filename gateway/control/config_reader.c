@@ -1,8 +1,7 @@
 #include "config_reader.h"
 
-#include "gateway/control/config.h"
-
 #include <assert.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -118,19 +117,23 @@ static bool is_boolean(const yaml_node_t *node)
     return is_plain(node) && (slice_eq_nocase(text, SLICE("true")) || slice_eq_nocase(text, SLICE("false")));
 }
 
-/* A number without a unit. */
+/* A number without a unit: an optional sign, digits, and at most one dot (so not an address). */
 static bool is_number(const yaml_node_t *node)
 {
     struct slice text = scalar(node);
-    if (!is_plain(node) || text.len == 0)
+    size_t digits = 0;
+    size_t dots = 0;
+    if (!is_plain(node))
         return false;
-    bool digit = false;
     for (size_t i = 0; i < text.len; i++) {
-        digit = digit || ascii_is_digit(text.ptr[i]);
-        if (!ascii_is_digit(text.ptr[i]) && !strchr("+-.eE", text.ptr[i]))
+        if (ascii_is_digit(text.ptr[i]))
+            digits++;
+        else if (text.ptr[i] == '.')
+            dots++;
+        else if (i > 0 || (text.ptr[i] != '-' && text.ptr[i] != '+'))
             return false;
     }
-    return digit && !memchr(text.ptr, 'e', 1);
+    return digits > 0 && dots <= 1;
 }
 
 /* The text of a scalar that is not null, in `expected` words else. */
@@ -303,7 +306,7 @@ bool config_read_string(struct config_reader *reader, const struct config_key *k
     struct slice text = SLICE_NONE;
     if (!config_text(reader, &text))
         return false;
-    *(const char **)target = arena_printf(reader->arena, "%.*s", SLICE_ARG(text)).ptr;
+    *(const char **)target = arena_printf(&reader->config->arena, "%.*s", SLICE_ARG(text)).ptr;
     return true;
 }
 
@@ -316,7 +319,7 @@ bool config_read_path(struct config_reader *reader, const struct config_key *key
     struct slice folder = text.ptr[0] == '/' ? SLICE_NONE : reader->folder;
     if (folder.len + text.len >= PATH_MAX)
         return config_refuse(reader, "the path is too long; use at most %d bytes", PATH_MAX - 1);
-    *(const char **)target = arena_printf(reader->arena, "%.*s%.*s", SLICE_ARG(folder), SLICE_ARG(text)).ptr;
+    *(const char **)target = arena_printf(&reader->config->arena, "%.*s%.*s", SLICE_ARG(folder), SLICE_ARG(text)).ptr;
     return true;
 }
 

@@ -7,8 +7,7 @@
 #ifndef GATEWAY_CONTROL_CONFIG_READER_H
 #define GATEWAY_CONTROL_CONFIG_READER_H
 
-#include "gateway/base/arena.h"
-#include "gateway/base/slice.h"
+#include "gateway/control/config.h"
 
 #include <yaml.h>
 
@@ -16,7 +15,7 @@ enum { CONFIG_PATH_TEXT_MAX = 256, CONFIG_MAX_KEYS = 32 };
 
 struct config_reader {
     yaml_document_t *document;
-    struct arena *arena;     /* strings that are read go here */
+    struct config *config;   /* what is being made; strings go into its arena */
     const char *file;        /* as errors name it */
     struct slice folder;     /* relative paths begin here; with its final slash, empty: none */
     char *error;             /* CONFIG_ERROR_TEXT_MAX bytes */

@@ -15,11 +15,10 @@ enum kind {
     KIND_CLIENT,
     KIND_CLIENT_PORT,
     KIND_PORT,
-    KIND_STATUS,
+    KIND_UNSIGNED,
     KIND_COUNT,
     KIND_MS,
     KIND_MS_IF_ANY,
-    KIND_RETRIES,
     KIND_TLS_RESUMED,
     KIND_BACK_ADDRESS,
     KIND_BACK_REUSED,
@@ -45,11 +44,10 @@ struct member {
 #define QUOTED_CLIENT       1
 #define QUOTED_CLIENT_PORT  0
 #define QUOTED_PORT         0
-#define QUOTED_STATUS       0
+#define QUOTED_UNSIGNED     0
 #define QUOTED_COUNT        0
 #define QUOTED_MS           0
 #define QUOTED_MS_IF_ANY    0
-#define QUOTED_RETRIES      0
 #define QUOTED_TLS_RESUMED  0
 #define QUOTED_BACK_ADDRESS 1
 #define QUOTED_BACK_REUSED  0
@@ -242,8 +240,8 @@ static void put_member(struct line *line, const struct member *member)
     case KIND_PORT:
         put_if_any(line, *(const uint16_t *)at);
         break;
-    case KIND_STATUS:
-        put_if_any(line, record->status > 0 ? (uint64_t)record->status : 0);
+    case KIND_UNSIGNED:
+        put_if_any(line, *(const unsigned *)at);
         break;
     case KIND_COUNT:
         access_text_put_u64(&line->text, *(const uint64_t *)at);
@@ -253,9 +251,6 @@ static void put_member(struct line *line, const struct member *member)
         break;
     case KIND_MS_IF_ANY:
         put_ms_if_any(line, *(const uint64_t *)at);
-        break;
-    case KIND_RETRIES:
-        put_if_any(line, record->retries);
         break;
     case KIND_TLS_RESUMED:
         put_bool(line, record->tls_resumed, record->tls_version && *record->tls_version);

@@ -115,11 +115,26 @@ class Connection:
         start = self.read_until(b"\r\n").decode("latin-1")
         return Message(start, self.read_fields())
 
+    def send_chunk(self, data):
+        """The last one is empty."""
+        return self.send(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def read_chunk(self, trailers=None):
+        """One chunk; at the last one, which is empty, the trailers go to the list."""
+        size = int(self.read_until(b"\r\n").split(b";")[0], 16)
+        if size == 0:
+            fields = self.read_fields()
+            assert trailers is not None or not fields, fields
+            if trailers is not None:
+                trailers += fields
+            return b""
+        data = self.read(size)
+        assert self.read(2) == b"\r\n"
+        return data
+
     def read_chunked(self, message):
-        while size := int(self.read_until(b"\r\n").split(b";")[0], 16):
-            message.chunks.append(self.read(size))
-            assert self.read(2) == b"\r\n"
-        message.trailers = self.read_fields()
+        while data := self.read_chunk(message.trailers):
+            message.chunks.append(data)
         message.body = b"".join(message.chunks)
 
     def read_body(self, message, until_close=False):

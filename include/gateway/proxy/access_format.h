@@ -27,7 +27,7 @@
     X(METHOD, "method", SLICE, method, 64)                                                                             \
     X(PATH, "path", URL, path, 4096)                                                                                   \
     X(PROTOCOL, "protocol", STRING, protocol, 32)                                                                      \
-    X(STATUS, "status", STATUS, status, 10)                                                                            \
+    X(STATUS, "status", UNSIGNED, status, 10)                                                                          \
     X(BYTES_IN, "bytes_in", COUNT, bytes_in, 20)                                                                       \
     X(BYTES_OUT, "bytes_out", COUNT, bytes_out, 20)                                                                    \
     X(TOTAL_MS, "total_ms", MS, total_us, 21)                                                                          \
@@ -40,7 +40,7 @@
     X(BACK_ADDRESS, "back_address", BACK_ADDRESS, back_address, 54)                                                    \
     X(BACK_PROTOCOL, "back_protocol", STRING, back_protocol, 32)                                                       \
     X(BACK_REUSED, "back_reused", BACK_REUSED, back_reused, 5)                                                         \
-    X(RETRIES, "retries", RETRIES, retries, 10)                                                                        \
+    X(RETRIES, "retries", UNSIGNED, retries, 10)                                                                       \
     X(ERROR, "error", ERROR, error, 32)                                                                                \
     X(USER_AGENT, "user_agent", SLICE, user_agent, 768)                                                                \
     X(REFERER, "referer", URL, referer, 768)

@@ -2,11 +2,12 @@
 #include "gateway/proxy/access_format.h"
 #include "proxy/json_check.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+
+#include <cmocka.h>
 
 static struct ip_addr ip(const char *text)
 {

@@ -3,7 +3,6 @@
 #include "gateway/proxy/access_ring.h"
 #include "proxy/json_check.h"
 
-#include <cmocka.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -15,6 +14,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 /* ---- helpers ---- */
 
@@ -36,9 +37,19 @@ static int set_up(void **state)
     return 0;
 }
 
+static void limit_file_size(rlim_t bytes)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
 static int tear_down(void **state)
 {
     struct place *place = *state;
+    limit_file_size(RLIM_INFINITY);
+    log_set_level(LOG_LEVEL_INFO);
     unlink(place->path);
     unlink(place->moved);
     rmdir(place->dir);
@@ -127,7 +138,7 @@ static void test_ring_wraps(void **state)
 
 /* ---- producers and a slow consumer ---- */
 
-enum { PRODUCERS = 2, LINES = 20000 };
+enum { PRODUCERS = 2, LINES = 40000 };
 
 struct producer {
     pthread_t thread;
@@ -154,20 +165,28 @@ static void *produce(void *arg)
     return NULL;
 }
 
-/* Reads a pipe, slowly at first, so that rings fill up. malloc'ed. */
+struct consumer {
+    pthread_t thread;
+    int fd;
+    struct producer *producer;
+    struct slice all;
+};
+
+/* Reads a pipe, but only when lines have been dropped, and slowly at first. malloc'ed. */
 static void *consume_slowly(void *arg)
 {
-    int fd = *(int *)arg;
+    struct consumer *consumer = arg;
     size_t capacity = 64U << 20, len = 0;
     char *text = malloc(capacity);
-    for (ssize_t got; (got = read(fd, text + len, capacity - len)) > 0;) {
+    while (atomic_load(&consumer->producer->counters.access_log_dropped_total) == 0)
+        usleep(1000);
+    for (ssize_t got; (got = read(consumer->fd, text + len, capacity - len)) > 0;) {
         len += (size_t)got;
         if (len < 2U << 20)
             usleep(2000);
     }
-    struct slice *all = malloc(sizeof *all);
-    *all = slice_make(text, len);
-    return all;
+    consumer->all = slice_make(text, len);
+    return NULL;
 }
 
 /* Every line is valid, each producer's are in order, and there are as many as were counted. */
@@ -203,11 +222,10 @@ static void test_slow_consumer(void **state)
     snprintf(path, sizeof path, "/proc/self/fd/%d", fds[1]);
     struct access_log *log = start(path, "json");
     close(fds[1]);
-    pthread_t consumer;
-    assert_int_equal(pthread_create(&consumer, NULL, consume_slowly, &fds[0]), 0);
-
     static struct producer producers[PRODUCERS];
     memset(producers, 0, sizeof producers);
+    struct consumer consumer = {.fd = fds[0], .producer = &producers[0]};
+    assert_int_equal(pthread_create(&consumer.thread, NULL, consume_slowly, &consumer), 0);
     for (size_t i = 0; i < PRODUCERS; i++) {
         producers[i].log = log;
         producers[i].name = i == 0 ? "a" : "b";
@@ -218,14 +236,10 @@ static void test_slow_consumer(void **state)
     access_log_stop(&log);
     assert_null(log);
 
-    void *result;
-    pthread_join(consumer, &result);
+    pthread_join(consumer.thread, NULL);
     close(fds[0]);
-    struct slice all = *(struct slice *)result;
-    check_lines(all, producers);
-    assert_true(producers[0].counters.access_log_dropped_total > 0);
-    release(all);
-    free(result);
+    check_lines(consumer.all, producers);
+    release(consumer.all);
 }
 
 /* ---- sleeping and waking, reopening, failing ---- */
@@ -283,23 +297,15 @@ static void test_reopen(void **state)
     assert_file(place->path, "203\n");
 }
 
-static void limit_file_size(rlim_t bytes)
-{
-    struct rlimit limit;
-    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
-    limit.rlim_cur = bytes;
-    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
-}
-
 /* A full disk: a line is torn in the middle, lines are dropped and counted, then all goes on where it stopped. */
 static void test_write_error_and_recovery(void **state)
 {
     struct place *place = *state;
     log_set_level(LOG_LEVEL_ERROR);
-    limit_file_size(10);
     struct access_log *log = start(place->path, "$bytes_in");
     static struct counters counters;
     struct access_log_ring *ring = access_log_attach(log, &counters);
+    limit_file_size(10);
     enum { COUNT = 200000 };
     for (uint64_t i = 0; i < COUNT; i++)
         access_log_write(ring, &(struct access_record){.bytes_in = 100000 + i});
@@ -325,10 +331,10 @@ static void test_reopen_with_torn_line(void **state)
 {
     struct place *place = *state;
     log_set_level(LOG_LEVEL_ERROR);
-    limit_file_size(6);
     struct access_log *log = start(place->path, "$status");
     struct counters counters = {0};
     struct access_log_ring *ring = access_log_attach(log, &counters);
+    limit_file_size(6);
     write_status(ring, 201);
     write_status(ring, 202);
     wait_for_size(place->path, 6);

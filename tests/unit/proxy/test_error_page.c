@@ -1,11 +1,12 @@
 #include "gateway/proxy/error_page.h"
 #include "proxy/json_check.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
+
+#include <cmocka.h>
 
 #define HTML "text/html; charset=utf-8"
 #define JSON "application/problem+json"

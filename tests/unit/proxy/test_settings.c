@@ -1,10 +1,11 @@
 #include "gateway/proxy/settings.h"
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
+
+#include <cmocka.h>
 
 static void test_defaults(void **state)
 {

@@ -1,0 +1,249 @@
+#include "ctl.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <stdlib.h>
+
+enum { CONNECT_SECONDS = 10, STALL_SECONDS = 120, MAX_TOKEN = 4096 };
+
+/* What the callbacks of one transfer need. */
+struct transfer {
+    CURL *curl;
+    const struct ctl_call *call;
+    struct ctl_reply *reply;
+    bool write_failed;
+};
+
+static void grow(struct ctl_reply *reply, const char *data, size_t len)
+{
+    reply->body = realloc(reply->body, reply->len + len + 1);
+    if (!reply->body)
+        abort();
+    memcpy(reply->body + reply->len, data, len);
+    reply->len += len;
+    reply->body[reply->len] = '\0';
+}
+
+static size_t on_data(char *data, size_t size, size_t count, void *arg)
+{
+    struct transfer *transfer = arg;
+    long status = 0;
+    size_t len = size * count;
+    curl_easy_getinfo(transfer->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (transfer->call->download && status / 100 == 2) {
+        transfer->write_failed = fwrite(data, 1, len, transfer->call->download) != len;
+        return transfer->write_failed ? 0 : len;
+    }
+    grow(transfer->reply, data, len);
+    return len;
+}
+
+static size_t on_read(char *buffer, size_t size, size_t count, void *arg)
+{
+    const struct transfer *transfer = arg;
+    size_t len = fread(buffer, 1, size * count, transfer->call->upload);
+    return len == 0 && ferror(transfer->call->upload) ? CURL_READFUNC_ABORT : len;
+}
+
+/* ---- where to ---- */
+
+static char *format_url(const char *base, const char *path)
+{
+    char *url;
+    size_t len = strlen(base);
+    if (asprintf(&url, "%.*s%s", (int)(len > 0 && base[len - 1] == '/' ? len - 1 : len), base, path) < 0)
+        abort();
+    return url;
+}
+
+static enum ctl_exit set_target(CURL *curl, const struct ctl_options *options, const char *path)
+{
+    struct slice control = slice_str(options->control);
+    bool is_unix = slice_has_prefix(control, SLICE("unix:"));
+    if (!is_unix && !slice_has_prefix(control, SLICE("https://"))) {
+        ctl_error("--control %s: give unix:PATH or https://HOST:PORT", options->control);
+        return CTL_USAGE;
+    }
+    char *url = format_url(is_unix ? "http://localhost" : options->control, path);
+    curl_easy_setopt(curl, CURLOPT_URL, url);
+    free(url);
+    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, is_unix ? "http" : "https");
+    curl_easy_setopt(curl, CURLOPT_PROXY, "");
+    if (is_unix)
+        curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, options->control + strlen("unix:"));
+    if (options->cacert)
+        curl_easy_setopt(curl, CURLOPT_CAINFO, options->cacert);
+    if (options->cert)
+        curl_easy_setopt(curl, CURLOPT_SSLCERT, options->cert);
+    if (options->key)
+        curl_easy_setopt(curl, CURLOPT_SSLKEY, options->key);
+    return CTL_OK;
+}
+
+/* ---- what to send ---- */
+
+static void add_header(struct curl_slist **headers, const char *name, const char *before, const char *value,
+                       const char *after)
+{
+    char *line;
+    if (asprintf(&line, "%s:%s%s%s%s", name, *value ? " " : "", before, value, after) < 0)
+        abort();
+    struct curl_slist *list = curl_slist_append(*headers, line);
+    free(line);
+    if (!list)
+        abort();
+    *headers = list;
+}
+
+static enum ctl_exit add_token(const struct ctl_options *options, struct curl_slist **headers)
+{
+    size_t len;
+    char *text = ctl_read_file(options->token_file, &len);
+    if (!text)
+        return CTL_USAGE;
+    struct slice token = {text, strcspn(text, "\r\n")};
+    token = slice_trim(token);
+    bool ok = token.len > 0 && token.len <= MAX_TOKEN;
+    if (ok) {
+        text[(size_t)(token.ptr - text) + token.len] = '\0';
+        add_header(headers, "Authorization", "Bearer ", token.ptr, "");
+    } else {
+        ctl_error("%s: the first line is not a token", options->token_file);
+    }
+    free(text);
+    return ok ? CTL_OK : CTL_USAGE;
+}
+
+static enum ctl_exit set_headers(const struct ctl_options *options, const struct ctl_call *call,
+                                 struct curl_slist **headers)
+{
+    add_header(headers, "Accept", "", "application/json", "");
+    add_header(headers, "Expect", "", "", "");
+    add_header(headers, "Content-Type", "", call->content_type ? call->content_type : "", "");
+    if (call->if_match)
+        add_header(headers, "If-Match", "\"", call->if_match, "\"");
+    return options->token_file ? add_token(options, headers) : CTL_OK;
+}
+
+static void set_body(CURL *curl, struct transfer *transfer)
+{
+    const struct ctl_call *call = transfer->call;
+    curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, call->method);
+    if (call->upload) {
+        curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L);
+        curl_easy_setopt(curl, CURLOPT_READFUNCTION, on_read);
+        curl_easy_setopt(curl, CURLOPT_READDATA, transfer);
+    } else if (call->content_type || strcmp(call->method, "POST") == 0) {
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, call->body.ptr ? call->body.ptr : "");
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body.len);
+    }
+}
+
+/* ---- the call ---- */
+
+static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, struct transfer *transfer)
+{
+    char error[CURL_ERROR_SIZE] = "";
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, transfer);
+    curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, error);
+    curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)STALL_SECONDS);
+    CURLcode code = curl_easy_perform(curl);
+    curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, NULL);
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &transfer->reply->status);
+    /* The gateway may refuse an upload before it has read all of it: the answer is what counts. */
+    if (code != CURLE_OK && !(code == CURLE_SEND_ERROR && transfer->reply->status >= 400)) {
+        if (transfer->write_failed)
+            ctl_error("cannot write: %s", strerror(errno));
+        else
+            ctl_error("cannot reach the gateway at %s: %s\n  Check that it runs; --control or $GATEWAY_CONTROL says "
+                      "where.",
+                      options->control, error[0] ? error : curl_easy_strerror(code));
+        return CTL_UNREACHABLE;
+    }
+    return transfer->reply->status / 100 == 2 ? CTL_OK : CTL_REFUSED;
+}
+
+enum ctl_exit ctl_http_try(const struct ctl_options *options, const struct ctl_call *call, struct ctl_reply *ret_reply)
+{
+    struct curl_slist *headers = NULL;
+    CURL *curl = curl_easy_init();
+    struct transfer transfer = {.curl = curl, .call = call, .reply = ret_reply};
+    if (!curl)
+        abort();
+    *ret_reply = (struct ctl_reply){.status = 0};
+    grow(ret_reply, "", 0);
+    enum ctl_exit result = set_target(curl, options, call->path);
+    if (result == CTL_OK)
+        result = set_headers(options, call, &headers);
+    if (result == CTL_OK) {
+        curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
+        set_body(curl, &transfer);
+        result = perform(curl, options, &transfer);
+    }
+    curl_slist_free_all(headers);
+    curl_easy_cleanup(curl);
+    return result;
+}
+
+/* An RFC 9457 problem for people: what, the code, the field, what to do. */
+static void print_problem(const struct ctl_options *options, const struct ctl_reply *reply)
+{
+    json_t *problem = json_loadb(reply->body, reply->len, 0, NULL);
+    if (!json_is_object(problem)) {
+        ctl_error("the gateway answered %ld: %.500s", reply->status, reply->body);
+    } else if (options->json) {
+        json_dumpf(problem, stderr, JSON_COMPACT);
+        fputc('\n', stderr);
+    } else {
+        ctl_error("refused: %s", ctl_string(problem, "detail"));
+        fprintf(stderr, "  code:   %s (%ld)\n", ctl_string(problem, "code"), reply->status);
+        if (*ctl_string(problem, "field"))
+            fprintf(stderr, "  field:  %s\n", ctl_string(problem, "field"));
+        if (*ctl_string(problem, "advice"))
+            fprintf(stderr, "  advice: %s\n", ctl_string(problem, "advice"));
+    }
+    json_decref(problem);
+}
+
+enum ctl_exit ctl_http_call(const struct ctl_options *options, const struct ctl_call *call, struct ctl_reply *ret_reply)
+{
+    enum ctl_exit result = ctl_http_try(options, call, ret_reply);
+    if (result == CTL_REFUSED)
+        print_problem(options, ret_reply);
+    return result;
+}
+
+void ctl_reply_free(struct ctl_reply *reply)
+{
+    free(reply->body);
+    *reply = (struct ctl_reply){.status = 0};
+}
+
+json_t *ctl_reply_json(const struct ctl_reply *reply)
+{
+    json_t *json = json_loadb(reply->body, reply->len, 0, NULL);
+    if (!json)
+        ctl_error("the answer is not JSON; is this the control socket of the gateway? It begins: %.100s", reply->body);
+    return json;
+}
+
+char *ctl_http_encode(const char *text)
+{
+    char *encoded = malloc(strlen(text) * 3 + 1);
+    char *out = encoded;
+    if (!encoded)
+        abort();
+    for (; *text; text++) {
+        char lower = ascii_lower(*text);
+        if ((lower >= 'a' && lower <= 'z') || ascii_is_digit(*text) || strchr("-._~", *text))
+            *out++ = *text;
+        else
+            out += sprintf(out, "%%%02X", (unsigned char)*text);
+    }
+    *out = '\0';
+    return encoded;
+}

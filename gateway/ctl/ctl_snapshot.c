@@ -1,0 +1,111 @@
+#include "ctl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* ---- save ---- */
+
+static enum ctl_exit download(const struct ctl_options *options, FILE *out)
+{
+    struct ctl_reply reply;
+    struct ctl_call call = {.method = "GET", .path = "/v1/snapshot", .download = out};
+    enum ctl_exit result = ctl_http_call(options, &call, &reply);
+    ctl_reply_free(&reply);
+    return result;
+}
+
+/* Into a file beside the wanted one, which then takes its place: a broken download leaves the old one as it was. */
+static enum ctl_exit download_to_file(const struct ctl_options *options, const char *path)
+{
+    char *part;
+    if (asprintf(&part, "%s.part", path) < 0)
+        abort();
+    FILE *out = fopen(part, "we");
+    enum ctl_exit result = CTL_USAGE;
+    if (out) {
+        result = download(options, out);
+        bool written = fflush(out) == 0 && fsync(fileno(out)) == 0;
+        written = fclose(out) == 0 && written;
+        if (result == CTL_OK && (!written || rename(part, path) != 0))
+            result = CTL_USAGE;
+    }
+    if (result == CTL_USAGE)
+        ctl_error("%s: %s", path, strerror(errno));
+    if (result != CTL_OK)
+        unlink(part);
+    free(part);
+    return result;
+}
+
+enum ctl_exit ctl_snapshot_save(const struct ctl_options *options)
+{
+    const char *path = options->argv[0];
+    if (strcmp(path, "-") == 0)
+        return download(options, stdout);
+    enum ctl_exit result = download_to_file(options, path);
+    if (result == CTL_OK && !options->json)
+        printf("saved to %s\n", path);
+    return result;
+}
+
+/* ---- load ---- */
+
+static void print_line_errors(const json_t *errors)
+{
+    size_t i;
+    const json_t *error;
+    json_array_foreach(errors, i, error)
+        fprintf(stderr, "  line %lld: %s%s%s (%s)\n", (long long)json_integer_value(json_object_get(error, "line")),
+                ctl_string(error, "field"), *ctl_string(error, "field") ? ": " : "", ctl_string(error, "detail"),
+                ctl_string(error, "code"));
+}
+
+static enum ctl_exit print_loaded(const struct ctl_options *options, const struct ctl_reply *reply)
+{
+    json_t *json = ctl_reply_json(reply);
+    if (!json)
+        return CTL_UNREACHABLE;
+    long long refused = (long long)json_integer_value(json_object_get(json, "refused"));
+    if (options->json)
+        ctl_print_json(json);
+    else
+        printf("%lld apps loaded, %lld refused, revision %lld\n",
+               (long long)json_integer_value(json_object_get(json, "apps")), refused,
+               (long long)json_integer_value(json_object_get(json, "revision")));
+    if (!options->json)
+        print_line_errors(json_object_get(json, "errors"));
+    json_decref(json);
+    return refused > 0 ? CTL_REFUSED : CTL_OK;
+}
+
+static void print_refused_lines(const struct ctl_options *options, const struct ctl_reply *reply)
+{
+    json_t *json = options->json ? NULL : json_loadb(reply->body, reply->len, 0, NULL);
+    print_line_errors(json_object_get(json, "errors"));
+    json_decref(json);
+}
+
+enum ctl_exit ctl_snapshot_load(const struct ctl_options *options)
+{
+    struct ctl_reply reply;
+    bool is_stdin = strcmp(options->argv[0], "-") == 0;
+    FILE *in = is_stdin ? stdin : fopen(options->argv[0], "re");
+    if (!in) {
+        ctl_error("%s: %s", options->argv[0], strerror(errno));
+        return CTL_USAGE;
+    }
+    struct ctl_call call = {.method = "PUT",
+                            .path = options->strict ? "/v1/snapshot?strict=1" : "/v1/snapshot",
+                            .content_type = "application/x-ndjson",
+                            .upload = in};
+    enum ctl_exit result = ctl_http_call(options, &call, &reply);
+    if (result == CTL_OK)
+        result = print_loaded(options, &reply);
+    else if (result == CTL_REFUSED)
+        print_refused_lines(options, &reply);
+    ctl_reply_free(&reply);
+    if (!is_stdin)
+        fclose(in);
+    return result;
+}
