@@ -150,7 +150,7 @@ static bool scalar_text(struct config_reader *reader, const char *expected, stru
     return true;
 }
 
-static int shown_len(struct slice text)
+int config_shown(struct slice text)
 {
     return (int)(text.len < SHOWN_VALUE_MAX ? text.len : SHOWN_VALUE_MAX);
 }
@@ -226,7 +226,7 @@ static bool read_members(struct config_reader *reader, const struct config_key *
         if (key->type != YAML_SCALAR_NODE)
             return config_refuse(reader, "a key is %s; write a name", node_kind(key));
         struct slice name = scalar(key);
-        name.len = (size_t)shown_len(name);
+        name.len = (size_t)config_shown(name);
         size_t len = path_push_key(reader, name);
         reader->node = yaml_document_get_node(reader->document, pair->value);
         if (!read_pair(reader, scalar(key), keys, count, seen, base))
@@ -244,7 +244,7 @@ bool config_read_mapping(struct config_reader *reader, const struct config_key *
     if (reader->node->type != YAML_MAPPING_NODE)
         return config_refuse(reader, "this is %s; write a mapping of keys to values",
                              reader->node->type == YAML_SCALAR_NODE && is_null(reader->node) ? "empty"
-                                                                                            : node_kind(reader->node));
+                                                                                             : node_kind(reader->node));
     if (!read_members(reader, keys, count, &seen, base))
         return false;
     for (size_t i = 0; i < count; i++)
@@ -293,7 +293,7 @@ bool config_text(struct config_reader *reader, struct slice *ret_text)
         return false;
     if (is_number(reader->node) || is_boolean(reader->node))
         return config_refuse(reader, "%.*s is not a string; write one, in quotes if it must look like that",
-                             shown_len(text), text.ptr);
+                             config_shown(text), text.ptr);
     if (text.len == 0)
         return config_refuse(reader, "the string is empty; write one, or leave the key out");
     *ret_text = text;
@@ -330,7 +330,7 @@ bool config_read_bool(struct config_reader *reader, const struct config_key *key
     if (!scalar_text(reader, "true or false", &text))
         return false;
     if (!is_boolean(reader->node))
-        return config_refuse(reader, "%.*s is neither true nor false; write one of them", shown_len(text), text.ptr);
+        return config_refuse(reader, "%.*s is neither true nor false; write one of them", config_shown(text), text.ptr);
     *(bool *)target = slice_eq_nocase(text, SLICE("true"));
     return true;
 }
@@ -341,8 +341,7 @@ bool config_read_choice(struct config_reader *reader, const struct config_key *k
     char known[128] = "";
     for (unsigned i = 0; key->names[i]; i++) {
         size_t len = strlen(known);
-        snprintf(known + len, sizeof known - len, "%s%s", !len ? "" : key->names[i + 1] ? ", " : " or ",
-                 key->names[i]);
+        snprintf(known + len, sizeof known - len, "%s%s", !len ? "" : key->names[i + 1] ? ", " : " or ", key->names[i]);
     }
     if (!scalar_text(reader, known, &text))
         return false;
@@ -352,7 +351,7 @@ bool config_read_choice(struct config_reader *reader, const struct config_key *k
         *(unsigned *)target = i;
         return true;
     }
-    return config_refuse(reader, "%.*s is not known; write %s", shown_len(text), text.ptr, known);
+    return config_refuse(reader, "%.*s is not known; write %s", config_shown(text), text.ptr, known);
 }
 
 /* ---- numbers with units ---- */
@@ -401,12 +400,12 @@ static bool read_number(struct config_reader *reader, const struct config_key *k
     if (!scalar_text(reader, expected, &text))
         return false;
     if (units == no_units && !is_plain(reader->node))
-        return config_refuse(reader, "\"%.*s\" is a string; write %s without quotes", shown_len(text), text.ptr,
+        return config_refuse(reader, "\"%.*s\" is a string; write %s without quotes", config_shown(text), text.ptr,
                              expected);
     if (!parse_number(text, units, count, &value))
-        return config_refuse(reader, "%.*s is not understood; write %s", shown_len(text), text.ptr, expected);
+        return config_refuse(reader, "%.*s is not understood; write %s", config_shown(text), text.ptr, expected);
     if (value < key->min || value > key->max)
-        return config_refuse(reader, "%.*s is out of range; use %s to %s", shown_len(text), text.ptr,
+        return config_refuse(reader, "%.*s is out of range; use %s to %s", config_shown(text), text.ptr,
                              format_number(key->min, units, count, min), format_number(key->max, units, count, max));
     *ret_value = value;
     return true;

@@ -15,11 +15,11 @@ enum { CONFIG_PATH_TEXT_MAX = 256, CONFIG_MAX_KEYS = 32 };
 
 struct config_reader {
     yaml_document_t *document;
-    struct config *config;   /* what is being made; strings go into its arena */
-    const char *file;        /* as errors name it */
-    struct slice folder;     /* relative paths begin here; with its final slash, empty: none */
-    char *error;             /* CONFIG_ERROR_TEXT_MAX bytes */
-    yaml_node_t *node;       /* the value that is being read */
+    struct config *config;           /* what is being made; strings go into its arena */
+    const char *file;                /* as errors name it */
+    struct slice folder;             /* relative paths begin here; with its final slash, empty: none */
+    char *error;                     /* CONFIG_ERROR_TEXT_MAX bytes */
+    yaml_node_t *node;               /* the value that is being read */
     char path[CONFIG_PATH_TEXT_MAX]; /* of that value: "listeners[0].address" */
 };
 
@@ -55,6 +55,9 @@ size_t config_list_length(const struct config_reader *reader);
 
 /* The text of a string, which lives as long as the document. */
 bool config_text(struct config_reader *reader, struct slice *ret_text);
+
+/* How much of a value errors quote, for printf's "%.*s". */
+int config_shown(struct slice text);
 
 /* Readers for keys; the target's type is in the comment. */
 bool config_read_string(struct config_reader *reader, const struct config_key *key, void *target);   /* const char * */

@@ -9,6 +9,8 @@
 
 enum { RETRY_AFTER_STARTING_S = 5 };
 
+static const struct slice allowed_methods = SLICE_INIT("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
+
 /* RFC 9110 section 5.6.7, IMF-fixdate; one text a second and thread. */
 static struct slice date_now(const struct loop *loop)
 {
@@ -63,7 +65,7 @@ void exchange_answer_error(struct exchange *x, enum status status)
         fields_add_known(&head.fields, &x->arena, FIELD_RETRY_AFTER,
                          arena_printf(&x->arena, "%d", RETRY_AFTER_STARTING_S));
     if (head.status == 405)
-        fields_add(&head.fields, &x->arena, SLICE("allow"), SLICE("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"));
+        fields_add(&head.fields, &x->arena, SLICE("allow"), allowed_methods);
     COUNTER_INC(x->proxy->loop->counters, gateway_errors_total);
     answer(x, &head, page.body);
 }
@@ -75,6 +77,17 @@ void exchange_answer_health(struct exchange *x)
     fields_add_known(&head.fields, &x->arena, FIELD_CONTENT_TYPE, SLICE("text/plain; charset=utf-8"));
     fields_add(&head.fields, &x->arena, SLICE("cache-control"), SLICE("no-store"));
     answer(x, &head, ready ? SLICE("ready\n") : SLICE("draining\n"));
+}
+
+void exchange_answer_last_hop(struct exchange *x)
+{
+    struct message_head head = {.status = 204};
+    if (x->request->method == METHOD_TRACE) { /* reflecting it would show what we add */
+        exchange_answer_error(x, STATUS_METHOD_NOT_ALLOWED);
+        return;
+    }
+    fields_add(&head.fields, &x->arena, SLICE("allow"), allowed_methods);
+    answer(x, &head, SLICE_NONE);
 }
 
 /* RFC 9110 section 15.4.9: 308 keeps method and body. */

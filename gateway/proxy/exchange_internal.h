@@ -77,6 +77,8 @@ void exchange_drop_kept(struct exchange *x);
 void exchange_answer_error(struct exchange *x, enum status status);
 void exchange_answer_health(struct exchange *x);
 void exchange_answer_redirect(struct exchange *x);
+/* To an OPTIONS or TRACE that may go no farther. */
+void exchange_answer_last_hop(struct exchange *x);
 
 /* Ends both sides with what happened to them, writes the log line, frees at the end of the turn. */
 void exchange_finish(struct exchange *x, enum status front, enum status back);

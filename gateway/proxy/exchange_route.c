@@ -144,6 +144,25 @@ static bool is_misdirected(const struct exchange *x, const struct hostname *host
     return (under_base && hostname->base_index != x->connection->identity) || hostname->kind == HOSTNAME_CUSTOM;
 }
 
+/* RFC 9110 section 7.6.2: how many more proxies an OPTIONS or TRACE may pass. */
+static enum { HOPS_FORWARD, HOPS_ANSWER, HOPS_INVALID } spend_hop(struct exchange *x)
+{
+    uint64_t left;
+    if (x->request->method != METHOD_OPTIONS && x->request->method != METHOD_TRACE)
+        return HOPS_FORWARD;
+    for (size_t i = 0; i < x->forward.fields.count; i++) {
+        struct field *field = &x->forward.fields.items[i];
+        if (field->id != FIELD_MAX_FORWARDS)
+            continue;
+        if (!slice_to_u64(field->value, &left))
+            return HOPS_INVALID;
+        if (left == 0)
+            return HOPS_ANSWER;
+        field->value = arena_printf(&x->arena, "%llu", (unsigned long long)(left - 1));
+    }
+    return HOPS_FORWARD;
+}
+
 static void route_by_name(struct exchange *x)
 {
     struct hostname hostname;
@@ -156,6 +175,16 @@ static void route_by_name(struct exchange *x)
         exchange_answer_health(x);
         return;
     } else if (hostname.kind == HOSTNAME_APP) {
+        switch (spend_hop(x)) {
+        case HOPS_INVALID:
+            exchange_answer_error(x, STATUS_BAD_FIELD_VALUE);
+            return;
+        case HOPS_ANSWER:
+            exchange_answer_last_hop(x);
+            return;
+        case HOPS_FORWARD:
+            break;
+        }
         route_table_read_begin();
         status = pick_and_open(x, &hostname, false);
         route_table_read_end();

@@ -66,8 +66,7 @@ struct config {
 };
 
 /* Reads and checks a file. On failure INVALID_RECORD and the text. */
-MUST_CHECK enum status config_load(const char *path, struct config **ret_config,
-                                   char ret_error[CONFIG_ERROR_TEXT_MAX]);
+MUST_CHECK enum status config_load(const char *path, struct config **ret_config, char ret_error[CONFIG_ERROR_TEXT_MAX]);
 
 /* The same for text in memory; `path` is only a name, no file is touched. */
 MUST_CHECK enum status config_parse(struct slice text, const char *path, struct config **ret_config,

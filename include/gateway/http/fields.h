@@ -31,6 +31,7 @@
     X(IF_MATCH, "if-match")                                                                                            \
     X(KEEP_ALIVE, "keep-alive")                                                                                        \
     X(LOCATION, "location")                                                                                            \
+    X(MAX_FORWARDS, "max-forwards")                                                                                    \
     X(PRIORITY, "priority")                                                                                            \
     X(PROXY_AUTHENTICATE, "proxy-authenticate")                                                                        \
     X(PROXY_AUTHORIZATION, "proxy-authorization")                                                                      \

@@ -1,0 +1,125 @@
+#include "api_fixture.h"
+
+#define TOKEN "Authorization: Bearer s3cret\n"
+
+static void tokens_are_needed(void **state)
+{
+    struct fixture *f = *state;
+    f->listener.token = SLICE("s3cret");
+    assert_int_equal(call(f, "GET", "/healthz", NULL), 200);
+    assert_string_equal(f->body, "ok\n");
+    assert_int_equal(call(f, "GET", "/v1/status", NULL), 401);
+    assert_field(f, "WWW-Authenticate: Bearer realm=\"phala-gateway\"\n");
+    assert_member(f, "code", "\"unauthorized\"");
+    assert_int_equal(call(f, "GET", "/nothing", NULL), 401);
+    assert_int_equal(call_with(f, "GET", "/v1/status", TOKEN, NULL), 200);
+    assert_int_equal(call_with(f, "GET", "/v1/status", "authorization: bearer   s3cret\n", NULL), 200);
+    assert_int_equal(call_with(f, "GET", "/v1/status", "Authorization: Bearer s3cres\n", NULL), 401);
+    assert_field(f, "error=\"invalid_token\"");
+    assert_int_equal(call_with(f, "GET", "/v1/status", "Authorization: Bearer s3cret1\n", NULL), 401);
+    assert_int_equal(call_with(f, "GET", "/v1/status", "Authorization: Bearer s3cre\n", NULL), 401);
+    assert_int_equal(call_with(f, "GET", "/v1/status", "Authorization: Bearer s3crets3cret\n", NULL), 401);
+    assert_int_equal(call_with(f, "GET", "/v1/status", "Authorization: Basic s3cret\n", NULL), 401);
+    assert_int_equal(call_with(f, "GET", "/v1/status", "Authorization: Bearer \n", NULL), 401);
+    assert_int_equal(call_with(f, "GET", "/v1/status", TOKEN TOKEN, NULL), 401);
+}
+
+static void readiness(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(call(f, "GET", "/readyz", NULL), 200);
+    assert_string_equal(f->body, "ready\n");
+    f->ready = false;
+    assert_int_equal(call(f, "GET", "/readyz", NULL), 503);
+    f->reload_error = "bad key";
+    assert_int_equal(call(f, "GET", "/readyz?verbose", NULL), 503);
+    assert_in_body(f, "ready: no\n");
+    assert_in_body(f, "last reload: bad key\n");
+    assert_int_equal(call(f, "GET", "/readyz?verbos", NULL), 400);
+    assert_int_equal(call(f, "POST", "/readyz", NULL), 405);
+}
+
+static void status_metrics_and_page(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(call(f, "GET", "/v1/status", NULL), 200);
+    assert_member(f, "base_domains", "[\"prod5.phala.network\",\"other.example\"]");
+    assert_member(f, "started", "\"2023-11-14T22:13:20Z\"");
+    assert_member(f, "workers", "2");
+    assert_int_equal(call(f, "GET", "/metrics", NULL), 200);
+    assert_in_body(f, "phala_gateway_ready 1\n");
+    f->reload_error = "<script>";
+    assert_int_equal(call(f, "GET", "/", NULL), 200);
+    assert_in_body(f, "&#60;script");
+    assert_null(strstr(f->body, "<script"));
+    assert_int_equal(call(f, "HEAD", "/metrics", NULL), 200);
+    assert_int_equal(f->body_len, 0);
+}
+
+static void drain_and_reload(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(call(f, "POST", "/v1/reload", NULL), 200);
+    assert_int_equal(f->reloads, 1);
+    f->reload_error = "gateway.yaml:3: base_domains: is empty";
+    assert_int_equal(call(f, "POST", "/v1/reload", ""), 422);
+    assert_member(f, "code", "\"reload_failed\"");
+    assert_member(f, "detail", "\"gateway.yaml:3: base_domains: is empty\"");
+    assert_int_equal(call(f, "POST", "/v1/drain", NULL), 202);
+    assert_true(f->draining);
+    assert_int_equal(call(f, "GET", "/v1/drain", NULL), 405);
+    assert_int_equal(call(f, "GET", "/readyz", NULL), 503);
+    assert_string_equal(f->body, "draining\n");
+}
+
+static const struct {
+    const char *host;
+    const char *code;
+    const char *part;
+} names[] = {
+    {"shop-80.prod5.phala.network", "\"ok\"", "\"address\":\"10.0.0.1\""},
+    {"SHOP.prod5.phala.network:443", "\"ok\"", "80 (by default)"},
+    {"shop-cvm-80.prod5.phala.network", "\"ok\"", "an instance of the app"},
+    {"shop-81.prod5.phala.network", "\"port_not_published\"", "\"app_id\":\"shop\""},
+    {"shop-80s.other.example", "\"ok\"", "\"protocol\":\"passthrough\""},
+    {"idle-80.prod5.phala.network", "\"no_instance\"", "it is stopped"},
+    {"none-80.prod5.phala.network", "\"app_unknown\"", "\"routes\":false"},
+    {"shop.example.com", "\"ok\"", "custom domains"},
+    {"other.example.com", "\"host_unknown\"", "custom domains"},
+    {"health.prod5.phala.network", "\"ok\"", "readiness"},
+    {"prod5.phala.network", "\"host_unknown\"", "a base domain itself"},
+    {"a.b.prod5.phala.network", "\"host_unknown\"", "more than one label"},
+};
+
+static void names_are_resolved(void **state)
+{
+    struct fixture *f = *state;
+    char path[256];
+    assert_int_equal(call(f, "PUT", "/v1/apps/shop",
+                          "{\"ports\":[{\"port\":80}],\"domains\":[{\"name\":\"shop.example.com\",\"port\":80}],"
+                          "\"instances\":[{\"instance_id\":\"shop-cvm\",\"address\":\"10.0.0.1\",\"generation\":1}]}"),
+                     201);
+    assert_int_equal(
+        call(f, "PUT", "/v1/apps/idle", "{\"instances\":[{\"instance_id\":\"idle-cvm\",\"state\":\"stopped\"}]}"), 201);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        snprintf(path, sizeof path, "/v1/resolve?host=%s", names[i].host);
+        assert_int_equal(call(f, "GET", path, NULL), 200);
+        if (strcmp(answer_member(f, "code"), names[i].code) != 0 || !strstr(f->body, names[i].part))
+            fail_msg("%s: %s", names[i].host, f->body);
+    }
+    assert_int_equal(call(f, "GET", "/v1/resolve", NULL), 400);
+    assert_int_equal(call(f, "GET", "/v1/resolve?host=a/b", NULL), 400);
+    assert_int_equal(call(f, "GET", "/v1/resolve?host=%ff", NULL), 400);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(tokens_are_needed, setup, teardown),
+        cmocka_unit_test_setup_teardown(readiness, setup, teardown),
+        cmocka_unit_test_setup_teardown(status_metrics_and_page, setup, teardown),
+        cmocka_unit_test_setup_teardown(drain_and_reload, setup, teardown),
+        cmocka_unit_test_setup_teardown(names_are_resolved, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
