@@ -107,12 +107,25 @@ static json_t *counts_of(const struct import *import)
                      "errors", import->errors);
 }
 
+/* Apps that are valid alone but conflict with others of the snapshot. */
+static void note_conflicts(json_t *counts, const struct import *import, const struct change_result *result)
+{
+    const struct route_problem *problem = &result->problem;
+    size_t accepted = import->accepted - result->refused;
+    json_object_set_new(counts, "apps", json_integer((json_int_t)accepted));
+    json_object_set_new(counts, "refused", json_integer((json_int_t)(import->refused + result->refused)));
+    json_array_append_new(import->errors, json_pack("{ss ss ss}", "code", status_code(problem->status), "field",
+                                                    problem->field, "detail", problem->detail));
+}
+
 static void on_committed(void *arg, const struct change_result *result)
 {
     struct api_call *call = arg;
     const struct import *import = call->state;
     json_t *counts = counts_of(import);
     call->changing = false;
+    if (result->refused > 0)
+        note_conflicts(counts, import, result);
     if (result->status == STATUS_OK) {
         uint64_t revision = route_table_revision(call->api->params.table);
         json_object_set_new(counts, "revision", json_integer((json_int_t)revision));
@@ -140,7 +153,7 @@ static void on_end(void *self)
         return;
     }
     call->changing = true;
-    changes_snapshot_commit(&import->snapshot, on_committed, call);
+    changes_snapshot_commit(&import->snapshot, import->strict, on_committed, call);
 }
 
 static void on_gone(void *self)

@@ -10,6 +10,9 @@ enum { SHOWN_VALUE_MAX = 64, SUGGESTION_MAX = 32 };
 /* ---- errors ---- */
 
 static bool refuse_at(struct config_reader *reader, const yaml_node_t *node, const char *path, const char *format,
+                      va_list args) __attribute__((format(printf, 4, 0)));
+
+static bool refuse_at(struct config_reader *reader, const yaml_node_t *node, const char *path, const char *format,
                       va_list args)
 {
     int len = snprintf(reader->error, CONFIG_ERROR_TEXT_MAX, "%s:%zu: %s%s", reader->file, node->start_mark.line + 1,

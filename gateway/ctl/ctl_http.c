@@ -141,6 +141,16 @@ static void set_body(CURL *curl, struct transfer *transfer)
 
 /* ---- the call ---- */
 
+/* For a unix socket libcurl would speak of localhost and port 80. */
+static void print_unreachable(CURL *curl, const struct ctl_options *options, const char *error)
+{
+    long os_error = 0;
+    bool is_unix = slice_has_prefix(slice_str(options->control), SLICE("unix:"));
+    curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &os_error);
+    ctl_error("cannot reach the gateway at %s: %s\n  Check that it runs; --control or $GATEWAY_CONTROL says where.",
+              options->control, is_unix && os_error != 0 ? strerror((int)os_error) : error);
+}
+
 static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, struct transfer *transfer)
 {
     char error[CURL_ERROR_SIZE] = "";
@@ -159,9 +169,7 @@ static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, stru
         if (transfer->write_failed)
             ctl_error("cannot write: %s", strerror(errno));
         else
-            ctl_error("cannot reach the gateway at %s: %s\n  Check that it runs; --control or $GATEWAY_CONTROL says "
-                      "where.",
-                      options->control, error[0] ? error : curl_easy_strerror(code));
+            print_unreachable(curl, options, error[0] ? error : curl_easy_strerror(code));
         return CTL_UNREACHABLE;
     }
     return transfer->reply->status / 100 == 2 ? CTL_OK : CTL_REFUSED;

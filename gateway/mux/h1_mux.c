@@ -144,7 +144,7 @@ static void run_deferred(struct deferred *deferred)
     bool can_feed = (m->server && m->in == H1_IN_IDLE) || m->in == H1_IN_RAW;
     if (m->held && can_feed)
         feed_held(m);
-    else if (was_idle && !m->open)
+    if (was_idle && !m->open && !m->gone && !m->idle_due)
         m->base.events->idle(m->base.owner);
 }
 
@@ -201,6 +201,7 @@ static void begin_request(struct h1_mux *m)
     m->base.events->request(m->base.owner, &m->endpoint);
     assert(m->endpoint.arena);
     h1_parser_begin(&m->parser, m->endpoint.arena, METHOD_OTHER, false);
+    m->parser.head = (struct message_head){.status = 0}; /* the last one's memory is gone, and `malformed` shows it */
 }
 
 /* The last piece of a message was passed on as such: the parser's own end says nothing new. */
@@ -393,9 +394,12 @@ static void on_eof(void *owner)
     }
 }
 
-static enum status upstream_status(enum status status)
+/* Whether a byte of the answer was there decides about sending the request again. */
+static enum status upstream_status(const struct h1_mux *m, enum status status)
 {
-    return status == STATUS_PEER_RESET ? STATUS_UPSTREAM_RESET : status;
+    if (status != STATUS_PEER_RESET)
+        return status;
+    return m->in == H1_IN_HEAD && h1_parser_has_begun(&m->parser) ? STATUS_UPSTREAM_TRUNCATED : STATUS_UPSTREAM_RESET;
 }
 
 static void on_failed(void *owner, enum status status)
@@ -405,7 +409,7 @@ static void on_failed(void *owner, enum status status)
     if (m->gone)
         return;
     if (m->open) {
-        tell_reset(m, m->server ? STATUS_CLIENT_CANCELLED : upstream_status(status));
+        tell_reset(m, m->server ? STATUS_CLIENT_CANCELLED : upstream_status(m, status));
         return;
     }
     stream_close(&m->base.stream, false);
@@ -506,7 +510,7 @@ size_t h1_mux_dump(const struct mux *mux, char *buffer, size_t size)
 {
     static const char *const in[] = {"idle", "head", "body", "done", "raw", "raw-end", "broken"};
     static const char *const out[] = {"idle", "head", "body", "done", "raw", "raw-end"};
-    const struct h1_mux *m = CONTAINER_OF(&mux->ops, struct h1_mux, base.ops);
+    const struct h1_mux *m = (const void *)((const char *)mux - offsetof(struct h1_mux, base));
     int n = snprintf(buffer, size, "h1 %s in=%s out=%s requests=%u uncredited=%zu held=%zu%s%s",
                      m->server ? "server" : "client", in[m->in], out[m->out], m->requests, m->uncredited, m->held_len,
                      m->close ? " close" : "", m->gone ? " gone" : "");

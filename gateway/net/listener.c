@@ -25,7 +25,7 @@ struct listener {
     struct timer pause;
 };
 
-static int fail(int fd, char *ret_error, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static int fail(int fd, char *ret_error, const char *format, ...)
 {
     va_list args;
     va_start(args, format);

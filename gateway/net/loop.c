@@ -281,10 +281,10 @@ static void end_turn(struct loop *loop)
     struct loop_private *p = loop->private;
     loop_wake(loop);
     stream_read_ready(loop);
-    run_deferred(loop);
-    stream_flush_dirty(loop);
-    stream_flush_late(loop);
-    run_deferred(loop);
+    do { /* flushing makes room, which makes work, which writes: nothing may be left to a turn that nobody wakes */
+        run_deferred(loop);
+        stream_flush_late(loop);
+    } while (p->deferred_first);
     if (p->on_turn)
         p->on_turn(p->on_turn_arg);
     atomic_store_explicit(&p->turns, atomic_load_explicit(&p->turns, memory_order_relaxed) + 1, memory_order_relaxed);

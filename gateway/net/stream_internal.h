@@ -11,6 +11,8 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
+enum { STREAM_LINGER_MS = 2000 };
+
 enum stream_state {
     STREAM_CONNECTING,
     STREAM_HANDSHAKE,

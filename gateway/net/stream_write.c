@@ -136,11 +136,19 @@ bool stream_flush(struct stream *s)
     return true;
 }
 
+static bool is_queue_within(const struct stream *s, int blocks)
+{
+    const struct block *block = s->first;
+    while (block && blocks-- > 0)
+        block = block->next;
+    return !block;
+}
+
 /* Large plain writes skip the queue, together with what is queued before them. */
 static void write_plain(struct stream *s, const struct iovec *data, int count, size_t len)
 {
     size_t sent = 0;
-    if (len >= DIRECT_MIN_BYTES && can_send(s) && count < MAX_PIECES) {
+    if (len >= DIRECT_MIN_BYTES && can_send(s) && count < MAX_PIECES && is_queue_within(s, MAX_PIECES - count)) {
         struct iovec pieces[MAX_PIECES];
         int queued = queued_pieces(s, pieces, MAX_PIECES - count);
         memcpy(pieces + queued, data, (size_t)count * sizeof *data);
@@ -222,6 +230,7 @@ static void flushed(struct stream *s, bool empty)
     if (s->state == STREAM_CLOSING && (empty || s->write_broken)) {
         if (s->linger && !s->eof && !s->write_broken) {
             stream_set_state(s, STREAM_LINGER);
+            loop_timer_arm(s->loop, &s->timer, STREAM_LINGER_MS);
             shutdown(event_get_fd(&s->event), SHUT_WR);
         } else {
             stream_destroy(s);
@@ -250,6 +259,8 @@ void stream_flush_dirty(struct loop *loop)
 
 void stream_flush_late(struct loop *loop)
 {
-    flush_list(&loop->dirty_late);
-    flush_list(&loop->dirty);
+    do {
+        flush_list(&loop->dirty);
+        flush_list(&loop->dirty_late);
+    } while (!list_is_empty(&loop->dirty)); /* `room` of a late stream was answered with a write to another */
 }

@@ -193,13 +193,13 @@ static void front_body(void *owner, const char *data, size_t len, bool end)
 static void front_trailers(void *owner, const struct fields *trailers)
 {
     struct exchange *x = owner;
-    x->request_ended = true;
     if (!x->back)
         return;
     if (x->connecting) {
         x->connecting = false; /* trailers can't be kept: the request stays with this connection */
         exchange_flush_kept(x);
     }
+    x->request_ended = true; /* only now: the kept body does not end the message, the trailers do */
     x->body_sent = true;
     x->back->ops->send_trailers(x->back, trailers);
 }
@@ -294,7 +294,8 @@ static void back_head(void *owner, const struct message_head *head, bool end)
         x->front->ops->send_head(x->front, &out, false);
         return;
     }
-    out.close = false;
+    /* An answer before the end of the request ends the connection, unless the rest comes while it is sent. */
+    out.close = !x->request_ended && head->body != BODY_RAW && (end || x->is_local || head->status >= 300);
     x->front_answered = true;
     x->response_status = head->status;
     x->first_byte_us = x->proxy->loop->now_us;

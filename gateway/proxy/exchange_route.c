@@ -253,7 +253,7 @@ bool exchange_retry(struct exchange *x, enum status why)
 {
     bool failed_to_connect = x->connecting && is_connect_failure(why);
     if (x->is_local || x->body_sent || x->retries >= x->connection->settings->max_retries ||
-        !(failed_to_connect || is_stale_reuse(x, why)) || x->request->upgrade.len > 0)
+        !(failed_to_connect || is_stale_reuse(x, why)))
         return false;
     if (failed_to_connect && x->tried.count < UPSTREAM_MAX_TRIED)
         x->tried.serials[x->tried.count++] = x->claim->serial;

@@ -147,7 +147,7 @@ class Gateway:
                                 stdin=subprocess.DEVNULL, env={**os.environ, **ENVIRONMENT})
         return result.returncode, result.stdout + result.stderr
 
-    def signal(self, number):
+    def send_signal(self, number):
         self.process.send_signal(number)
 
     def wait(self, timeout=60):
@@ -160,7 +160,7 @@ class Gateway:
         """Ends it, if it still runs; it must end in order, and no sanitizer may have spoken."""
         status = None
         if self.process:
-            self.signal(number)
+            self.send_signal(number)
             try:
                 status = self.wait(30)
             except subprocess.TimeoutExpired:
@@ -171,7 +171,7 @@ class Gateway:
         assert status in (None, 0), f"exit status {status}:\n{self.stderr()[-4000:]}"
 
     def kill(self):
-        self.signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         self.wait()
 
     def stderr(self):

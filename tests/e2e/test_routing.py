@@ -4,7 +4,7 @@ import json
 import pytest
 
 from gateway import DOMAIN, OTHER_DOMAIN, new_id
-from origin import new_address, respond
+from origin import respond
 
 
 @pytest.fixture
@@ -37,14 +37,15 @@ def test_id_with_hyphens(gateway, named):
 
 
 def test_exact_instance_id_wins(gateway, named):
-    """An instance called "<app>-80" is meant by that name, not port 80 of the app."""
-    server = named("exact")
+    """An instance called "<app>-<port>" is meant by that name, with its default port, and not that port of the app."""
+    app_server, server = named("app"), named("exact")
     app_id = "x" + new_id()[:10]
-    gateway.app(app_id=app_id, restrict_ports=False, instances=[instance(named("app"))])
-    gateway.app(ports=[{"port": server.port}], instances=[instance(server, instance_id=f"{app_id}-{server.port}")])
-    answer = gateway.resolve(f"{app_id}-{server.port}.{DOMAIN}")
-    assert "exact" or answer     # the name has no port of its own: 80, which is not published
-    assert gateway.fetch("GET", "/", f"{app_id}-{server.port}-{server.port}.{DOMAIN}").body == b"exact"
+    instance_id = f"{app_id}-{app_server.port}"
+    gateway.app(app_id=app_id, restrict_ports=False, instances=[instance(app_server)])
+    assert gateway.fetch("GET", "/", f"{instance_id}.{DOMAIN}").body == b"app"
+    gateway.app(ports=[{"port": server.port}], instances=[instance(server, instance_id=instance_id)])
+    assert gateway.fetch("GET", "/", f"{instance_id}.{DOMAIN}").error == "port_not_published"
+    assert gateway.fetch("GET", "/", f"{instance_id}-{server.port}.{DOMAIN}").body == b"exact"
 
 
 def test_letter_case_and_port_in_host(gateway, named):
@@ -131,7 +132,7 @@ def test_no_instances(gateway):
 
 
 def test_draining_finishes_and_gets_nothing_new(gateway, named):
-    old, new = named("old"), None
+    old = named("old")
     new = named("new", port=old.port)
     records = [instance(old), instance(new)]
     app = gateway.app(ports=[{"port": old.port}], instances=records)
@@ -222,4 +223,3 @@ def test_addresses_outside_of_upstream_allow(make_gateway, origin):
     assert answer.json["field"] == "instances[0].address"
     document["instances"] = [{"instance_id": new_id(), "address": "127.5.0.1", "state": "running", "generation": 1}]
     assert gateway.put_app(document).status == 201
-    assert new_address() != "127.5.0.1"

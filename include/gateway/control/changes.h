@@ -22,6 +22,7 @@ struct change_result {
     struct route_problem problem; /* when status is not OK */
     uint64_t revision;            /* of the app after the change */
     bool created;                 /* put: there was none before */
+    size_t refused;               /* snapshot: apps left out because they conflict with others; problem: the first */
 };
 typedef void (*change_done_cb)(void *arg, const struct change_result *result);
 
@@ -33,6 +34,11 @@ struct changes *changes_new(struct loop *loop, struct route_table *table, struct
                             changes_revoked_cb revoked, void *revoked_arg);
 /* Waits for nothing: what is queued is answered with SHUTDOWN. */
 void changes_free(struct changes **changes);
+
+/* Before the first change: publishes what the store has. A record that is not valid any more is left out, with a line
+ * in the log, and stays in the store. On failure the text says why. */
+enum { CHANGES_ERROR_TEXT_MAX = 512 };
+MUST_CHECK enum status changes_load(struct changes *changes, char ret_error[CHANGES_ERROR_TEXT_MAX]);
 
 /* The rules that later records are checked against; borrowed until replaced. */
 void changes_set_rules(struct changes *changes, const struct route_rules *rules);
@@ -58,7 +64,8 @@ struct changes_snapshot;
 struct changes_snapshot *changes_snapshot_begin(struct changes *changes);
 MUST_CHECK enum status changes_snapshot_add(struct changes_snapshot *snapshot, struct route_app *app,
                                             struct route_problem *ret_problem); /* takes the app when OK */
-void changes_snapshot_commit(struct changes_snapshot **snapshot, change_done_cb done, void *arg);
+/* strict: a conflict between its apps refuses all of it; else such an app is left out and counted. */
+void changes_snapshot_commit(struct changes_snapshot **snapshot, bool strict, change_done_cb done, void *arg);
 void changes_snapshot_abort(struct changes_snapshot **snapshot); /* accepts NULL */
 
 /* `done` of these requests is not called any more; the changes go on. */

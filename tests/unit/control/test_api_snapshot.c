@@ -1,4 +1,4 @@
-#include "api_fixture.h"
+#include "api_calls.h"
 
 #define LINE(id) "{\"app_id\":\"" id "\",\"ports\":[{\"port\":80}]}\n"
 
@@ -39,12 +39,12 @@ static void bytes_may_come_one_by_one(void **state)
 static void bad_lines_are_told(void **state)
 {
     struct fixture *f = *state;
-    assert_int_equal(call(f, "PUT", "/v1/snapshot?strict=1", LINE("a") LINE("-") LINE("b")), 422);
+    assert_int_equal(call(f, "PUT", "/v1/snapshot?strict=1", LINE("a") "x\n" LINE("b")), 422);
     assert_int_equal(f->changes.commits, 0);
     assert_int_equal(f->changes.aborts, 1);
     assert_in_body(f, "\"line\":2");
     assert_member(f, "apps", "2");
-    assert_int_equal(call(f, "PUT", "/v1/snapshot?strict=0", LINE("a") LINE("-") LINE("a")), 200);
+    assert_int_equal(call(f, "PUT", "/v1/snapshot?strict=0", LINE("a") "x\n" LINE("a")), 200);
     assert_member(f, "refused", "2");
     assert_int_equal(call(f, "PUT", "/v1/snapshot?strict=perhaps", LINE("a")), 400);
     assert_int_equal(call(f, "PUT", "/v1/snapshot", "<html>\n</html>\n"), 422);

@@ -1,4 +1,4 @@
-#include "api_fixture.h"
+#include "api_calls.h"
 
 #define TOKEN "Authorization: Bearer s3cret\n"
 

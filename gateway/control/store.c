@@ -1,0 +1,376 @@
+#include "gateway/control/store.h"
+
+#include "gateway/base/clock.h"
+#include "gateway/base/log.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { SCHEMA_VERSION = 1, MAX_PATH_BYTES = 4096 };
+
+struct change {
+    struct change *next;
+    char *document;
+    uint64_t revision;
+    size_t id_len;
+    char id[];
+};
+
+struct store_batch {
+    struct store_batch *next;
+    struct change *first;
+    struct change **last;
+    uint64_t last_revision;
+    store_done_cb done;
+    void *arg;
+    enum status status;
+    char text[STORE_ERROR_TEXT_MAX];
+};
+
+struct store {
+    sqlite3 *db;
+    sqlite3_stmt *put;
+    sqlite3_stmt *delete;
+    sqlite3_stmt *set_revision;
+    struct loop *loop;
+    pthread_t thread;
+    bool thread_runs;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct store_batch *first; /* waiting */
+    struct store_batch **last;
+    bool closing;
+};
+
+/* ---- batches ---- */
+
+struct store_batch *store_batch_new(void)
+{
+    struct store_batch *batch = calloc(1, sizeof *batch);
+    if (!batch)
+        abort();
+    batch->last = &batch->first;
+    return batch;
+}
+
+void store_batch_add(struct store_batch *batch, struct slice app_id, uint64_t revision, char *document)
+{
+    struct change *change = malloc(sizeof *change + app_id.len);
+    if (!change)
+        abort();
+    *change = (struct change){.document = document, .revision = revision, .id_len = app_id.len};
+    memcpy(change->id, app_id.ptr, app_id.len);
+    *batch->last = change;
+    batch->last = &change->next;
+}
+
+bool store_batch_is_empty(const struct store_batch *batch)
+{
+    return batch->first == NULL;
+}
+
+static void free_batch(struct store_batch *batch)
+{
+    while (batch->first) {
+        struct change *change = batch->first;
+        batch->first = change->next;
+        free(change->document);
+        free(change);
+    }
+    free(batch);
+}
+
+/* ---- SQL ---- */
+
+static enum status fail(sqlite3 *db, char *ret_error, const char *what)
+{
+    snprintf(ret_error, STORE_ERROR_TEXT_MAX, "%.300s: %.200s", what, db ? sqlite3_errmsg(db) : "not enough memory");
+    return STATUS_STORE_FAILED;
+}
+
+static int exec(sqlite3 *db, const char *sql)
+{
+    return sqlite3_exec(db, sql, NULL, NULL, NULL);
+}
+
+static int read_int(void *ret, int count, char **values, char **names)
+{
+    (void)names;
+    if (count > 0 && values[0])
+        *(long long *)ret = atoll(values[0]);
+    return 0;
+}
+
+static int read_check(void *ret, int count, char **values, char **names)
+{
+    (void)names;
+    *(bool *)ret = count == 1 && values[0] && strcmp(values[0], "ok") == 0;
+    return 0;
+}
+
+static bool is_damage(int result)
+{
+    return (result & 0xff) == SQLITE_CORRUPT || (result & 0xff) == SQLITE_NOTADB;
+}
+
+/* SQLITE_OK, damage, or another error. */
+static int open_db(const char *path, sqlite3 **ret_db)
+{
+    bool sound = false;
+    int result = sqlite3_open_v2(path, ret_db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (result == SQLITE_OK)
+        result = exec(*ret_db, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+                               "PRAGMA trusted_schema=OFF; BEGIN IMMEDIATE; COMMIT;");
+    if (result == SQLITE_OK)
+        result = sqlite3_exec(*ret_db, "PRAGMA quick_check(1)", read_check, &sound, NULL);
+    return result == SQLITE_OK && !sound ? SQLITE_CORRUPT : result;
+}
+
+static void set_aside(const char *path, const char *why)
+{
+    static const char *const suffixes[] = {"", "-wal", "-shm"};
+    unsigned long long now = clock_wall_us() / 1000000U;
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        char from[MAX_PATH_BYTES + 8], to[MAX_PATH_BYTES + 64];
+        snprintf(from, sizeof from, "%s%s", path, suffixes[i]);
+        snprintf(to, sizeof to, "%s.corrupt-%llu%s", path, now, suffixes[i]);
+        rename(from, to);
+    }
+    log_error("store: %s is damaged (%s); it was set aside as %s.corrupt-%llu and a new one begins WITHOUT the routes; "
+              "push them again",
+              path, why, path, now);
+}
+
+static enum status migrate(struct store *s, char *ret_error)
+{
+    long long version = 0;
+    if (sqlite3_exec(s->db, "PRAGMA user_version", read_int, &version, NULL))
+        return fail(s->db, ret_error, "store: reading the schema version");
+    if (version > SCHEMA_VERSION) {
+        snprintf(ret_error, STORE_ERROR_TEXT_MAX,
+                 "store: routes.db has schema version %lld, this program knows up to %d; run a newer phala-gateway",
+                 version, SCHEMA_VERSION);
+        return STATUS_STORE_FAILED;
+    }
+    if (version < 1 &&
+        exec(s->db, "BEGIN IMMEDIATE;"
+                    "CREATE TABLE apps(app_id TEXT PRIMARY KEY NOT NULL, revision INTEGER NOT NULL,"
+                    " document TEXT NOT NULL) STRICT, WITHOUT ROWID;"
+                    "CREATE TABLE meta(name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+                    "INSERT INTO meta VALUES('revision', 0);"
+                    "PRAGMA user_version=1; COMMIT;"))
+        return fail(s->db, ret_error, "store: making the tables");
+    return STATUS_OK;
+}
+
+static enum status prepare(struct store *s, char *ret_error)
+{
+    if (sqlite3_prepare_v3(s->db,
+                           "INSERT INTO apps VALUES(?1, ?2, ?3) ON CONFLICT(app_id) DO UPDATE SET"
+                           " revision=excluded.revision, document=excluded.document",
+                           -1, SQLITE_PREPARE_PERSISTENT, &s->put, NULL) ||
+        sqlite3_prepare_v3(s->db, "DELETE FROM apps WHERE app_id=?1", -1, SQLITE_PREPARE_PERSISTENT, &s->delete,
+                           NULL) ||
+        sqlite3_prepare_v3(s->db, "UPDATE meta SET value=?1 WHERE name='revision'", -1, SQLITE_PREPARE_PERSISTENT,
+                           &s->set_revision, NULL))
+        return fail(s->db, ret_error, "store: preparing statements");
+    return STATUS_OK;
+}
+
+static enum status open_file(struct store *s, const char *path, char *ret_error)
+{
+    int result = open_db(path, &s->db);
+    if (is_damage(result)) {
+        set_aside(path, sqlite3_errstr(result));
+        sqlite3_close(s->db);
+        s->db = NULL;
+        result = open_db(path, &s->db);
+    }
+    if ((result & 0xff) == SQLITE_BUSY) {
+        snprintf(ret_error, STORE_ERROR_TEXT_MAX,
+                 "store: %.300s is in use by another process; each gateway needs a state_dir of its own", path);
+        return STATUS_STORE_FAILED;
+    }
+    if (result != SQLITE_OK) {
+        char what[MAX_PATH_BYTES + 32];
+        snprintf(what, sizeof what, "store: cannot open %.300s", path);
+        return fail(s->db, ret_error, what);
+    }
+    enum status status = migrate(s, ret_error);
+    return status == STATUS_OK ? prepare(s, ret_error) : status;
+}
+
+static void close_db(struct store *s)
+{
+    sqlite3_finalize(s->put);
+    sqlite3_finalize(s->delete);
+    sqlite3_finalize(s->set_revision);
+    sqlite3_close(s->db);
+}
+
+enum status store_open(const char *state_dir, struct loop *loop, struct store **ret_store,
+                       char ret_error[STORE_ERROR_TEXT_MAX])
+{
+    char path[MAX_PATH_BYTES];
+    if ((size_t)snprintf(path, sizeof path, "%s/routes.db", state_dir) >= sizeof path ||
+        (mkdir(state_dir, 0750) && errno != EEXIST)) {
+        snprintf(ret_error, STORE_ERROR_TEXT_MAX, "state_dir: cannot make %.300s: %s", state_dir, strerror(errno));
+        return STATUS_STORE_FAILED;
+    }
+    struct store *s = calloc(1, sizeof *s);
+    if (!s)
+        abort();
+    s->loop = loop;
+    s->last = &s->first;
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->wake, NULL);
+    mode_t mask = umask(0077);
+    enum status status = open_file(s, path, ret_error);
+    umask(mask);
+    if (status != STATUS_OK) {
+        store_close(&s);
+        return status;
+    }
+    *ret_store = s;
+    return STATUS_OK;
+}
+
+enum status store_load(struct store *s, store_load_cb each, void *arg, uint64_t *ret_last_revision,
+                       char ret_error[STORE_ERROR_TEXT_MAX])
+{
+    sqlite3_stmt *select = NULL;
+    long long last = 0;
+    int result = sqlite3_exec(s->db, "SELECT value FROM meta WHERE name='revision'", read_int, &last, NULL);
+    if (result == SQLITE_OK)
+        result =
+            sqlite3_prepare_v2(s->db, "SELECT app_id, revision, document FROM apps ORDER BY app_id", -1, &select, NULL);
+    while (result == SQLITE_OK && (result = sqlite3_step(select)) == SQLITE_ROW) {
+        struct slice id = {(const char *)sqlite3_column_text(select, 0), (size_t)sqlite3_column_bytes(select, 0)};
+        struct slice document = {(const char *)sqlite3_column_text(select, 2), (size_t)sqlite3_column_bytes(select, 2)};
+        each(arg, id, (uint64_t)sqlite3_column_int64(select, 1), document);
+        result = SQLITE_OK;
+    }
+    sqlite3_finalize(select);
+    if (result != SQLITE_DONE)
+        return fail(s->db, ret_error, "store: reading the routes");
+    *ret_last_revision = (uint64_t)last;
+    return STATUS_OK;
+}
+
+/* ---- the store thread ---- */
+
+static int step(sqlite3_stmt *statement)
+{
+    int result = sqlite3_step(statement);
+    sqlite3_reset(statement);
+    sqlite3_clear_bindings(statement);
+    return result == SQLITE_DONE ? SQLITE_OK : result;
+}
+
+static int store_one(struct store *s, const struct change *change)
+{
+    sqlite3_stmt *statement = change->document ? s->put : s->delete;
+    int result = sqlite3_bind_text(statement, 1, change->id, (int)change->id_len, SQLITE_STATIC);
+    if (change->document && result == SQLITE_OK) {
+        result = sqlite3_bind_int64(statement, 2, (sqlite3_int64)change->revision);
+        if (result == SQLITE_OK)
+            result = sqlite3_bind_text(statement, 3, change->document, -1, SQLITE_STATIC);
+    }
+    return result == SQLITE_OK ? step(statement) : result;
+}
+
+static void commit(struct store *s, struct store_batch *batch)
+{
+    int result = exec(s->db, "BEGIN IMMEDIATE");
+    for (const struct change *change = batch->first; change && result == SQLITE_OK; change = change->next)
+        result = store_one(s, change);
+    if (result == SQLITE_OK)
+        result = sqlite3_bind_int64(s->set_revision, 1, (sqlite3_int64)batch->last_revision);
+    if (result == SQLITE_OK)
+        result = step(s->set_revision);
+    if (result == SQLITE_OK)
+        result = exec(s->db, "COMMIT");
+    batch->status = STATUS_OK;
+    if (result == SQLITE_OK)
+        return;
+    batch->status = fail(s->db, batch->text, "the transaction failed");
+    log_error("store: %s", batch->text);
+    if (!sqlite3_get_autocommit(s->db))
+        exec(s->db, "ROLLBACK");
+}
+
+static void tell(void *arg)
+{
+    struct store_batch *batch = arg;
+    batch->done(batch->arg, batch->status, batch->text);
+    free_batch(batch);
+}
+
+static struct store_batch *take(struct store *s)
+{
+    pthread_mutex_lock(&s->lock);
+    while (!s->first && !s->closing)
+        pthread_cond_wait(&s->wake, &s->lock);
+    struct store_batch *batch = s->first;
+    if (batch) {
+        s->first = batch->next;
+        if (!s->first)
+            s->last = &s->first;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return batch;
+}
+
+static void *run(void *arg)
+{
+    struct store *s = arg;
+    struct store_batch *batch;
+    pthread_setname_np(pthread_self(), "store");
+    while ((batch = take(s)) != NULL) {
+        commit(s, batch);
+        loop_post(s->loop, tell, batch);
+    }
+    return NULL;
+}
+
+void store_commit(struct store *s, struct store_batch *batch, uint64_t last_revision, store_done_cb done, void *arg)
+{
+    batch->last_revision = last_revision;
+    batch->done = done;
+    batch->arg = arg;
+    batch->next = NULL;
+    pthread_mutex_lock(&s->lock);
+    *s->last = batch;
+    s->last = &batch->next;
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+    if (s->thread_runs)
+        return;
+    if (pthread_create(&s->thread, NULL, run, s))
+        abort();
+    s->thread_runs = true;
+}
+
+void store_close(struct store **store)
+{
+    struct store *s = *store;
+    if (!s)
+        return;
+    *store = NULL;
+    pthread_mutex_lock(&s->lock);
+    s->closing = true;
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->lock);
+    if (s->thread_runs)
+        pthread_join(s->thread, NULL);
+    close_db(s);
+    pthread_cond_destroy(&s->wake);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}

@@ -1,0 +1,162 @@
+"""gatewayctl: Compose files in all their forms, and the other commands."""
+import json
+import os
+
+import pytest
+
+from gateway import DOMAIN, ROOT, new_id
+from origin import new_address
+
+
+@pytest.fixture
+def compose(gateway, tmp_path):
+    """compose(text, argument…): runs gatewayctl compose; returns (result, app as stored)."""
+    def run(text, *arguments, **environment):
+        path = tmp_path / "docker-compose.yml"
+        path.write_text(text)
+        app_id = new_id()
+        result = gateway.gatewayctl("compose", path, "--app", app_id, "--address", new_address(), *arguments,
+                                    env={**os.environ, **environment})
+        stored = gateway.control("GET", f"/v1/apps/{app_id}")
+        return result, stored.json if stored.status == 200 else None
+    return run
+
+
+def services(ports, *more):
+    lines = ["services:", "  web:", "    image: a", *(f"    {line}" for line in more), "    ports:"]
+    return "\n".join(lines + [f"      - {port}" for port in ports]) + "\n"
+
+
+@pytest.mark.parametrize("entry, ports", [
+    ('"80:8000"', [80]), ('"8000:8000"', [8000]), ('"9090-9092:8080-8082"', [9090, 9091, 9092]),
+    ('"127.0.0.1:8001:80"', [8001]), ('"127.0.0.1:5000-5002:5000-5002"', [5000, 5001, 5002]),
+    ('"[::1]:8002:80"', [8002]), ('"6060:6060/tcp"', [6060]), ("{target: 80, published: 8080}", [8080]),
+    ('{target: 80, published: "8080", protocol: tcp, mode: host}', [8080]),
+    ('{name: web, target: 80, published: 8081, host_ip: 127.0.0.1}', [8081]),
+])
+def test_forms(compose, entry, ports):
+    result, app = compose(services([entry]))
+    assert result.returncode == 0, result.stderr
+    assert [port["port"] for port in app["ports"]] == ports
+    for port in ports:
+        assert f"https://{app['app_id']}-{port}.{DOMAIN}" in result.stdout
+    assert app["instances"][0]["state"] == "running"
+
+
+@pytest.mark.parametrize("entry", ['"6060:6060/udp"', '"3000"', "3000"])
+def test_left_out_with_a_reason(compose, entry):
+    """What the gateway can't publish is said, and the rest is registered."""
+    result, app = compose(services([entry, '"8000:80"']))
+    assert "web" in result.stderr + result.stdout
+    assert [port["port"] for port in app["ports"]] == [8000]
+
+
+@pytest.mark.parametrize("entry", ['"80:8000:90:1"', '"a:b"', '"70000:80"', '"8000-8002:80-81"', '"0:80"', "[]",
+                                   '"${UNSET_VARIABLE}:80"', "{published: 80, colour: red}"])
+def test_refused(compose, entry):
+    result, app = compose(services([entry]))
+    assert result.returncode != 0 and app is None
+    assert result.stderr.strip()
+
+
+@pytest.mark.parametrize("entry, port", [('"${PORT}:80"', 8123), ('"$PORT:80"', 8123), ('"${PORT:-9}:80"', 8123),
+                                         ('"${NO_PORT:-8124}:80"', 8124), ('"${NO_PORT-8125}:80"', 8125)])
+def test_variables(compose, entry, port):
+    result, app = compose(services([entry]), PORT="8123")
+    assert result.returncode == 0, result.stderr
+    assert app["ports"][0]["port"] == port
+
+
+def test_anchors_and_merge_keys(compose):
+    result, app = compose("""
+x-base: &base
+  image: a
+  ports: &ports
+    - "8001:80"
+services:
+  one:
+    <<: *base
+  two:
+    image: b
+    ports: ["8002:80"]
+  three:
+    <<: [{image: c}, {ports: ["8003:80"]}]
+""")
+    assert result.returncode == 0, result.stderr
+    assert [port["port"] for port in app["ports"]] == [8001, 8002, 8003]
+
+
+def test_app_protocol(compose):
+    result, app = compose(services(["{target: 80, published: 8001, app_protocol: grpc}",
+                                    "{target: 80, published: 8002, app_protocol: tcp}"]))
+    assert result.returncode == 0, result.stderr
+    assert [port["protocol"] for port in app["ports"]] == ["h2c", "tcp"]
+
+
+def test_network_mode_host_is_noted(compose):
+    result, _ = compose(services(['"8000:80"'], "network_mode: host"))
+    assert "host" in result.stdout + result.stderr
+
+
+def test_dry_run_changes_nothing(compose):
+    result, app = compose(services(['"8000:80"']), "--dry-run")
+    assert result.returncode == 0 and app is None
+
+
+def test_repeated_registration(gateway, tmp_path):
+    (tmp_path / "compose.yml").write_text(services(['"8000:80"']))
+    app_id, address = new_id(), new_address()
+    for _ in range(3):
+        assert gateway.gatewayctl("compose", tmp_path / "compose.yml", "--app", app_id, "--address",
+                                  address).returncode == 0
+
+
+def test_demo_file(gateway):
+    result = gateway.gatewayctl("compose", ROOT / "conf/demo/docker-compose.yml", "--app", new_id(), "--address",
+                                new_address())
+    assert result.returncode == 0 and "-8000." in result.stdout
+
+
+def test_apps(gateway, tmp_path):
+    app_id = new_id()
+    document = {"app_id": app_id, "ports": [{"port": 80}]}
+    (tmp_path / "app.json").write_text(json.dumps(document))
+    assert gateway.gatewayctl("app", "put", tmp_path / "app.json").returncode == 0
+    got = gateway.gatewayctl("app", "get", app_id, "--json")
+    assert json.loads(got.stdout)["app_id"] == app_id
+    assert app_id in gateway.gatewayctl("app", "ls").stdout
+    resolved = gateway.gatewayctl("resolve", f"{app_id}.{DOMAIN}")
+    assert app_id in resolved.stdout
+    assert gateway.gatewayctl("app", "rm", app_id).returncode == 0
+    missing = gateway.gatewayctl("app", "get", app_id)
+    assert missing.returncode == 1 and "app_unknown" in missing.stderr
+
+
+def test_refused_document(gateway, tmp_path):
+    (tmp_path / "app.json").write_text(json.dumps({"app_id": new_id(), "ports": [{"port": 0}]}))
+    result = gateway.gatewayctl("app", "put", tmp_path / "app.json")
+    assert result.returncode == 1 and "ports[0].port" in result.stderr
+
+
+def test_snapshot(make_gateway, tmp_path):
+    gateway = make_gateway()
+    for _ in range(3):
+        gateway.app()
+    assert gateway.gatewayctl("snapshot", "save", tmp_path / "all").returncode == 0
+    assert len((tmp_path / "all").read_text().splitlines()) == 3
+    gateway.app()
+    assert gateway.gatewayctl("snapshot", "load", tmp_path / "all").returncode == 0
+    assert len(gateway.control("GET", "/v1/snapshot").body.splitlines()) == 3
+
+
+def test_status_and_reload(gateway):
+    assert json.loads(gateway.gatewayctl("status", "--json").stdout)["ready"] is True
+    assert gateway.gatewayctl("status").returncode == 0
+    assert gateway.gatewayctl("reload").returncode == 0
+
+
+def test_usage_and_unreachable(gateway, tmp_path):
+    assert gateway.gatewayctl("nonsense").returncode == 2
+    assert gateway.gatewayctl("app", "get").returncode == 2
+    result = gateway.gatewayctl("--control", f"unix:{tmp_path}/none.sock", "status")
+    assert result.returncode == 3 and "none.sock" in result.stderr

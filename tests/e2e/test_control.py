@@ -1,0 +1,372 @@
+"""The control API of DESIGN section 4."""
+import http.client
+import json
+import socket
+import ssl
+import threading
+
+import pytest
+
+from gateway import DOMAIN, free_port, new_id
+from origin import new_address
+from wire import Connection, wait_until
+
+
+def document(**members):
+    return {"app_id": new_id(), "ports": [{"port": 8080}], "instances": [
+        {"instance_id": new_id(), "address": new_address(), "generation": 1, "state": "running"}], **members}
+
+
+def test_app_life(gateway):
+    app = document()
+    path = f"/v1/apps/{app['app_id']}"
+    assert gateway.control("GET", path).status == 404
+    created = gateway.put_app(app)
+    assert created.status == 201 and created.fields["Location"] == path
+    stored = gateway.control("GET", path)
+    assert stored.status == 200 and stored.fields["ETag"] == created.fields["ETag"]
+    assert stored.json == created.json and stored.json["app_id"] == app["app_id"]
+    assert stored.json["instances"][0]["address"] == app["instances"][0]["address"]
+    assert stored.json["restrict_ports"] is True
+    app["ports"].append({"port": 50051, "protocol": "h2c"})
+    replaced = gateway.put_app(app)
+    assert replaced.status == 200 and replaced.json["revision"] > created.json["revision"]
+    assert gateway.control("DELETE", path).status == 204
+    assert gateway.control("GET", path).code == "app_unknown"
+    assert gateway.control("DELETE", path).status == 404
+
+
+def test_app_id_may_be_left_out(gateway):
+    app = document()
+    app_id = app.pop("app_id")
+    assert gateway.control("PUT", f"/v1/apps/{app_id}", app).json["app_id"] == app_id
+
+
+def test_app_id_must_agree(gateway):
+    answer = gateway.control("PUT", f"/v1/apps/{new_id()}", document())
+    assert answer.status // 100 == 4 and answer.json["field"] == "app_id"
+
+
+def test_if_match(gateway):
+    app = document()
+    first = gateway.put_app(app).fields["ETag"]
+    second = gateway.put_app({**app, "restrict_ports": False}, If_Match=first)
+    assert second.status == 200 and second.fields["ETag"] != first
+    assert gateway.put_app(app, If_Match=first).code == "revision_conflict"
+    assert gateway.control("DELETE", f"/v1/apps/{app['app_id']}", If_Match=first).code == "revision_conflict"
+    assert gateway.control("DELETE", f"/v1/apps/{app['app_id']}", If_Match=second.fields["ETag"]).status == 204
+
+
+def test_patch_instance(gateway, origin):
+    server = origin()
+    app = gateway.app(server)
+    path = f"/v1/apps/{app.id}/instances/{app.document['instances'][0]['instance_id']}"
+    assert gateway.fetch("GET", "/", app.host()).status == 200
+    assert gateway.control("PATCH", path, {"state": "stopped"}).json["instances"][0]["state"] == "stopped"
+    assert gateway.fetch("GET", "/", app.host()).error == "app_stopped"
+    assert gateway.control("PATCH", path, {"state": "running", "weight": 5}).json["instances"][0]["weight"] == 5
+    assert gateway.fetch("GET", "/", app.host()).status == 200
+    assert gateway.control("PATCH", path, {"weight": -1}).status in (400, 422)
+    assert gateway.control("PATCH", path, {"color": "red"}).status in (400, 422)
+    assert gateway.control("PATCH", f"/v1/apps/{app.id}/instances/{new_id()}", {"weight": 1}).status == 404
+
+
+BAD_RECORDS = [
+    ({"ports": [{"port": 0}]}, "ports[0].port"),
+    ({"ports": [{"port": 70000}]}, "ports[0].port"),
+    ({"ports": [{"port": 80, "protocol": "quic"}]}, "ports[0].protocol"),
+    ({"ports": [{"port": 80}, {"port": 80}]}, "ports[1].port"),
+    ({"ports": {}}, "ports"),
+    ({"colour": 1}, "colour"),
+    ({"restrict_ports": "yes"}, "restrict_ports"),
+    ({"domains": [{"name": "not a name", "port": 80}]}, "domains[0].name"),
+    ({"instances": [{"instance_id": "UPPER_", "address": "127.1.1.1"}]}, "instances[0].instance_id"),
+    ({"instances": [{"instance_id": "a", "address": "localhost"}]}, "instances[0].address"),
+    ({"instances": [{"instance_id": "a", "address": "8.8.8.8"}]}, "instances[0].address"),
+    ({"instances": [{"instance_id": "a", "address": "169.254.169.254"}]}, "instances[0].address"),
+    ({"instances": [{"instance_id": "a", "address": "0.0.0.0"}]}, "instances[0].address"),
+    ({"instances": [{"instance_id": "a", "address": "::1"}]}, "instances[0].address"),
+    ({"instances": [{"instance_id": "a", "address": "::ffff:8.8.8.8"}]}, "instances[0].address"),
+    ({"instances": [{"instance_id": "a", "address": "127.1.1.1", "state": "asleep"}]}, "instances[0].state"),
+    ({"instances": [{"instance_id": "a", "state": "running"}]}, "instances[0].address"),
+    ({"instances": [{"instance_id": "a", "address": "127.1.1.1", "weight": 100000}]}, "instances[0].weight"),
+    ({"instances": [{"instance_id": "a", "address": "127.1.1.1", "generation": -1}]}, "instances[0].generation"),
+]
+
+
+@pytest.mark.parametrize("members, field", BAD_RECORDS, ids=[f"{number}-{case[1]}" for number, case in
+                                                             enumerate(BAD_RECORDS)])
+def test_bad_record_names_the_field(gateway, members, field):
+    app = document(**members)
+    answer = gateway.put_app(app)
+    assert answer.status in (400, 422) and answer.code == "invalid_record", answer
+    assert answer.json["field"] == field and answer.json["detail"], answer
+    assert answer.json["type"] == "about:blank" and answer.json["status"] == answer.status
+    assert gateway.control("GET", f"/v1/apps/{app['app_id']}").status == 404
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"app_id":1}', b'{"a":"\xff"}', b"[" * 5000,
+                                  b'{"ports":[],"ports":[]}'])
+def test_bad_json(gateway, body):
+    answer = gateway.control("PUT", f"/v1/apps/{new_id()}", body, Content_Type="application/json")
+    assert answer.status in (400, 422) and answer.code in ("invalid_json", "invalid_record"), answer
+
+
+def test_media_type(gateway):
+    answer = gateway.control("PUT", f"/v1/apps/{new_id()}", b"{}", Content_Type="text/xml")
+    assert answer.status == 415 and answer.code == "unsupported_media_type"
+
+
+def test_document_size(gateway):
+    answer = gateway.control("PUT", f"/v1/apps/{new_id()}", b" " * (2 << 20), Content_Type="application/json")
+    assert answer.status == 413
+
+
+def test_claims(gateway):
+    """One live owner per address: a newer generation takes it, an equal or older one is refused."""
+    address = new_address()
+
+    def claim(generation):
+        return document(instances=[{"instance_id": new_id(), "address": address, "generation": generation,
+                                    "state": "running"}])
+    first = claim(5)
+    assert gateway.put_app(first).status == 201
+    for generation in (4, 5):
+        refused = gateway.put_app(claim(generation))
+        assert refused.status == 409 and refused.code == "claim_conflict"
+        assert refused.json["field"] == "instances[0].address"
+    second = claim(6)
+    assert gateway.put_app(second).status == 201
+    loser = gateway.control("GET", f"/v1/apps/{first['app_id']}").json["instances"][0]
+    assert loser["state"] == "stopped"
+    assert gateway.put_app(first).code == "claim_conflict"
+    gateway.control("DELETE", f"/v1/apps/{second['app_id']}")
+    assert gateway.put_app(first).status == 200
+
+
+def test_bad_record_does_not_block_others(gateway):
+    assert gateway.put_app(document(ports=[{"port": -1}])).status != 201
+    assert gateway.put_app(document()).status == 201
+
+
+def test_list_pages(gateway):
+    prefix = "z" + new_id()[:10]
+    ids = sorted(f"{prefix}{number:03}" for number in range(25))
+    for app_id in ids:
+        assert gateway.put_app({"app_id": app_id}).status == 201
+    found, after, pages = [], "", 0
+    while after is not None:
+        page = gateway.control("GET", f"/v1/apps?limit=10&q={prefix}&after={after}").json
+        found += [app["app_id"] for app in page["apps"]]
+        after, pages = page["next"], pages + 1
+        assert len(page["apps"]) <= 10 and pages < 1000
+    assert found == ids
+    assert gateway.control("GET", "/v1/apps?limit=0").code == "invalid_parameter"
+    assert gateway.control("GET", "/v1/apps?colour=red").json["field"] == "colour"
+
+
+def snapshot(gateway):
+    answer = gateway.control("GET", "/v1/snapshot")
+    assert answer.status == 200 and answer.fields["Content-Type"].startswith("application/x-ndjson")
+    return [json.loads(line) for line in answer.body.splitlines()]
+
+
+def ndjson(apps):
+    return b"".join(json.dumps(app).encode() + b"\n" for app in apps)
+
+
+def test_snapshot(make_gateway):
+    gateway = make_gateway()
+    old = [document() for _ in range(5)]
+    for app in old:
+        gateway.put_app(app)
+    assert {app["app_id"] for app in snapshot(gateway)} == {app["app_id"] for app in old}
+    before = {app["app_id"]: app["revision"] for app in snapshot(gateway)}
+    new = old[:2] + [document() for _ in range(300)]
+    pieces = [ndjson(new)[start:start + 1000] for start in range(0, len(ndjson(new)), 1000)]
+    answer = gateway.control("PUT", "/v1/snapshot", iter(pieces), Content_Type="application/x-ndjson")
+    assert answer.status == 200 and answer.json["apps"] == 302 and answer.json["refused"] == 0
+    after = {app["app_id"]: app["revision"] for app in snapshot(gateway)}
+    assert set(after) == {app["app_id"] for app in new}
+    for app in old[:2]:
+        assert after[app["app_id"]] == before[app["app_id"]]      # equal: nothing happened to it
+    text = gateway.control("GET", "/v1/snapshot").body
+    assert gateway.control("PUT", "/v1/snapshot", text, Content_Type="application/x-ndjson").status == 200
+    assert gateway.control("GET", "/v1/snapshot").body == text
+    gateway.kill()
+    gateway.start()
+    assert gateway.control("GET", "/v1/snapshot").body == text
+
+
+def test_snapshot_with_bad_lines(make_gateway):
+    gateway = make_gateway()
+    keep = document()
+    gateway.put_app(keep)
+    lines = [ndjson([document()]), b"nonsense\n", ndjson([document(ports=[{"port": 0}])]), ndjson([document()])]
+    strict = gateway.control("PUT", "/v1/snapshot?strict=1", b"".join(lines), Content_Type="application/x-ndjson")
+    assert strict.status // 100 == 4 and [error["line"] for error in strict.json["errors"]] == [2, 3]
+    assert [app["app_id"] for app in snapshot(gateway)] == [keep["app_id"]]
+    answer = gateway.control("PUT", "/v1/snapshot", b"".join(lines), Content_Type="application/x-ndjson")
+    assert answer.status == 200 and answer.json["apps"] == 2 and answer.json["refused"] == 2
+    assert answer.json["errors"][1]["field"] == "ports[0].port"
+    assert len(snapshot(gateway)) == 2
+
+
+def test_interrupted_snapshot_changes_nothing(make_gateway):
+    gateway = make_gateway()
+    keep = document()
+    gateway.put_app(keep)
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(gateway.control_path))
+    with Connection(sock) as connection:
+        connection.send(b"PUT /v1/snapshot HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.send_chunk(ndjson([document() for _ in range(20)]))
+    assert gateway.put_app(document()).status == 201
+    assert len(snapshot(gateway)) == 2
+
+
+def test_snapshot_with_flat_memory(make_gateway):
+    """20,000 apps in, and out to a reader that is slow: streamed both ways."""
+    gateway = make_gateway()
+    apps = 20000
+    answer = gateway.control("PUT", "/v1/snapshot", (ndjson([document()]) for _ in range(apps)),
+                             Content_Type="application/x-ndjson")
+    assert answer.json["apps"] == apps
+    before = gateway.rss()
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(gateway.control_path))
+    with Connection(sock) as connection:
+        connection.send(b"GET /v1/snapshot HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        wait_until(lambda: gateway.control("GET", "/healthz").status == 200, "another call meanwhile")
+        assert gateway.rss() - before < 32 << 20
+        message = connection.read_response()
+    assert message.body.count(b"\n") == apps
+
+
+def test_concurrent_changes(gateway):
+    """Many clients at once: each gets its own answer, and revisions are unique."""
+    answers, lock = [], threading.Lock()
+
+    def run():
+        for _ in range(20):
+            answer = gateway.put_app(document())
+            with lock:
+                answers.append(answer)
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert {answer.status for answer in answers} == {201} and len(answers) == 160
+    assert len({answer.fields["ETag"] for answer in answers}) == 160
+
+
+def test_resolve(gateway, origin):
+    server = origin()
+    app = gateway.app(server)
+    assert gateway.resolve(app.host())["routes"] is True
+    for host, code in [(app.host(port=1), "port_not_published"), (f"{new_id()}.{DOMAIN}", "app_unknown"),
+                       ("a.b.test", "host_unknown")]:
+        answer = gateway.resolve(host)
+        assert answer["routes"] is False and answer["code"] == code and answer["detail"]
+    assert gateway.control("GET", "/v1/resolve").json["field"] == "host"
+
+
+def test_status_and_probes(gateway):
+    status = gateway.control("GET", "/v1/status").json
+    assert status["ready"] is True and status["draining"] is False
+    assert DOMAIN in status["base_domains"] and status["workers"] == 2
+    for path in ("/healthz", "/readyz", "/readyz?verbose", "/"):
+        assert gateway.control("GET", path).status == 200
+    assert gateway.control("HEAD", "/healthz").status == 200
+
+
+def test_metrics(gateway, origin):
+    app = gateway.app(origin())
+    before = gateway.metric("requests_total")
+    for _ in range(3):
+        gateway.fetch("GET", "/", app.host())
+    wait_until(lambda: gateway.metric("requests_total") >= before + 3, "the count of requests")
+    text = gateway.control("GET", "/metrics").body.decode()
+    for line in text.splitlines():
+        assert line.startswith("# HELP ") or line.startswith("# TYPE ") or float(line.rsplit(" ", 1)[1]) >= 0, line
+
+
+def test_not_found_and_methods(gateway):
+    assert gateway.control("GET", "/v2/apps").code == "not_found"
+    answer = gateway.control("POST", "/v1/apps/a")
+    assert answer.status == 405 and "PUT" in answer.fields["Allow"]
+    assert gateway.control("GET", "/v1/apps/%zz").status == 400
+
+
+def test_many_calls_on_a_connection(gateway):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(gateway.control_path))
+    with Connection(sock) as connection:
+        for _ in range(50):
+            assert connection.request("GET", "/healthz", "a").status == 200
+        assert connection.request("PUT", "/v1/apps/a", "a", b"nonsense").status == 400
+        assert connection.request("GET", "/healthz", "a").status == 200
+
+
+def test_socket_mode(gateway):
+    assert gateway.control_path.stat().st_mode & 0o777 == 0o660
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory, authority):
+    """A gateway with a control listener for client certificates and one for a token."""
+    from gateway import Gateway
+    folder = tmp_path_factory.mktemp("secured")
+    certificate, key = authority.issue("control", "IP:127.0.0.1")
+    authority.issue("operator", "DNS:operator", usage="clientAuth")
+    (folder / "token").write_text("correct-horse-battery-staple\n")
+    gateway = Gateway(folder, authority)
+    gateway.mtls_port, gateway.token_port = free_port(), free_port()
+    tls = {"certificate": str(certificate), "private_key": str(key)}
+    gateway.config["control"] += [
+        {"address": f"127.0.0.1:{gateway.mtls_port}", "client_ca": str(authority.ca), **tls},
+        {"address": f"127.0.0.1:{gateway.token_port}", "token_file": str(folder / "token"), **tls}]
+    gateway.start()
+    yield gateway
+    gateway.stop()
+
+
+def control_over_tls(gateway, port, method, path, client=False, **fields):
+    context = ssl.create_default_context(cafile=gateway.authority.ca)
+    if client:
+        folder = gateway.authority.folder
+        context.load_cert_chain(folder / "operator.pem", folder / "operator.key")
+    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=20)
+    return gateway.control(method, path, connection=connection, **fields)
+
+
+def test_client_certificate(secured):
+    assert control_over_tls(secured, secured.mtls_port, "GET", "/v1/apps", client=True).status == 200
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+        control_over_tls(secured, secured.mtls_port, "GET", "/v1/apps")
+
+
+@pytest.mark.parametrize("fields", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "},
+                                    {"Authorization": "Basic correct-horse-battery-staple"},
+                                    {"Authorization": "Bearer correct-horse-battery-staple2"},
+                                    {"Authorization": "Bearer correct-horse-battery-stapl"}])
+def test_wrong_token(secured, fields):
+    answer = control_over_tls(secured, secured.token_port, "GET", "/v1/apps", **fields)
+    assert answer.status == 401 and "Bearer" in answer.fields["WWW-Authenticate"]
+    assert answer.code == "unauthorized"
+
+
+def test_token(secured):
+    fields = {"Authorization": "Bearer correct-horse-battery-staple"}
+    assert control_over_tls(secured, secured.token_port, "GET", "/v1/apps", **fields).status == 200
+    assert control_over_tls(secured, secured.token_port, "GET", "/healthz").status == 200
+
+
+def test_control_api_is_not_public(gateway):
+    for host in (DOMAIN, f"health.{DOMAIN}", "localhost"):
+        with gateway.connect(f"a.{DOMAIN}") as connection:
+            answer = connection.request("GET", "/v1/apps", host)
+            assert b'"apps"' not in answer.body
+
+

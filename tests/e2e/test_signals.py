@@ -1,0 +1,186 @@
+"""What each signal does."""
+import signal
+import ssl
+import threading
+import time
+
+import pytest
+
+from gateway import DOMAIN
+from origin import OK
+from wire import wait_until
+
+
+class Holder:
+    """An origin's answer that waits until it is told to go on."""
+
+    def __init__(self):
+        self.go, self.arrived = threading.Event(), threading.Event()
+
+    def __call__(self, connection, request):
+        self.arrived.set()
+        self.go.wait(60)
+        return OK
+
+
+@pytest.fixture
+def holding(make_gateway, origin):
+    """A gateway with an exchange in progress: (gateway, app, holder, connection)."""
+    gateway, holder = make_gateway(), Holder()
+    app = gateway.app(origin(holder))
+    connection = gateway.connect(app.host())
+    connection.send(f"GET / HTTP/1.1\r\nHost: {app.host()}\r\n\r\n")
+    assert holder.arrived.wait(20)
+    yield gateway, app, holder, connection
+    holder.go.set()
+    connection.close()
+
+
+def is_refused(gateway):
+    try:
+        gateway.dial().close()
+        return False
+    except OSError:
+        return True
+
+
+def test_term_drains(holding):
+    gateway, app, holder, connection = holding
+    with gateway.connect(app.host()) as idle:
+        gateway.send_signal(signal.SIGTERM)
+        wait_until(lambda: is_refused(gateway), "new connections to be refused")
+        assert idle.is_closed()
+    assert gateway.process.poll() is None
+    holder.go.set()
+    answer = connection.read_response()
+    assert answer.body == b"ok" and answer.get("Connection") == "close"
+    assert connection.is_closed()
+    assert gateway.wait() == 0
+
+
+def test_term_without_traffic_ends_at_once(make_gateway):
+    gateway = make_gateway()
+    start = time.monotonic()
+    gateway.send_signal(signal.SIGTERM)
+    assert gateway.wait(25) == 0
+    assert time.monotonic() - start < 25        # the drain deadline is 30 s
+
+
+def test_drain_deadline(make_gateway, origin):
+    gateway = make_gateway(timeouts={"drain": "1s"})
+    holder = Holder()
+    app = gateway.app(origin(holder))
+    with gateway.connect(app.host()) as connection:
+        connection.send(f"GET / HTTP/1.1\r\nHost: {app.host()}\r\n\r\n")
+        assert holder.arrived.wait(20)
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(30) == 0
+    holder.go.set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_fast_end(holding, number):
+    gateway, _, _, _ = holding
+    gateway.send_signal(number)
+    assert gateway.wait(20) == 0
+
+
+def test_int_while_draining(holding):
+    gateway, _, _, _ = holding
+    gateway.send_signal(signal.SIGTERM)
+    wait_until(lambda: is_refused(gateway), "draining")
+    gateway.send_signal(signal.SIGINT)
+    assert gateway.wait(20) == 0
+
+
+def test_second_term_does_not_cut_off(holding):
+    gateway, _, holder, connection = holding
+    for _ in range(3):
+        gateway.send_signal(signal.SIGTERM)
+    wait_until(lambda: is_refused(gateway), "draining")
+    holder.go.set()
+    assert connection.read_response().body == b"ok"
+    assert gateway.wait() == 0
+
+
+def test_drain_by_the_control_api(holding):
+    gateway, _, holder, connection = holding
+    assert gateway.control("POST", "/v1/drain").status == 202
+    wait_until(lambda: is_refused(gateway), "new connections to be refused")
+    holder.go.set()
+    assert connection.read_response().status == 200
+    assert gateway.wait() == 0
+
+
+def served_certificate(gateway):
+    with gateway.connect(f"a.{DOMAIN}") as connection:
+        return ssl.DER_cert_to_PEM_cert(connection.sock.getpeercert(binary_form=True))
+
+
+def test_hup_reads_new_certificates(make_gateway, authority, origin):
+    """New handshakes get the new certificate; what runs goes on."""
+    gateway = make_gateway()
+    app = gateway.app(origin())
+    first, key = authority.issue_domain(DOMAIN, name="renewed")
+    gateway.config["base_domains"][0].update(certificate=str(first), private_key=str(key))
+    before = served_certificate(gateway)
+    with gateway.connect(app.host()) as old:
+        old.request("GET", "/", app.host())
+        gateway.write_config()
+        gateway.send_signal(signal.SIGHUP)
+        wait_until(lambda: served_certificate(gateway) != before, "the new certificate")
+        assert served_certificate(gateway) in first.read_text()
+        assert old.request("GET", "/", app.host()).status == 200
+
+
+def test_hup_reads_settings(make_gateway, origin):
+    gateway = make_gateway()
+    app = gateway.app(origin())
+    assert gateway.fetch("GET", "/" + "a" * 1000, app.host()).status == 200
+    gateway.config["limits"] = {"request_target": 100}
+    gateway.write_config()
+    gateway.send_signal(signal.SIGHUP)
+    wait_until(lambda: gateway.fetch("GET", "/" + "a" * 1000, app.host()).status == 414, "the new limit")
+
+
+BAD_CONFIGS = {
+    "syntax": lambda gateway: gateway.config_path.write_text("base_domains: ["),
+    "unknown-key": lambda gateway: gateway.config_path.write_text("colour: red\n"),
+    "missing": lambda gateway: gateway.config_path.unlink(),
+    "certificate": lambda gateway: gateway.config_path.write_text(gateway.config_path.read_text().replace(
+        f"{DOMAIN}.pem", "missing.pem")),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_CONFIGS)
+def test_hup_with_a_bad_file_keeps_the_old(make_gateway, origin, kind):
+    gateway = make_gateway()
+    app = gateway.app(origin())
+    BAD_CONFIGS[kind](gateway)
+    gateway.send_signal(signal.SIGHUP)
+    error = wait_until(lambda: gateway.control("GET", "/v1/status").json["last_reload_error"], "the refusal")
+    assert gateway.folder.name in error or "missing.pem" in error, error
+    assert error.split(":")[0] in gateway.stderr()
+    assert gateway.fetch("GET", "/", app.host()).status == 200
+    answer = gateway.control("POST", "/v1/reload")
+    assert answer.status == 422 and answer.code == "reload_failed"
+    gateway.write_config()
+    assert gateway.control("POST", "/v1/reload").status == 200
+    assert gateway.control("GET", "/v1/status").json["last_reload_error"] == ""
+
+
+def test_many_reloads_under_traffic(make_gateway, origin):
+    gateway = make_gateway()
+    app = gateway.app(origin())
+    with gateway.connect(app.host()) as connection:
+        for _ in range(10):
+            gateway.send_signal(signal.SIGHUP)
+            for _ in range(10):
+                assert connection.request("GET", "/", app.host()).status == 200
+            assert gateway.fetch("GET", "/", app.host()).status == 200
+
+
+def test_sigpipe_does_no_harm(make_gateway):
+    gateway = make_gateway()
+    gateway.send_signal(signal.SIGPIPE)
+    assert gateway.control("GET", "/healthz").status == 200

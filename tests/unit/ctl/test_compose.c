@@ -1,0 +1,208 @@
+#include "gateway/ctl/compose.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static const char *lookup(void *arg, const char *name)
+{
+    (void)arg;
+    if (strcmp(name, "PORT") == 0)
+        return "8123";
+    if (strcmp(name, "EMPTY") == 0)
+        return "";
+    return NULL;
+}
+
+/* "port>target/protocol …", or "!error". */
+static void describe(const char *text, char *ret, size_t size, char *notes, size_t notes_size)
+{
+    char error[COMPOSE_ERROR_MAX];
+    struct compose *compose = NULL;
+    size_t len = 0;
+    size_t notes_len = 0;
+    notes[0] = ret[0] = '\0';
+    if (!compose_parse(slice_str(text), lookup, NULL, &compose, error)) {
+        snprintf(ret, size, "!%s", error);
+        return;
+    }
+    for (size_t i = 0; i < compose->port_count; i++) {
+        const struct compose_port *port = &compose->ports[i];
+        len += (size_t)snprintf(ret + len, size - len, "%s%u>%u%s%s", i > 0 ? " " : "", port->port, port->target,
+                                port->protocol ? "/" : "", port->protocol ? port->protocol : "");
+    }
+    for (size_t i = 0; i < compose->note_count; i++)
+        notes_len += (size_t)snprintf(notes + notes_len, notes_size - notes_len, "%s\n", compose->notes[i]);
+    compose_free(&compose);
+}
+
+/* One entry of the ports of service web; expected: the ports, or a part of the error after "!", or of the note. */
+static const struct {
+    const char *entry;
+    const char *expected;
+    const char *note; /* NULL: there is none */
+} entries[] = {
+    {"\"8000:8000\"", "8000>8000", NULL},
+    {"8000:8000", "8000>8000", NULL},
+    {"49100:22", "49100>22", NULL},
+    {"22:22", "22>22", NULL},
+    {"\"49100:22/tcp\"", "49100>22", NULL},
+    {"\"49100:22/TCP\"", "49100>22", NULL},
+    {"\"9090-9091:8080-8081\"", "9090>8080 9091>8081", NULL},
+    {"\"127.0.0.1:8001:8001\"", "8001>8001", "bound to 127.0.0.1"},
+    {"\"127.0.0.1:5000-5002:5000-5002\"", "5000>5000 5001>5001 5002>5002", "bound to 127.0.0.1"},
+    {"\"0.0.0.0:80:8080\"", "80>8080", NULL},
+    {"\"[::1]:80:80\"", "80>80", "bound to ::1"},
+    {"\"[::]:80:80\"", "80>80", NULL},
+    {"\"6060:6060/udp\"", "", "refused: the gateway carries TCP only, not udp"},
+    {"\"6060:6060/sctp\"", "", "not sctp"},
+    {"3000", "", "write \"3000:3000\""},
+    {"\"3000\"", "", "at random"},
+    {"\"3000-3005\"", "", "at random"},
+    {"\"127.0.0.1::80\"", "", "at random"},
+    {"\"8000-8010:80\"", "!the ranges differ in size (11 published, 1 in the container)", NULL},
+    {"\"80:8000-8001\"", "!the ranges differ in size", NULL},
+    {"\"0:80\"", "!the published port is not 1..65535", NULL},
+    {"\"80:0\"", "!the container port is not 1..65535", NULL},
+    {"\"70000:80\"", "!the published port is not", NULL},
+    {"\"80:abc\"", "!the container port is not", NULL},
+    {"\"90-80:90-80\"", "!is not 1..65535", NULL},
+    {"\"80:80/\"", "!the protocol after / is empty", NULL},
+    {"\":80\"", "!empty", NULL},
+    {"\"::1:80:80\"", "!too many colons", NULL},
+    {"\"[::1:80:80\"", "!the bracket", NULL},
+    {"\"\"", "!the container port", NULL},
+    {"\"80 80\"", "!the container port", NULL},
+    {"3000.5", "!the container port", NULL},
+    {"[80]", "!not a list", NULL},
+    {"\"${PORT}:80\"", "8123>80", NULL},
+    {"\"$PORT:80\"", "8123>80", NULL},
+    {"\"${NONE:-81}:80\"", "81>80", NULL},
+    {"\"${EMPTY:-82}:80\"", "82>80", NULL},
+    {"\"${EMPTY-82}80:80\"", "80>80", NULL},
+    {"\"${NONE:-${PORT}}:80\"", "8123>80", NULL},
+    {"\"${PORT:+83}:80\"", "83>80", NULL},
+    {"\"${NONE}:80\"", "!the variable NONE is not set", NULL},
+    {"\"$NONE:80\"", "!the variable NONE is not set", NULL},
+    {"\"${NONE:?say which}:80\"", "!say which", NULL},
+    {"\"${PORT:80\"", "!no closing brace", NULL},
+    {"\"$$:80\"", "!the published port", NULL},
+    {"\"$:80\"", "!a single $", NULL},
+    {"{target: 80, published: 8080}", "8080>80", NULL},
+    {"{target: 80, published: \"8080\", protocol: tcp, mode: host, name: web}", "8080>80", NULL},
+    {"{target: 80, published: \"${PORT}\"}", "8123>80", NULL},
+    {"{target: 80-81, published: 8080-8081}", "8080>80 8081>81", NULL},
+    {"{target: 80, published: 8080-8090}", "!the ranges differ", NULL},
+    {"{target: 80}", "", "at random"},
+    {"{target: 80, published: \"\"}", "", "at random"},
+    {"{target: 80, published: 80, protocol: udp}", "", "TCP only"},
+    {"{target: 80, published: 80, host_ip: 127.0.0.1}", "80>80", "bound to 127.0.0.1"},
+    {"{target: 80, published: 80, app_protocol: http}", "80>80/http", NULL},
+    {"{target: 80, published: 80, app_protocol: gRPC}", "80>80/h2c", NULL},
+    {"{target: 80, published: 80, app_protocol: tls}", "80>80/passthrough", NULL},
+    {"{target: 80, published: 80, app_protocol: quic}", "!app_protocol \"quic\" is unknown", NULL},
+    {"{published: 80}", "!no target", NULL},
+    {"{target: x, published: 80}", "!target \"x\"", NULL},
+    {"{target: 80, published: 80, mode: bridge}", "!mode \"bridge\"", NULL},
+    {"{target: 80, publish: 80}", "!unknown key \"publish\"", NULL},
+    {"{target: [80], published: 80}", "!single value", NULL},
+};
+
+static void check(const char *text, const char *expected, const char *note)
+{
+    char got[4096];
+    char notes[8192];
+    describe(text, got, sizeof got, notes, sizeof notes);
+    bool right = expected[0] == '!' ? got[0] == '!' && strstr(got, expected + 1) : strcmp(got, expected) == 0;
+    if (!right)
+        fail_msg("%s\ngave: %s\ninstead of: %s", text, got, expected);
+    if (note ? !strstr(notes, note) : notes[0] != '\0')
+        fail_msg("%s\nnotes: %s\ninstead of: %s", text, notes, note ? note : "none");
+}
+
+static void entries_are_understood(void **state)
+{
+    char text[512];
+    (void)state;
+    for (size_t i = 0; i < sizeof entries / sizeof entries[0]; i++) {
+        snprintf(text, sizeof text, "services:\n  web:\n    image: x\n    ports:\n      - %s\n", entries[i].entry);
+        check(text, entries[i].expected, entries[i].note);
+    }
+}
+
+static const struct {
+    const char *text;
+    const char *expected;
+    const char *note;
+} files[] = {
+    {"services: {a: {ports: [\"80:80\"]}, b: {ports: [\"70:70\", \"90:90\"]}, c: {}, d: }", "70>70 80>80 90>90", NULL},
+    {"services: {a: {ports: [\"80:80\"]}, b: {ports: [\"80:81\"]}}", "80>80", "published twice (also by service a)"},
+    {"services: {a: {ports: }, b: {image: x}}", "", NULL},
+    {"services: {a: {ports: \"80:80\"}}", "!ports must be a list", NULL},
+    {"services: {a: 5}", "!service a: it must be a mapping", NULL},
+    {"services: [a]", "!services must be a mapping", NULL},
+    {"version: \"3\"", "!no services", NULL},
+    {"[]", "!not a Compose file", NULL},
+    {"", "!not a Compose file", NULL},
+    {"services: {a: {ports: [80", "!not valid YAML", NULL},
+    {"services: {a: &x\n  b", "!line", NULL},
+    {"include: [x.yml]\nservices: {a: {}}", "!include: is not followed", NULL},
+    {"services: {a: {extends: b, ports: [\"80:80\"]}}", "80>80", "extends is not followed"},
+    {"x-web: &web\n  ports: [\"80:80\"]\nservices:\n  a: *web\n", "80>80", NULL},
+    {"x-p: &p [\"80:80\", \"81:81\"]\nservices:\n  a:\n    ports: *p\n", "80>80 81>81", NULL},
+    {"x-web: &web\n  ports: [\"80:80\"]\nservices:\n  a:\n    <<: *web\n    image: x\n", "80>80", NULL},
+    {"x-web: &web\n  ports: [\"80:80\"]\nservices:\n  a:\n    <<: *web\n    ports: [\"81:81\"]\n", "81>81", NULL},
+    {"x-a: &a {ports: [\"80:80\"]}\nx-b: &b {ports: [\"81:81\"]}\nservices:\n  a:\n    <<: [*b, *a]\n", "81>81", NULL},
+    {"x-a: &a {ports: [\"80:80\"]}\nx-b: &b {<<: *a}\nservices:\n  a:\n    <<: *b\n", "80>80", NULL},
+    {"x-p: &p {target: 80, protocol: tcp}\nservices:\n  a:\n    ports:\n      - <<: *p\n        published: 8080\n",
+     "8080>80", NULL},
+    {"x-all: &all\n  a: {ports: [\"80:80\"]}\nservices:\n  <<: *all\n  b: {ports: [\"81:81\"]}\n", "80>80 81>81", NULL},
+    {"services: &s\n  a: &a\n    <<: *a\n", "", NULL},
+    {"services: &s\n  <<: *s\n", "!services must be", NULL},
+    {"services: {a: {expose: [\"80\"]}}", "", NULL},
+    {"services: {a: {network_mode: host}}", "", "cannot be known"},
+    {"services: {a: {network_mode: host, expose: [\"8000\", 8001, \"8002-8003\"]}}",
+     "8000>8000 8001>8001 8002>8002 8003>8003", "taken as ports of the host"},
+    {"services: {a: {network_mode: host, expose: [\"53/udp\"]}}", "", "TCP only"},
+    {"services: {a: {network_mode: host, expose: [\"80:80\"]}}", "!expose", NULL},
+    {"services: {a: {network_mode: host, ports: [\"80:80\"]}}", "", "Docker ignores ports"},
+    {"services: {a: {network_mode: bridge, ports: [\"80:80\"]}}", "80>80", NULL},
+    {"services: {a: {ports: [\"1000-1300:1000-1300\"]}}", "!more than 256 ports", NULL},
+    {"services: {a: {ports: [\"1-65535:1-65535\"]}}", "!more than 256 ports", NULL},
+};
+
+static void files_are_understood(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        check(files[i].text, files[i].expected, files[i].note);
+}
+
+static void values_have_a_limit(void **state)
+{
+    char error[COMPOSE_ERROR_MAX];
+    (void)state;
+    char *text = malloc(200001);
+    assert_non_null(text);
+    for (size_t i = 0; i < 200000; i += 5)
+        memcpy(text + i, "$PORT", 6);
+    assert_null(compose_interpolate(slice_make(text, 200000), lookup, NULL, error));
+    assert_non_null(strstr(error, "too long"));
+    free(text);
+    assert_null(compose_interpolate(SLICE("${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-${A:-1}}}}}}}}}}"), lookup,
+                                    NULL, error));
+    assert_non_null(strstr(error, "nested too deeply"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(entries_are_understood),
+        cmocka_unit_test(files_are_understood),
+        cmocka_unit_test(values_have_a_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
