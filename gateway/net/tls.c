@@ -377,6 +377,8 @@ enum status tls_server_new(const struct cert_snapshot *snapshot, const struct tl
         destroy(server);
         return STATUS_TLS_FAILED;
     }
+    /* What OpenSSL keeps for this thread would outlive the library context, which another thread may free. */
+    OPENSSL_thread_stop_ex(server->library);
     *ret_server = server;
     return STATUS_OK;
 }
