@@ -5,11 +5,13 @@
 #include "gateway/base/clock.h"
 #include "gateway/mux/negotiate.h"
 
+#include <errno.h>
 #include <event2/event.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -118,6 +120,38 @@ static void on_watchdog(struct timer *timer)
 
 /* ---- signals ---- */
 
+/*
+ * liburcu's worker thread unblocks SIGUSR1 (its SIGRCU) and so may get ours: the handler hands it on. All other signals
+ * are blocked in every thread and read from the signalfd.
+ */
+static int usr1_fd = -1;
+
+static void catch_usr1(int number)
+{
+    (void)number;
+    int error = errno;
+    uint64_t one = 1;
+    ssize_t n = write(usr1_fd, &one, sizeof one);
+    (void)n; /* a full counter wakes as well */
+    errno = error;
+}
+
+static void reopen_logs(struct server *s)
+{
+    access_log_reopen(s->access_log);
+    log_info("logs reopened");
+}
+
+static void on_usr1(evutil_socket_t fd, short what, void *arg)
+{
+    (void)what;
+    struct server *s = arg;
+    uint64_t count;
+    loop_wake(s->loop);
+    if (read(fd, &count, sizeof count) == (ssize_t)sizeof count)
+        reopen_logs(s);
+}
+
 static void on_signal(evutil_socket_t fd, short what, void *arg)
 {
     (void)what;
@@ -137,8 +171,7 @@ static void on_signal(evutil_socket_t fd, short what, void *arg)
             server_reload(s);
             break;
         case SIGUSR1:
-            access_log_reopen(s->access_log);
-            log_info("logs reopened");
+            reopen_logs(s);
             break;
         default:
             break;
@@ -158,8 +191,12 @@ static void watch_signals(struct server *s)
     sigprocmask(SIG_BLOCK, &set, NULL); /* workers inherit it */
     s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     s->signal_event = event_new(s->loop->base, s->signal_fd, EV_READ | EV_PERSIST, on_signal, s);
-    if (s->signal_fd < 0 || !s->signal_event || event_add(s->signal_event, NULL))
+    usr1_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    s->usr1_event = event_new(s->loop->base, usr1_fd, EV_READ | EV_PERSIST, on_usr1, s);
+    if (s->signal_fd < 0 || !s->signal_event || event_add(s->signal_event, NULL) || usr1_fd < 0 || !s->usr1_event ||
+        event_add(s->usr1_event, NULL))
         abort();
+    sigaction(SIGUSR1, &(struct sigaction){.sa_handler = catch_usr1, .sa_flags = SA_RESTART}, NULL);
 }
 
 /* ---- what the control API asks ---- */
@@ -366,9 +403,10 @@ void server_free(struct server **server)
     for (unsigned i = 0; i < s->worker_count; i++)
         worker_join(&s->workers[i]);
     free(s->workers);
+    store_close(&s->store);
+    loop_turn(s->loop, 0); /* what the store's thread had to say last */
     if (s->changes)
         changes_free(&s->changes);
-    store_close(&s->store);
     server_free_controls(s);
     if (s->control_proxy)
         proxy_free(&s->control_proxy);
@@ -376,6 +414,9 @@ void server_free(struct server **server)
         api_free(&s->api);
     event_free(s->signal_event);
     close(s->signal_fd);
+    signal(SIGUSR1, SIG_IGN);
+    event_free(s->usr1_event);
+    close(usr1_fd);
     loop_timer_forget(&s->drain_timer);
     loop_timer_forget(&s->ticket_timer);
     loop_timer_forget(&s->watchdog_timer);

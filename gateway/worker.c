@@ -80,17 +80,29 @@ static void post(struct worker *w, void (*fn)(void *arg), struct message content
     loop_post(w->loop, fn, message);
 }
 
+/* The last messages may find that the worker has ended. */
+static bool has_ended(const struct message *m)
+{
+    return m->worker->proxy == NULL;
+}
+
 static void do_reload(void *arg)
 {
     struct message *m = arg;
-    proxy_reload(m->worker->proxy, m->settings, m->tls);
+    if (has_ended(m)) {
+        settings_unref(&m->settings);
+        tls_server_free(&m->tls);
+    } else {
+        proxy_reload(m->worker->proxy, m->settings, m->tls);
+    }
     free(m);
 }
 
 static void do_set_ticket_keys(void *arg)
 {
     struct message *m = arg;
-    tls_server_set_ticket_keys(m->worker->proxy->tls, &m->keys);
+    if (!has_ended(m))
+        tls_server_set_ticket_keys(m->worker->proxy->tls, &m->keys);
     explicit_bzero(m, sizeof *m);
     free(m);
 }
@@ -98,7 +110,8 @@ static void do_set_ticket_keys(void *arg)
 static void do_revoke(void *arg)
 {
     struct message *m = arg;
-    proxy_revoke(m->worker->proxy, m->claim);
+    if (!has_ended(m))
+        proxy_revoke(m->worker->proxy, m->claim);
     claim_unref(&m->claim);
     free(m);
 }
@@ -107,7 +120,10 @@ static void do_drain(void *arg)
 {
     struct message *m = arg;
     struct worker *w = m->worker;
+    bool ended = has_ended(m);
     free(m);
+    if (ended)
+        return;
     for (size_t i = 0; i < w->frontend_count; i++)
         frontend_stop(w->frontends[i]);
     if (!w->proxy->draining)
@@ -118,7 +134,8 @@ static void do_close(void *arg)
 {
     struct worker *w = ((struct message *)arg)->worker;
     do_drain(arg);
-    proxy_close_all(w->proxy, STATUS_SHUTDOWN);
+    if (w->proxy)
+        proxy_close_all(w->proxy, STATUS_SHUTDOWN);
 }
 
 static void do_nothing(void *arg)

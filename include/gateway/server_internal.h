@@ -40,6 +40,7 @@ struct server {
     unsigned worker_count;
     unsigned workers_ended;
     struct event *signal_event;
+    struct event *usr1_event;
     int signal_fd;
     struct timer drain_timer;
     struct timer ticket_timer;

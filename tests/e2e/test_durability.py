@@ -1,4 +1,5 @@
 """An acknowledged change survives kill -9."""
+import contextlib
 import http.client
 import json
 import random
@@ -126,7 +127,7 @@ def test_store_is_private_and_journaled(make_gateway):
     path = gateway.folder / "state" / "routes.db"
     assert path.stat().st_mode & 0o077 == 0
     gateway.stop()
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert database.execute("SELECT app_id FROM apps").fetchall() == [("a1",)]
 
@@ -138,12 +139,12 @@ def test_bad_stored_record_does_not_harm_others(make_gateway):
     gateway.app(app_id="wrong")
     gateway.stop()
     path = gateway.folder / "state" / "routes.db"
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("UPDATE apps SET document = '{\"app_id\":\"wrong\",\"ports\":7}' WHERE app_id = 'wrong'")
     gateway.start()
     assert gateway.control("GET", "/v1/apps/good").status == 200
     assert gateway.control("GET", "/v1/apps/wrong").status == 404
     assert "wrong" in gateway.stderr()
     gateway.stop()
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         assert database.execute("SELECT count(*) FROM apps").fetchone() == (2,)
