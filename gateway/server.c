@@ -6,7 +6,6 @@
 #include "gateway/mux/negotiate.h"
 
 #include <errno.h>
-#include <event2/event.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -142,23 +141,18 @@ static void reopen_logs(struct server *s)
     log_info("logs reopened");
 }
 
-static void on_usr1(evutil_socket_t fd, short what, void *arg)
+static void on_usr1(void *arg)
 {
-    (void)what;
-    struct server *s = arg;
     uint64_t count;
-    loop_wake(s->loop);
-    if (read(fd, &count, sizeof count) == (ssize_t)sizeof count)
-        reopen_logs(s);
+    if (read(usr1_fd, &count, sizeof count) == (ssize_t)sizeof count)
+        reopen_logs(arg);
 }
 
-static void on_signal(evutil_socket_t fd, short what, void *arg)
+static void on_signal(void *arg)
 {
-    (void)what;
     struct server *s = arg;
     struct signalfd_siginfo info;
-    loop_wake(s->loop);
-    while (read(fd, &info, sizeof info) == (ssize_t)sizeof info) {
+    while (read(s->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
         switch (info.ssi_signo) {
         case SIGTERM:
             server_drain(s);
@@ -190,12 +184,11 @@ static void watch_signals(struct server *s)
     sigaddset(&set, SIGUSR1);
     sigprocmask(SIG_BLOCK, &set, NULL); /* workers inherit it */
     s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    s->signal_event = event_new(s->loop->base, s->signal_fd, EV_READ | EV_PERSIST, on_signal, s);
     usr1_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    s->usr1_event = event_new(s->loop->base, usr1_fd, EV_READ | EV_PERSIST, on_usr1, s);
-    if (s->signal_fd < 0 || !s->signal_event || event_add(s->signal_event, NULL) || usr1_fd < 0 || !s->usr1_event ||
-        event_add(s->usr1_event, NULL))
+    if (s->signal_fd < 0 || usr1_fd < 0)
         abort();
+    s->signal_watch = loop_watch_new(s->loop, s->signal_fd, on_signal, s);
+    s->usr1_watch = loop_watch_new(s->loop, usr1_fd, on_usr1, s);
     sigaction(SIGUSR1, &(struct sigaction){.sa_handler = catch_usr1, .sa_flags = SA_RESTART}, NULL);
 }
 
@@ -403,19 +396,18 @@ void server_free(struct server **server)
     for (unsigned i = 0; i < s->worker_count; i++)
         worker_join(&s->workers[i]);
     free(s->workers);
-    store_close(&s->store);
-    loop_turn(s->loop, 0); /* what the store's thread had to say last */
     if (s->changes)
         changes_free(&s->changes);
+    store_close(&s->store); /* what it still posts is taken by loop_free */
     server_free_controls(s);
     if (s->control_proxy)
         proxy_free(&s->control_proxy);
     if (s->api)
         api_free(&s->api);
-    event_free(s->signal_event);
+    loop_watch_free(&s->signal_watch);
     close(s->signal_fd);
     signal(SIGUSR1, SIG_IGN);
-    event_free(s->usr1_event);
+    loop_watch_free(&s->usr1_watch);
     close(usr1_fd);
     loop_timer_forget(&s->drain_timer);
     loop_timer_forget(&s->ticket_timer);

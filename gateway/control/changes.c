@@ -3,6 +3,7 @@
 #include "gateway/base/log.h"
 #include "gateway/control/app_document.h"
 #include "gateway/control/changes_snapshot.h"
+#include "gateway/control/id_set.h"
 #include "gateway/control/store.h"
 
 #include <assert.h>
@@ -38,6 +39,8 @@ struct changes {
     struct list batch; /* staged; being committed */
     struct deferred deferred;
     bool committing;
+    bool ended;             /* freed by its owner; goes when nothing is on its way to it any more */
+    struct id_set left_out; /* in the store, but not in the table: see changes_load */
 };
 
 /* ---- requests ---- */
@@ -124,9 +127,20 @@ static void stage_patch(struct changes *c, struct request *r)
     route_app_free(&app);
 }
 
+/* An app that is in the store but not in the table can be deleted too: a new revision, which add_left_out writes. */
+static void stage_delete(struct changes *c, struct request *r)
+{
+    struct slice id = slice_str(r->app_id);
+    if (!route_table_staged_app(c->table, id) && id_set_has(&c->left_out, r->app_id))
+        route_table_stage_revision(c->table, route_table_staged_revision(c->table) + 1);
+    else
+        r->result.status = route_table_stage_delete(c->table, id, &r->result.problem);
+    r->result.revision = route_table_staged_revision(c->table);
+}
+
 static void stage(struct changes *c, struct request *r)
 {
-    struct slice id = slice_str(r->kind == KIND_PUT ? r->app->id : r->app_id);
+    struct slice id = slice_str(r->app_id);
     switch (r->kind) {
     case KIND_PUT:
         if (is_expected(c, r, id))
@@ -138,7 +152,7 @@ static void stage(struct changes *c, struct request *r)
         break;
     case KIND_DELETE:
         if (is_expected(c, r, id))
-            r->result.status = route_table_stage_delete(c->table, id, &r->result.problem);
+            stage_delete(c, r);
         break;
     case KIND_SNAPSHOT:
         changes_snapshot_stage(r->snapshot, c->table, &r->result);
@@ -156,16 +170,55 @@ static void add_staged(void *arg, struct slice app_id, const struct route_app *a
     store_batch_add(batch, app_id, app ? app->revision : 0, app ? app_document_format(app) : NULL);
 }
 
+static void add_deletion(void *batch, const char *app_id)
+{
+    store_batch_add(batch, slice_str(app_id), 0, NULL);
+}
+
+/*
+ * Left alone, a record that is only in the store would come back one day, though it was deleted. What is put in the
+ * same batch is added after this, and wins.
+ */
+static void add_left_out(const struct changes *c, struct store_batch *batch)
+{
+    LIST_EACH (link, &c->batch) {
+        const struct request *r = CONTAINER_OF(link, struct request, link);
+        if (r->kind == KIND_SNAPSHOT)
+            id_set_each(&c->left_out, add_deletion, batch);
+        else if (r->kind == KIND_DELETE && id_set_has(&c->left_out, r->app_id))
+            add_deletion(batch, r->app_id);
+    }
+}
+
+/* What has been put or deleted is not left out any more. */
+static void update_left_out(struct changes *c)
+{
+    LIST_EACH (link, &c->batch) {
+        const struct request *r = CONTAINER_OF(link, struct request, link);
+        if (r->kind == KIND_SNAPSHOT)
+            id_set_clear(&c->left_out);
+        else
+            id_set_remove(&c->left_out, r->app_id);
+    }
+}
+
 static void start_if_waiting(struct changes *c);
+static void release(struct changes *c);
 
 static void on_committed(void *arg, enum status status, const char *text)
 {
     struct changes *c = arg;
     c->committing = false;
-    if (status == STATUS_OK)
+    if (c->ended) {
+        release(c);
+        return;
+    }
+    if (status == STATUS_OK) {
+        update_left_out(c);
         route_table_publish(c->table, c->revoked, c->revoked_arg);
-    else
+    } else {
         route_table_abort(c->table);
+    }
     struct list *link;
     while ((link = c->batch.next) != &c->batch) {
         struct request *r = CONTAINER_OF(link, struct request, link);
@@ -201,12 +254,17 @@ static void stage_batch(struct changes *c)
 static void run_batch(struct deferred *deferred)
 {
     struct changes *c = CONTAINER_OF(deferred, struct changes, deferred);
+    if (c->ended) {
+        release(c);
+        return;
+    }
     if (c->committing)
         return;
     stage_batch(c);
     if (list_is_empty(&c->batch))
         return;
     struct store_batch *batch = store_batch_new();
+    add_left_out(c, batch);
     route_table_staged_each(c->table, add_staged, batch);
     c->committing = true;
     store_commit(c->store, batch, route_table_staged_revision(c->table), on_committed, c);
@@ -233,8 +291,12 @@ static void submit(struct changes *c, struct request content)
 
 void changes_put(struct changes *c, struct route_app *app, uint64_t expected_revision, change_done_cb done, void *arg)
 {
-    submit(c, (struct request){
-                  .kind = KIND_PUT, .app = app, .expected_revision = expected_revision, .done = done, .arg = arg});
+    submit(c, (struct request){.kind = KIND_PUT,
+                               .app = app,
+                               .app_id = copy(slice_str(app->id)),
+                               .expected_revision = expected_revision,
+                               .done = done,
+                               .arg = arg});
 }
 
 void changes_delete(struct changes *c, struct slice app_id, uint64_t expected_revision, change_done_cb done, void *arg)
@@ -304,15 +366,25 @@ static void refuse_all(struct list *list)
     }
 }
 
+static void release(struct changes *c)
+{
+    if (!c->committing && !c->deferred.queued)
+        free(c);
+}
+
 void changes_free(struct changes **changes)
 {
     struct changes *c = *changes;
     if (!c)
         return;
     *changes = NULL;
-    assert(!c->committing && !c->deferred.queued);
+    if (c->committing)
+        route_table_abort(c->table);
+    c->ended = true;
+    refuse_all(&c->batch);
     refuse_all(&c->waiting);
-    free(c);
+    id_set_clear(&c->left_out);
+    release(c);
 }
 
 void changes_set_rules(struct changes *c, const struct route_rules *rules)
@@ -344,6 +416,8 @@ static void load_one(void *arg, struct slice app_id, uint64_t revision, struct s
     struct route_app *app = NULL;
     struct route_problem problem = {.status = STATUS_OK};
     enum status status = app_document_parse(document, &app, &problem);
+    if (status == STATUS_OK && !slice_eq(app_id, slice_str(app->id)))
+        status = route_problem_set(&problem, STATUS_INVALID_RECORD, "app_id", "the document is of app %s", app->id);
     if (status == STATUS_OK)
         status = route_app_check(app, load->changes->rules, &problem);
     if (status == STATUS_OK) {
@@ -356,6 +430,9 @@ static void load_one(void *arg, struct slice app_id, uint64_t revision, struct s
     }
     route_app_free(&app);
     load->left_out++;
+    char *id = copy(app_id);
+    id_set_add(&load->changes->left_out, id);
+    free(id);
     log_error("routes: app %.*s in the store is left out: %s: %s", SLICE_ARG(app_id), problem.field, problem.detail);
 }
 

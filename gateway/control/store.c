@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,7 @@ struct store {
     struct store_batch *first; /* waiting */
     struct store_batch **last;
     bool closing;
+    struct log_limit failures; /* the store thread's */
 };
 
 /* ---- batches ---- */
@@ -75,7 +77,7 @@ bool store_batch_is_empty(const struct store_batch *batch)
     return batch->first == NULL;
 }
 
-static void free_batch(struct store_batch *batch)
+static void free_changes(struct store_batch *batch)
 {
     while (batch->first) {
         struct change *change = batch->first;
@@ -83,14 +85,34 @@ static void free_batch(struct store_batch *batch)
         free(change->document);
         free(change);
     }
-    free(batch);
+    batch->last = &batch->first;
 }
 
 /* ---- SQL ---- */
 
+static const char *advice_for(int result)
+{
+    switch (result & 0xff) {
+    case SQLITE_FULL:
+        return "; free some space on its disk";
+    case SQLITE_CANTOPEN:
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+        return "; make state_dir and what is in it writable for this user";
+    case SQLITE_IOERR:
+        return "; check its disk and the kernel's log";
+    default:
+        return "";
+    }
+}
+
 static enum status fail(sqlite3 *db, char *ret_error, const char *what)
 {
-    snprintf(ret_error, STORE_ERROR_TEXT_MAX, "%.300s: %.200s", what, db ? sqlite3_errmsg(db) : "not enough memory");
+    int result = db ? sqlite3_errcode(db) : SQLITE_NOMEM;
+    int reason = db && (result == SQLITE_IOERR || result == SQLITE_CANTOPEN) ? sqlite3_system_errno(db) : 0;
+    snprintf(ret_error, STORE_ERROR_TEXT_MAX, "%.200s: %.100s%s%.50s%s", what,
+             db ? sqlite3_errmsg(db) : "not enough memory", reason ? ": " : "", reason ? strerror(reason) : "",
+             advice_for(result));
     return STATUS_STORE_FAILED;
 }
 
@@ -126,7 +148,8 @@ static int open_db(const char *path, sqlite3 **ret_db)
     int result = sqlite3_open_v2(path, ret_db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
     if (result == SQLITE_OK)
         result = exec(*ret_db, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-                               "PRAGMA trusted_schema=OFF; BEGIN IMMEDIATE; COMMIT;");
+                               "PRAGMA trusted_schema=OFF; PRAGMA journal_size_limit=67108864;"
+                               "BEGIN IMMEDIATE; COMMIT;");
     if (result == SQLITE_OK)
         result = sqlite3_exec(*ret_db, "PRAGMA quick_check(1)", read_check, &sound, NULL);
     return result == SQLITE_OK && !sound ? SQLITE_CORRUPT : result;
@@ -187,9 +210,11 @@ static enum status open_file(struct store *s, const char *path, char *ret_error)
 {
     int result = open_db(path, &s->db);
     if (is_damage(result)) {
-        set_aside(path, sqlite3_errstr(result));
+        /* What is in the log stays there, for a repair by hand. */
+        sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
         sqlite3_close(s->db);
         s->db = NULL;
+        set_aside(path, sqlite3_errstr(result));
         result = open_db(path, &s->db);
     }
     if ((result & 0xff) == SQLITE_BUSY) {
@@ -198,8 +223,8 @@ static enum status open_file(struct store *s, const char *path, char *ret_error)
         return STATUS_STORE_FAILED;
     }
     if (result != SQLITE_OK) {
-        char what[MAX_PATH_BYTES + 32];
-        snprintf(what, sizeof what, "store: cannot open %.300s", path);
+        char what[256];
+        snprintf(what, sizeof what, "store: cannot open %.200s", path);
         return fail(s->db, ret_error, what);
     }
     enum status status = migrate(s, ret_error);
@@ -300,7 +325,8 @@ static void commit(struct store *s, struct store_batch *batch)
     if (result == SQLITE_OK)
         return;
     batch->status = fail(s->db, batch->text, "the transaction failed");
-    log_error("store: %s", batch->text);
+    if (log_limit_pass(&s->failures, 1))
+        log_error("store: %s", batch->text);
     if (!sqlite3_get_autocommit(s->db))
         exec(s->db, "ROLLBACK");
 }
@@ -309,7 +335,7 @@ static void tell(void *arg)
 {
     struct store_batch *batch = arg;
     batch->done(batch->arg, batch->status, batch->text);
-    free_batch(batch);
+    free(batch);
 }
 
 static struct store_batch *take(struct store *s)
@@ -334,9 +360,22 @@ static void *run(void *arg)
     pthread_setname_np(pthread_self(), "store");
     while ((batch = take(s)) != NULL) {
         commit(s, batch);
+        free_changes(batch);
         loop_post(s->loop, tell, batch);
     }
     return NULL;
+}
+
+/* Signals are the control thread's. */
+static void start_thread(struct store *s)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    if (pthread_create(&s->thread, NULL, run, s))
+        abort();
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    s->thread_runs = true;
 }
 
 void store_commit(struct store *s, struct store_batch *batch, uint64_t last_revision, store_done_cb done, void *arg)
@@ -350,11 +389,8 @@ void store_commit(struct store *s, struct store_batch *batch, uint64_t last_revi
     s->last = &batch->next;
     pthread_cond_signal(&s->wake);
     pthread_mutex_unlock(&s->lock);
-    if (s->thread_runs)
-        return;
-    if (pthread_create(&s->thread, NULL, run, s))
-        abort();
-    s->thread_runs = true;
+    if (!s->thread_runs)
+        start_thread(s);
 }
 
 void store_close(struct store **store)

@@ -69,10 +69,13 @@ int listener_open_tcp(const struct ip_addr *addr, uint16_t port, char ret_error[
     return fd;
 }
 
-/* A socket file that nobody listens on is what a killed process left. */
+/* A socket file that nobody listens on is what a killed process left. Other files refuse connections too. */
 static bool is_stale(const struct sockaddr_un *at)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct stat what;
+    if (lstat(at->sun_path, &what) != 0 || !S_ISSOCK(what.st_mode))
+        return false;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
     bool stale = connect(fd, (const struct sockaddr *)at, sizeof *at) != 0 && errno == ECONNREFUSED;

@@ -221,6 +221,44 @@ void loop_stop(struct loop *loop)
     loop_post(loop, stop, loop);
 }
 
+/* ---- other descriptors ---- */
+
+struct loop_watch {
+    struct loop *loop;
+    struct event *event;
+    void (*readable)(void *arg);
+    void *arg;
+};
+
+static void on_readable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct loop_watch *watch = arg;
+    loop_wake(watch->loop);
+    watch->readable(watch->arg);
+}
+
+struct loop_watch *loop_watch_new(struct loop *loop, int fd, void (*readable)(void *arg), void *arg)
+{
+    struct loop_watch *watch = malloc(sizeof *watch);
+    if (!watch)
+        abort();
+    *watch = (struct loop_watch){.loop = loop, .readable = readable, .arg = arg};
+    watch->event = event_new(loop->base, fd, EV_READ | EV_PERSIST, on_readable, watch);
+    if (!watch->event || event_add(watch->event, NULL))
+        abort();
+    return watch;
+}
+
+void loop_watch_free(struct loop_watch **watch)
+{
+    if (!*watch)
+        return;
+    event_free((*watch)->event);
+    free(*watch);
+    *watch = NULL;
+}
+
 /* ---- blocks ---- */
 
 struct block *loop_block_take(struct loop *loop)

@@ -97,8 +97,11 @@ static void got_end(struct stream *s)
             stream_destroy(s);
         return;
     }
-    if (s->eof)
-        return; /* close_notify came before */
+    if (s->eof || s->was_reset) { /* close_notify or FIN came before */
+        if (s->write_broken)
+            stream_fail(s, STATUS_PEER_RESET);
+        return;
+    }
     if (s->ssl) {
         bool handshake = s->state == STREAM_HANDSHAKE;
         s->tls_broken = true;
@@ -109,6 +112,8 @@ static void got_end(struct stream *s)
     }
     s->eof = true;
     s->events->eof(s->owner);
+    if (s->write_broken)
+        stream_fail(s, STATUS_PEER_RESET);
 }
 
 static void got_data(struct stream *s, const char *data, size_t len)

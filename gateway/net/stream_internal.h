@@ -49,6 +49,7 @@ struct stream {
     bool hangup;        /* it has a FIN behind what is unread */
     bool blocked;       /* the send buffer is full: wait for the edge */
     bool write_broken;
+    bool was_reset; /* found by writing, without a FIN before it */
     bool eof;
     bool want_room;
     bool late;

@@ -93,6 +93,7 @@ static size_t send_pieces(struct stream *s, struct iovec *pieces, int count)
     }
     /* What the peer said before it left may still be unread: reading ends with the reason. */
     s->write_broken = true;
+    s->was_reset = errno == ECONNRESET; /* told once: reading would then end as if in order */
     s->readable = true;
     stream_mark_ready(s);
     return 0;

@@ -115,10 +115,11 @@ void exchange_finish(struct exchange *x, enum status front, enum status back)
     loop_timer_disarm(&x->timer);
     count_end(x);
     exchange_log(x);
-    if (x->front)
-        x->front->ops->release(&x->front, front);
+    /* The back first: its connection is in the pool again before the front begins its next, pipelined request. */
     if (x->back)
         x->back->ops->release(&x->back, back);
+    if (x->front)
+        x->front->ops->release(&x->front, front);
     exchange_drop_kept(x);
     if (x->claim)
         claim_unref(&x->claim);
@@ -131,6 +132,12 @@ static void finish_if_complete(struct exchange *x)
     if (!x->response_ended || (x->state == EXCHANGE_TUNNEL && !x->request_ended))
         return;
     exchange_finish(x, STATUS_OK, x->request_ended ? STATUS_OK : STATUS_CLIENT_CANCELLED);
+}
+
+/* The address belongs to somebody else: not a byte may go there or come from there any more. */
+static bool is_stale(const struct exchange *x)
+{
+    return x->claim && claim_is_revoked(x->claim);
 }
 
 /* ---- from the front ---- */
@@ -173,6 +180,10 @@ static void front_body(void *owner, const char *data, size_t len, bool end)
     x->request_ended |= end;
     if (!x->back) {
         x->front->ops->credit(x->front, len); /* answered already: thrown away */
+        return;
+    }
+    if (is_stale(x)) {
+        back_failed(x, STATUS_ADDRESS_REVOKED);
         return;
     }
     touch(x);
@@ -274,11 +285,6 @@ static void become_tunnel(struct exchange *x)
     COUNTER_INC(counters, tunnels_total);
 }
 
-static bool is_stale(const struct exchange *x)
-{
-    return x->claim && claim_is_revoked(x->claim);
-}
-
 static void back_head(void *owner, const struct message_head *head, bool end)
 {
     struct exchange *x = owner;
@@ -312,6 +318,10 @@ static void back_head(void *owner, const struct message_head *head, bool end)
 static void back_body(void *owner, const char *data, size_t len, bool end)
 {
     struct exchange *x = owner;
+    if (is_stale(x)) {
+        back_failed(x, STATUS_ADDRESS_REVOKED);
+        return;
+    }
     x->bytes_out += len;
     x->response_ended = end;
     x->front->ops->send_body(x->front, data, len, end);

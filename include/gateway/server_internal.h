@@ -39,8 +39,8 @@ struct server {
     struct worker **workers;
     unsigned worker_count;
     unsigned workers_ended;
-    struct event *signal_event;
-    struct event *usr1_event;
+    struct loop_watch *signal_watch;
+    struct loop_watch *usr1_watch;
     int signal_fd;
     struct timer drain_timer;
     struct timer ticket_timer;

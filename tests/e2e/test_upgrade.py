@@ -8,7 +8,7 @@ import websockets.client
 import websockets.exceptions
 import websockets.server
 
-from gateway import new_id
+from gateway import free_port, new_id
 from origin import new_address, respond
 from wire import Closed
 
@@ -19,7 +19,8 @@ ASK = "GET /path HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: raw
 @pytest.fixture(scope="module")
 def echo(gateway):
     """An app with a WebSocket echo server (python3-websockets) in a thread of its own."""
-    address, port = new_address(), 9000
+    address = new_address()
+    port = free_port(address)
     loop, ready = asyncio.new_event_loop(), threading.Event()
     stop = loop.create_future()
 
@@ -50,7 +51,8 @@ def talk(gateway, app, conversation):
     async def run():
         async with websockets.client.connect(
                 f"wss://{app.host()}/socket?a=b", sock=gateway.dial(), ssl=gateway.tls_context(),
-                server_hostname=app.host(), max_size=64 << 20, subprotocols=["tty"]) as websocket:
+                server_hostname=app.host(), max_size=64 << 20, subprotocols=["tty"],
+                compression=None) as websocket:
             return await conversation(websocket)
     return asyncio.run(asyncio.wait_for(run(), 60))
 

@@ -32,11 +32,14 @@ typedef void (*changes_revoked_cb)(void *arg, struct claim *claim);
 /* All pointers are borrowed. */
 struct changes *changes_new(struct loop *loop, struct route_table *table, struct store *store,
                             changes_revoked_cb revoked, void *revoked_arg);
-/* Waits for nothing: what is queued is answered with SHUTDOWN. */
+/* Waits for nothing: what is queued or being stored is answered with SHUTDOWN. Call it before store_close. */
 void changes_free(struct changes **changes);
 
-/* Before the first change: publishes what the store has. A record that is not valid any more is left out, with a line
- * in the log, and stays in the store. On failure the text says why. */
+/*
+ * Before the first change: publishes what the store has. A record that is not valid any more is left out, with a line
+ * in the log, and stays in the store until its app is put or deleted, or a snapshot replaces everything. On failure
+ * the text says why.
+ */
 enum { CHANGES_ERROR_TEXT_MAX = 512 };
 MUST_CHECK enum status changes_load(struct changes *changes, char ret_error[CHANGES_ERROR_TEXT_MAX]);
 

@@ -118,6 +118,11 @@ void loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
 struct block *loop_block_take(struct loop *loop);
 void loop_block_give(struct loop *loop, struct block *block);
 
+/* Calls readable(arg) while the descriptor has something to read; the caller keeps it. For signals and the like. */
+struct loop_watch;
+struct loop_watch *loop_watch_new(struct loop *loop, int fd, void (*readable)(void *arg), void *arg);
+void loop_watch_free(struct loop_watch **watch); /* accepts NULL */
+
 /* Called once per turn before waiting, for the watchdog and batch work (the access log); NULL: none. */
 void loop_on_turn(struct loop *loop, void (*fn)(void *arg), void *arg);
 

@@ -72,81 +72,83 @@ static void test_defaults(void **state)
 
 #define APP(rest) "{\"app_id\":\"a\"," rest "}"
 
+static const struct {
+    const char *json;
+    enum status status;
+    const char *field;
+    const char *detail_part;
+} refused_documents[] = {
+    {"", STATUS_INVALID_JSON, "", ""},
+    {"{", STATUS_INVALID_JSON, "", "line 1"},
+    {"[]", STATUS_INVALID_JSON, "", "object"},
+    {"\"a\"", STATUS_INVALID_JSON, "", ""},
+    {"{\"app_id\":\"a\"} x", STATUS_INVALID_JSON, "", ""},
+    {"{\"app_id\":\"a\\u0000\"}", STATUS_INVALID_JSON, "", ""},
+    {"{\"app_id\":\"a\xff\"}", STATUS_INVALID_JSON, "", ""},
+    {"{\"app_id\":\"a\xc0\x80\"}", STATUS_INVALID_JSON, "", ""},
+    {"{\"app_id\":\"\\ud800\"}", STATUS_INVALID_JSON, "", ""},
+    {"{'app_id':'a'}", STATUS_INVALID_JSON, "", ""},
+    {"{\"app_id\":\"a\",\"app_id\":\"b\"}", STATUS_INVALID_RECORD, "app_id", "twice"},
+    {"{}", STATUS_INVALID_RECORD, "app_id", "required"},
+    {"{\"app_id\":\"\"}", STATUS_INVALID_RECORD, "app_id", "required"},
+    {"{\"app_id\":7}", STATUS_INVALID_RECORD, "app_id", "must be a string"},
+    {"{\"app_id\":\"0123456789012345678901234567890123456789012345678901234567890123\"}", STATUS_INVALID_RECORD,
+     "app_id", "at most 63"},
+    {APP("\"Ports\":[]"), STATUS_INVALID_RECORD, "Ports", "known ones are app_id, revision, ports"},
+    {APP("\"revision\":-1"), STATUS_INVALID_RECORD, "revision", "out of range"},
+    {APP("\"revision\":\"1\""), STATUS_INVALID_RECORD, "revision", "integer"},
+    {APP("\"ports\":{}"), STATUS_INVALID_RECORD, "ports", "must be a list"},
+    {APP("\"ports\":null"), STATUS_INVALID_RECORD, "ports", "null; must be a list"},
+    {APP("\"ports\":[80]"), STATUS_INVALID_RECORD, "ports[0]", "must be an object"},
+    {APP("\"ports\":[{}]"), STATUS_INVALID_RECORD, "ports[0].port", "required"},
+    {APP("\"ports\":[{\"port\":0}]"), STATUS_INVALID_RECORD, "ports[0].port", "1 to 65535"},
+    {APP("\"ports\":[{\"port\":65536}]"), STATUS_INVALID_RECORD, "ports[0].port", "1 to 65535"},
+    {APP("\"ports\":[{\"port\":80.0}]"), STATUS_INVALID_RECORD, "ports[0].port", "not an integer"},
+    {APP("\"ports\":[{\"port\":\"80\"}]"), STATUS_INVALID_RECORD, "ports[0].port", "a string"},
+    {APP("\"ports\":[{\"port\":99999999999999999999}]"), STATUS_INVALID_JSON, "", ""},
+    {APP("\"ports\":[{\"port\":80},{\"port\":81},{\"port\":80}]"), STATUS_INVALID_RECORD, "ports[2].port", "twice"},
+    {APP("\"ports\":[{\"port\":80,\"protocol\":\"HTTP\"}]"), STATUS_INVALID_RECORD, "ports[0].protocol",
+     "use auto, http, h2c, tcp or passthrough"},
+    {APP("\"ports\":[{\"port\":80,\"proxy_protocol\":\"v3\"}]"), STATUS_INVALID_RECORD, "ports[0].proxy_protocol",
+     "off, v1 or v2"},
+    {APP("\"ports\":[{\"port\":80,\"proxy_protocol\":false}]"), STATUS_INVALID_RECORD, "ports[0].proxy_protocol",
+     "boolean"},
+    {APP("\"ports\":[{\"port\":80,\"x\":1}]"), STATUS_INVALID_RECORD, "ports[0].x", "unknown"},
+    {APP("\"restrict_ports\":1"), STATUS_INVALID_RECORD, "restrict_ports", "true or false"},
+    {APP("\"domains\":[{\"port\":80}]"), STATUS_INVALID_RECORD, "domains[0].name", "required"},
+    {APP("\"domains\":[{\"name\":\"x.y\"}]"), STATUS_INVALID_RECORD, "domains[0].port", "required"},
+    {APP("\"limits\":[]"), STATUS_INVALID_RECORD, "limits", "an object"},
+    {APP("\"limits\":{\"max_connections\":4294967296}"), STATUS_INVALID_RECORD, "limits.max_connections", "range"},
+    {APP("\"limits\":{\"x\":1}"), STATUS_INVALID_RECORD, "limits.x", "max_connections, requests_per_second"},
+    {APP("\"instances\":[{}]"), STATUS_INVALID_RECORD, "instances[0].instance_id", "required"},
+    {APP("\"instances\":[{\"instance_id\":\"i\",\"address\":\"10.0.0\"}]"), STATUS_INVALID_RECORD,
+     "instances[0].address", "not an IP address"},
+    {APP("\"instances\":[{\"instance_id\":\"i\",\"address\":10}]"), STATUS_INVALID_RECORD, "instances[0].address",
+     "string"},
+    {APP("\"instances\":[{\"instance_id\":\"i\",\"state\":\"up\"}]"), STATUS_INVALID_RECORD, "instances[0].state",
+     "starting, running, draining or stopped"},
+    {APP("\"instances\":[{\"instance_id\":\"i\",\"weight\":257}]"), STATUS_INVALID_RECORD, "instances[0].weight",
+     "0 to 256"},
+    {APP("\"instances\":[{\"instance_id\":\"i\",\"generation\":-1}]"), STATUS_INVALID_RECORD, "instances[0].generation",
+     "range"},
+    {APP("\"instances\":[{\"instance_id\":\"i\"},{\"instance_id\":\"j\",\"b\\u0007ad\":1}]"), STATUS_INVALID_RECORD,
+     "instances[1].b?ad", "unknown"},
+};
+
 static void test_refused(void **state)
 {
-    static const struct {
-        const char *json;
-        enum status status;
-        const char *field;
-        const char *detail_part;
-    } cases[] = {
-        {"", STATUS_INVALID_JSON, "", ""},
-        {"{", STATUS_INVALID_JSON, "", "line 1"},
-        {"[]", STATUS_INVALID_JSON, "", "object"},
-        {"\"a\"", STATUS_INVALID_JSON, "", ""},
-        {"{\"app_id\":\"a\"} x", STATUS_INVALID_JSON, "", ""},
-        {"{\"app_id\":\"a\\u0000\"}", STATUS_INVALID_JSON, "", ""},
-        {"{\"app_id\":\"a\xff\"}", STATUS_INVALID_JSON, "", ""},
-        {"{\"app_id\":\"a\xc0\x80\"}", STATUS_INVALID_JSON, "", ""},
-        {"{\"app_id\":\"\\ud800\"}", STATUS_INVALID_JSON, "", ""},
-        {"{'app_id':'a'}", STATUS_INVALID_JSON, "", ""},
-        {"{\"app_id\":\"a\",\"app_id\":\"b\"}", STATUS_INVALID_RECORD, "app_id", "twice"},
-        {"{}", STATUS_INVALID_RECORD, "app_id", "required"},
-        {"{\"app_id\":\"\"}", STATUS_INVALID_RECORD, "app_id", "required"},
-        {"{\"app_id\":7}", STATUS_INVALID_RECORD, "app_id", "must be a string"},
-        {"{\"app_id\":\"0123456789012345678901234567890123456789012345678901234567890123\"}", STATUS_INVALID_RECORD,
-         "app_id", "at most 63"},
-        {APP("\"Ports\":[]"), STATUS_INVALID_RECORD, "Ports", "known ones are app_id, revision, ports"},
-        {APP("\"revision\":-1"), STATUS_INVALID_RECORD, "revision", "out of range"},
-        {APP("\"revision\":\"1\""), STATUS_INVALID_RECORD, "revision", "integer"},
-        {APP("\"ports\":{}"), STATUS_INVALID_RECORD, "ports", "must be a list"},
-        {APP("\"ports\":null"), STATUS_INVALID_RECORD, "ports", "null; must be a list"},
-        {APP("\"ports\":[80]"), STATUS_INVALID_RECORD, "ports[0]", "must be an object"},
-        {APP("\"ports\":[{}]"), STATUS_INVALID_RECORD, "ports[0].port", "required"},
-        {APP("\"ports\":[{\"port\":0}]"), STATUS_INVALID_RECORD, "ports[0].port", "1 to 65535"},
-        {APP("\"ports\":[{\"port\":65536}]"), STATUS_INVALID_RECORD, "ports[0].port", "1 to 65535"},
-        {APP("\"ports\":[{\"port\":80.0}]"), STATUS_INVALID_RECORD, "ports[0].port", "not an integer"},
-        {APP("\"ports\":[{\"port\":\"80\"}]"), STATUS_INVALID_RECORD, "ports[0].port", "a string"},
-        {APP("\"ports\":[{\"port\":99999999999999999999}]"), STATUS_INVALID_JSON, "", ""},
-        {APP("\"ports\":[{\"port\":80},{\"port\":81},{\"port\":80}]"), STATUS_INVALID_RECORD, "ports[2].port", "twice"},
-        {APP("\"ports\":[{\"port\":80,\"protocol\":\"HTTP\"}]"), STATUS_INVALID_RECORD, "ports[0].protocol",
-         "use auto, http, h2c, tcp or passthrough"},
-        {APP("\"ports\":[{\"port\":80,\"proxy_protocol\":\"v3\"}]"), STATUS_INVALID_RECORD, "ports[0].proxy_protocol",
-         "off, v1 or v2"},
-        {APP("\"ports\":[{\"port\":80,\"proxy_protocol\":false}]"), STATUS_INVALID_RECORD, "ports[0].proxy_protocol",
-         "boolean"},
-        {APP("\"ports\":[{\"port\":80,\"x\":1}]"), STATUS_INVALID_RECORD, "ports[0].x", "unknown"},
-        {APP("\"restrict_ports\":1"), STATUS_INVALID_RECORD, "restrict_ports", "true or false"},
-        {APP("\"domains\":[{\"port\":80}]"), STATUS_INVALID_RECORD, "domains[0].name", "required"},
-        {APP("\"domains\":[{\"name\":\"x.y\"}]"), STATUS_INVALID_RECORD, "domains[0].port", "required"},
-        {APP("\"limits\":[]"), STATUS_INVALID_RECORD, "limits", "an object"},
-        {APP("\"limits\":{\"max_connections\":4294967296}"), STATUS_INVALID_RECORD, "limits.max_connections", "range"},
-        {APP("\"limits\":{\"x\":1}"), STATUS_INVALID_RECORD, "limits.x", "max_connections, requests_per_second"},
-        {APP("\"instances\":[{}]"), STATUS_INVALID_RECORD, "instances[0].instance_id", "required"},
-        {APP("\"instances\":[{\"instance_id\":\"i\",\"address\":\"10.0.0\"}]"), STATUS_INVALID_RECORD,
-         "instances[0].address", "not an IP address"},
-        {APP("\"instances\":[{\"instance_id\":\"i\",\"address\":10}]"), STATUS_INVALID_RECORD, "instances[0].address",
-         "string"},
-        {APP("\"instances\":[{\"instance_id\":\"i\",\"state\":\"up\"}]"), STATUS_INVALID_RECORD, "instances[0].state",
-         "starting, running, draining or stopped"},
-        {APP("\"instances\":[{\"instance_id\":\"i\",\"weight\":257}]"), STATUS_INVALID_RECORD, "instances[0].weight",
-         "0 to 256"},
-        {APP("\"instances\":[{\"instance_id\":\"i\",\"generation\":-1}]"), STATUS_INVALID_RECORD,
-         "instances[0].generation", "range"},
-        {APP("\"instances\":[{\"instance_id\":\"i\"},{\"instance_id\":\"j\",\"b\\u0007ad\":1}]"), STATUS_INVALID_RECORD,
-         "instances[1].b?ad", "unknown"},
-    };
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    for (size_t i = 0; i < sizeof refused_documents / sizeof refused_documents[0]; i++) {
         struct route_app *app = NULL;
         struct route_problem problem = {0};
-        if (app_document_parse(slice_str(cases[i].json), &app, &problem) != cases[i].status)
-            fail_msg("%s: %s", cases[i].json, problem.detail);
+        if (app_document_parse(slice_str(refused_documents[i].json), &app, &problem) != refused_documents[i].status)
+            fail_msg("%s: %s", refused_documents[i].json, problem.detail);
         assert_null(app);
-        assert_int_equal(problem.status, cases[i].status);
-        assert_string_equal(problem.field, cases[i].field);
-        if (!strstr(problem.detail, cases[i].detail_part))
-            fail_msg("%s: \"%s\" is not in \"%s\"", cases[i].json, cases[i].detail_part, problem.detail);
+        assert_int_equal(problem.status, refused_documents[i].status);
+        assert_string_equal(problem.field, refused_documents[i].field);
+        if (!strstr(problem.detail, refused_documents[i].detail_part))
+            fail_msg("%s: \"%s\" is not in \"%s\"", refused_documents[i].json, refused_documents[i].detail_part,
+                     problem.detail);
     }
 }
 

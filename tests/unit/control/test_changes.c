@@ -1,0 +1,595 @@
+/* changes: order, group commit, who is refused and who is not, what is visible when, and what a restart finds. */
+#include "gateway/control/changes.h"
+
+#include "gateway/control/app_document.h"
+#include "gateway/control/store.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { MANY = 300 };
+
+static struct counters counters;
+static struct ip_network everything = {.addr = {.family = AF_INET}, .prefix = 0};
+static struct ip_network nothing_else = {.addr = {.family = AF_INET, .bytes = {10, 9}}, .prefix = 16};
+static const struct route_rules rules = {.allow = &everything, .allow_count = 1};
+static const struct route_rules narrow_rules = {.allow = &nothing_else, .allow_count = 1};
+
+struct place {
+    char dir[64];
+    struct loop *loop;
+    struct route_table *table;
+    struct store *store;
+    struct changes *changes;
+    size_t revoked;
+};
+
+static void on_revoked(void *arg, struct claim *claim)
+{
+    struct place *place = arg;
+    assert_true(claim_is_revoked(claim));
+    place->revoked++;
+}
+
+static void begin(struct place *place, const struct route_rules *its_rules)
+{
+    char error[STORE_ERROR_TEXT_MAX] = "";
+    if (store_open(place->dir, place->loop, &place->store, error) != STATUS_OK)
+        fail_msg("%s", error);
+    place->table = route_table_new();
+    place->changes = changes_new(place->loop, place->table, place->store, on_revoked, place);
+    changes_set_rules(place->changes, its_rules);
+    assert_int_equal(changes_load(place->changes, error), STATUS_OK);
+}
+
+static void end(struct place *place)
+{
+    changes_free(&place->changes);
+    store_close(&place->store);
+    loop_turn(place->loop, 0);
+    route_table_free(&place->table);
+}
+
+static void restart(struct place *place, const struct route_rules *its_rules)
+{
+    end(place);
+    begin(place, its_rules);
+}
+
+static int set_up(void **state)
+{
+    struct place *place = test_calloc(1, sizeof *place);
+    snprintf(place->dir, sizeof place->dir, "/tmp/changes-test-XXXXXX");
+    assert_non_null(mkdtemp(place->dir));
+    route_table_thread_begin();
+    place->loop = loop_new(&counters);
+    begin(place, &rules);
+    *state = place;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct place *place = *state;
+    char path[512];
+    if (place->changes)
+        end(place);
+    loop_free(&place->loop);
+    route_table_thread_end();
+    DIR *dir = opendir(place->dir);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir))) {
+        snprintf(path, sizeof path, "%s/%s", place->dir, entry->d_name);
+        unlink(path);
+    }
+    closedir(dir);
+    rmdir(place->dir);
+    test_free(place);
+    return 0;
+}
+
+/* ---- requests ---- */
+
+struct outcome {
+    struct change_result result;
+    int turn; /* when it came, among all outcomes; 0: not yet */
+};
+
+static int turns;
+
+static void on_done(void *arg, const struct change_result *result)
+{
+    struct outcome *outcome = arg;
+    assert_int_equal(outcome->turn, 0);
+    outcome->result = *result;
+    outcome->turn = ++turns;
+}
+
+static void wait_for(struct place *place, const struct outcome *outcome)
+{
+    assert_int_equal(outcome->turn, 0); /* never before the call returned */
+    for (int i = 0; i < 1000 && outcome->turn == 0; i++)
+        loop_turn(place->loop, 10);
+    assert_int_not_equal(outcome->turn, 0);
+}
+
+/* An app with one instance "<id>-i", or with none if there is no address. */
+static struct route_app *make_app(const char *id, const char *address, unsigned generation)
+{
+    char json[512];
+    struct route_app *app = NULL;
+    struct route_problem problem;
+    if (address)
+        snprintf(json, sizeof json,
+                 "{\"app_id\":\"%s\",\"instances\":[{\"instance_id\":\"%s-i\",\"address\":\"%s\",\"generation\":%u}]}",
+                 id, id, address, generation);
+    else
+        snprintf(json, sizeof json, "{\"app_id\":\"%s\"}", id);
+    if (app_document_parse(slice_str(json), &app, &problem) != STATUS_OK)
+        fail_msg("%s: %s", problem.field, problem.detail);
+    return app;
+}
+
+static struct change_result put(struct place *place, const char *id, const char *address, unsigned generation,
+                                uint64_t expected_revision)
+{
+    struct outcome outcome = {0};
+    changes_put(place->changes, make_app(id, address, generation), expected_revision, on_done, &outcome);
+    wait_for(place, &outcome);
+    return outcome.result;
+}
+
+static struct change_result remove_app(struct place *place, const char *id, uint64_t expected_revision)
+{
+    struct outcome outcome = {0};
+    changes_delete(place->changes, slice_str(id), expected_revision, on_done, &outcome);
+    wait_for(place, &outcome);
+    return outcome.result;
+}
+
+static struct change_result patch(struct place *place, const char *id, const char *instance_id, const char *json,
+                                  uint64_t expected_revision)
+{
+    struct outcome outcome = {0};
+    changes_patch_instance(place->changes, slice_str(id), slice_str(instance_id), slice_str(json), expected_revision,
+                           on_done, &outcome);
+    wait_for(place, &outcome);
+    return outcome.result;
+}
+
+static const struct route_app *app_of(const struct place *place, const char *id)
+{
+    return route_table_app(place->table, slice_str(id));
+}
+
+/* "ok", or the status and where and why. */
+static void check(const struct change_result *result, enum status status, const char *fragment)
+{
+    if (result->status != status || (status != STATUS_OK && !strstr(result->problem.detail, fragment)))
+        fail_msg("%s: %s: %s", status_code(result->status), result->problem.field, result->problem.detail);
+}
+
+/* ---- single changes ---- */
+
+static void put_get_delete(void **state)
+{
+    struct place *place = *state;
+    struct change_result result = put(place, "a", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    assert_true(result.created);
+    assert_int_equal(result.revision, 1);
+    assert_int_equal(app_of(place, "a")->revision, 1);
+    result = put(place, "a", "10.0.0.2", 2, CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    assert_false(result.created);
+    assert_int_equal(result.revision, 2);
+    assert_int_equal(place->revoked, 1);
+    result = remove_app(place, "a", CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    assert_null(app_of(place, "a"));
+    assert_int_equal(place->revoked, 2);
+    result = remove_app(place, "a", CHANGES_ANY_REVISION);
+    check(&result, STATUS_APP_UNKNOWN, "a");
+    restart(place, &rules);
+    assert_int_equal(route_table_app_count(place->table), 0);
+    assert_int_equal(route_table_revision(place->table), 3);
+}
+
+static void patch_changes_one_instance(void **state)
+{
+    struct place *place = *state;
+    put(place, "a", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    struct change_result result = patch(place, "a", "a-i", "{\"state\":\"stopped\"}", CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(result.revision, 2);
+    assert_int_equal(app_of(place, "a")->instances[0].state, ROUTE_STATE_STOPPED);
+    result = patch(place, "a", "other", "{\"weight\":2}", CHANGES_ANY_REVISION);
+    check(&result, STATUS_NOT_FOUND, "");
+    result = patch(place, "b", "b-i", "{\"weight\":2}", CHANGES_ANY_REVISION);
+    check(&result, STATUS_APP_UNKNOWN, "");
+    result = patch(place, "a", "a-i", "{\"weight\":-2}", CHANGES_ANY_REVISION);
+    check(&result, STATUS_INVALID_RECORD, "");
+    result = patch(place, "a", "a-i", "{\"weight\":7}", 1);
+    check(&result, STATUS_REVISION_CONFLICT, "2");
+    assert_int_equal(app_of(place, "a")->instances[0].weight, 1);
+    restart(place, &rules);
+    assert_int_equal(app_of(place, "a")->instances[0].state, ROUTE_STATE_STOPPED);
+}
+
+static void expected_revisions_are_kept(void **state)
+{
+    struct place *place = *state;
+    struct change_result result = put(place, "a", NULL, 0, 1);
+    check(&result, STATUS_REVISION_CONFLICT, "not exist");
+    result = put(place, "a", NULL, 0, CHANGES_ANY_REVISION);
+    result = put(place, "b", NULL, 0, CHANGES_ANY_REVISION);
+    result = put(place, "a", NULL, 0, 1);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(result.revision, 3);
+    result = put(place, "a", NULL, 0, 1);
+    check(&result, STATUS_REVISION_CONFLICT, "3");
+    result = remove_app(place, "a", 1);
+    check(&result, STATUS_REVISION_CONFLICT, "3");
+    result = remove_app(place, "a", 3);
+    check(&result, STATUS_OK, "");
+}
+
+static void bad_records_and_conflicts_are_refused(void **state)
+{
+    struct place *place = *state;
+    struct change_result result = put(place, "a", "127.0.0.1", 1, CHANGES_ANY_REVISION);
+    check(&result, STATUS_INVALID_RECORD, "127.0.0.1");
+    put(place, "a", "10.0.0.1", 5, CHANGES_ANY_REVISION);
+    result = put(place, "b", "10.0.0.1", 5, CHANGES_ANY_REVISION);
+    check(&result, STATUS_CLAIM_CONFLICT, "10.0.0.1");
+    assert_null(app_of(place, "b"));
+    /* A newer generation takes the address, and the store learns of both apps. */
+    result = put(place, "b", "10.0.0.1", 6, CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(app_of(place, "a")->instances[0].state, ROUTE_STATE_STOPPED);
+    assert_int_equal(place->revoked, 1);
+    restart(place, &rules);
+    assert_int_equal(app_of(place, "a")->instances[0].state, ROUTE_STATE_STOPPED);
+    assert_int_equal(app_of(place, "b")->instances[0].state, ROUTE_STATE_RUNNING);
+}
+
+/* ---- batches ---- */
+
+static void many_at_once_are_taken_in_order(void **state)
+{
+    struct place *place = *state;
+    static struct outcome outcomes[MANY];
+    memset(outcomes, 0, sizeof outcomes);
+    char id[32];
+    char address[32];
+    for (unsigned i = 0; i < MANY; i++) {
+        snprintf(id, sizeof id, "app%u", i / 2);
+        snprintf(address, sizeof address, "10.1.%u.%u", i / 2 / 100, i / 2 % 100 + 1);
+        bool bad = i % 50 == 49;
+        changes_put(place->changes, make_app(id, bad ? "127.0.0.1" : address, i), CHANGES_ANY_REVISION, on_done,
+                    &outcomes[i]);
+        if (i % 100 == 0)
+            loop_turn(place->loop, 0);
+    }
+    wait_for(place, &outcomes[MANY - 2]);
+    uint64_t last = 0;
+    int last_turn = 0;
+    for (unsigned i = 0; i < MANY; i++) {
+        check(&outcomes[i].result, i % 50 == 49 ? STATUS_INVALID_RECORD : STATUS_OK, "127.0.0.1");
+        if (outcomes[i].result.status != STATUS_OK)
+            continue;
+        assert_int_equal(outcomes[i].result.revision, last + 1);
+        assert_int_equal(outcomes[i].result.created, i % 2 == 0);
+        assert_true(outcomes[i].turn > last_turn);
+        last = outcomes[i].result.revision;
+        last_turn = outcomes[i].turn;
+    }
+    restart(place, &rules);
+    assert_int_equal(route_table_app_count(place->table), MANY / 2);
+    assert_int_equal(route_table_revision(place->table), last);
+}
+
+static void later_requests_see_earlier_ones(void **state)
+{
+    struct place *place = *state;
+    struct outcome first = {0}, second = {0}, third = {0}, fourth = {0};
+    changes_put(place->changes, make_app("a", "10.0.0.1", 1), CHANGES_ANY_REVISION, on_done, &first);
+    changes_put(place->changes, make_app("b", "10.0.0.1", 1), CHANGES_ANY_REVISION, on_done, &second);
+    changes_delete(place->changes, SLICE("a"), 1, on_done, &third);
+    changes_put(place->changes, make_app("b", "10.0.0.1", 1), CHANGES_ANY_REVISION, on_done, &fourth);
+    assert_null(app_of(place, "a"));
+    wait_for(place, &fourth);
+    check(&first.result, STATUS_OK, "");
+    check(&second.result, STATUS_CLAIM_CONFLICT, "10.0.0.1");
+    check(&third.result, STATUS_OK, "");
+    check(&fourth.result, STATUS_OK, "");
+    restart(place, &rules);
+    assert_null(app_of(place, "a"));
+    assert_non_null(app_of(place, "b"));
+}
+
+static void nothing_is_visible_before_it_is_stored(void **state)
+{
+    struct place *place = *state;
+    struct outcome outcome = {0};
+    changes_put(place->changes, make_app("a", "10.0.0.1", 1), CHANGES_ANY_REVISION, on_done, &outcome);
+    loop_turn(place->loop, 0);
+    assert_int_equal(outcome.turn != 0, app_of(place, "a") != NULL);
+    while (outcome.turn == 0) {
+        assert_null(app_of(place, "a"));
+        loop_turn(place->loop, 100);
+    }
+    assert_non_null(app_of(place, "a"));
+}
+
+/* A file size limit stands for a full disk. */
+static void a_failing_store_changes_nothing(void **state)
+{
+    struct place *place = *state;
+    struct outcome outcomes[2] = {{.turn = 0}};
+    struct rlimit old;
+    put(place, "a", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    struct rlimit none = {.rlim_cur = 0, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    changes_put(place->changes, make_app("a", "10.0.0.2", 2), CHANGES_ANY_REVISION, on_done, &outcomes[0]);
+    changes_put(place->changes, make_app("b", "10.0.0.1", 2), CHANGES_ANY_REVISION, on_done, &outcomes[1]);
+    wait_for(place, &outcomes[1]);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    check(&outcomes[0].result, STATUS_STORE_FAILED, "disk");
+    check(&outcomes[1].result, STATUS_STORE_FAILED, "disk");
+    assert_null(app_of(place, "b"));
+    assert_int_equal(app_of(place, "a")->revision, 1);
+    assert_int_equal(place->revoked, 0);
+    struct change_result result = put(place, "b", "10.0.0.2", 2, CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(result.revision, 2);
+}
+
+static void forgotten_requests_go_on(void **state)
+{
+    struct place *place = *state;
+    struct outcome forgotten = {0}, last = {0};
+    changes_put(place->changes, make_app("a", NULL, 0), CHANGES_ANY_REVISION, on_done, &forgotten);
+    loop_turn(place->loop, 0); /* perhaps being stored now */
+    changes_put(place->changes, make_app("b", NULL, 0), CHANGES_ANY_REVISION, on_done, &forgotten);
+    changes_put(place->changes, make_app("c", NULL, 0), CHANGES_ANY_REVISION, on_done, &last);
+    if (forgotten.turn == 0)
+        changes_forget(place->changes, &forgotten);
+    wait_for(place, &last);
+    assert_int_equal(forgotten.turn, 0);
+    assert_non_null(app_of(place, "a"));
+    assert_non_null(app_of(place, "b"));
+}
+
+static void the_end_answers_all(void **state)
+{
+    struct place *place = *state;
+    struct outcome stored = {0}, waiting = {0};
+    changes_put(place->changes, make_app("a", "10.0.0.1", 1), CHANGES_ANY_REVISION, on_done, &stored);
+    loop_turn(place->loop, 0);
+    changes_put(place->changes, make_app("b", NULL, 0), CHANGES_ANY_REVISION, on_done, &waiting);
+    end(place);
+    assert_int_not_equal(stored.turn, 0);
+    assert_int_equal(waiting.result.status, STATUS_SHUTDOWN);
+    begin(place, &rules);
+    assert_non_null(app_of(place, "a")); /* it was handed to the store, so it is there */
+    assert_null(app_of(place, "b"));
+}
+
+/* ---- snapshots ---- */
+
+static struct changes_snapshot *snapshot_of(struct place *place, struct route_app **apps, size_t count)
+{
+    struct changes_snapshot *snapshot = changes_snapshot_begin(place->changes);
+    struct route_problem problem;
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(changes_snapshot_add(snapshot, apps[i], &problem), STATUS_OK);
+    return snapshot;
+}
+
+static struct change_result commit(struct place *place, struct changes_snapshot *snapshot, bool strict)
+{
+    struct outcome outcome = {0};
+    changes_snapshot_commit(&snapshot, strict, on_done, &outcome);
+    assert_null(snapshot);
+    wait_for(place, &outcome);
+    return outcome.result;
+}
+
+static void a_snapshot_replaces_everything(void **state)
+{
+    struct place *place = *state;
+    put(place, "same", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    put(place, "changed", "10.0.0.2", 1, CHANGES_ANY_REVISION);
+    put(place, "gone", "10.0.0.3", 1, CHANGES_ANY_REVISION);
+    struct claim *claim = app_of(place, "same")->instances[0].claim;
+    struct route_app *apps[] = {make_app("new", "10.0.0.3", 1), make_app("changed", "10.0.0.4", 2),
+                                make_app("same", "10.0.0.1", 1)};
+    struct change_result result = commit(place, snapshot_of(place, apps, 3), true);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(result.refused, 0);
+    assert_null(app_of(place, "gone"));
+    assert_int_equal(app_of(place, "same")->revision, 1);
+    assert_ptr_equal(app_of(place, "same")->instances[0].claim, claim);
+    assert_int_equal(app_of(place, "changed")->instances[0].generation, 2);
+    assert_int_equal(place->revoked, 2);
+    uint64_t revision = route_table_revision(place->table);
+    restart(place, &rules);
+    assert_int_equal(route_table_app_count(place->table), 3);
+    assert_int_equal(app_of(place, "same")->revision, 1);
+    assert_int_equal(route_table_revision(place->table), revision);
+    struct route_app *empty[1] = {NULL};
+    result = commit(place, snapshot_of(place, empty, 0), false);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(route_table_app_count(place->table), 0);
+}
+
+static void a_snapshot_may_come_in_any_order(void **state)
+{
+    struct place *place = *state;
+    put(place, "a", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    put(place, "b", "10.0.0.2", 1, CHANGES_ANY_REVISION);
+    /* c takes b's address, b takes a's, a gets a new one: only the last can be staged first. */
+    struct route_app *apps[] = {make_app("c", "10.0.0.2", 1), make_app("b", "10.0.0.1", 1),
+                                make_app("a", "10.0.0.9", 1)};
+    struct change_result result = commit(place, snapshot_of(place, apps, 3), true);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(app_of(place, "c")->instances[0].state, ROUTE_STATE_RUNNING);
+    assert_int_equal(app_of(place, "b")->instances[0].state, ROUTE_STATE_RUNNING);
+}
+
+static void bad_records_of_a_snapshot_are_refused_alone(void **state)
+{
+    struct place *place = *state;
+    struct route_problem problem;
+    struct route_app *good = make_app("good", "10.0.0.1", 1);
+    struct changes_snapshot *snapshot = snapshot_of(place, &good, 1);
+    struct route_app *bad = make_app("bad", "127.0.0.1", 1);
+    assert_int_equal(changes_snapshot_add(snapshot, bad, &problem), STATUS_INVALID_RECORD);
+    assert_non_null(strstr(problem.detail, "127.0.0.1"));
+    route_app_free(&bad);
+    struct route_app *twice = make_app("good", NULL, 0);
+    assert_int_equal(changes_snapshot_add(snapshot, twice, &problem), STATUS_INVALID_RECORD);
+    assert_non_null(strstr(problem.detail, "twice"));
+    route_app_free(&twice);
+    struct change_result result = commit(place, snapshot, false);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(route_table_app_count(place->table), 1);
+}
+
+static void conflicts_within_a_snapshot(void **state)
+{
+    struct place *place = *state;
+    put(place, "old", "10.0.0.7", 1, CHANGES_ANY_REVISION);
+    struct route_app *strict[] = {make_app("a", "10.0.0.1", 3), make_app("b", "10.0.0.1", 3)};
+    struct change_result result = commit(place, snapshot_of(place, strict, 2), true);
+    check(&result, STATUS_CLAIM_CONFLICT, "10.0.0.1");
+    assert_int_equal(route_table_app_count(place->table), 1);
+    assert_int_equal(route_table_revision(place->table), 1);
+    struct route_app *lenient[] = {make_app("a", "10.0.0.1", 3), make_app("b", "10.0.0.1", 3)};
+    result = commit(place, snapshot_of(place, lenient, 2), false);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(result.refused, 1);
+    assert_non_null(strstr(result.problem.detail, "10.0.0.1"));
+    assert_non_null(app_of(place, "a"));
+    assert_null(app_of(place, "b"));
+    assert_null(app_of(place, "old"));
+}
+
+static void snapshots_and_changes_keep_their_order(void **state)
+{
+    struct place *place = *state;
+    struct outcome before = {0}, during = {0}, after = {0};
+    struct route_app *app = make_app("snap", NULL, 0);
+    struct changes_snapshot *snapshot = snapshot_of(place, &app, 1);
+    struct changes_snapshot *aborted = snapshot_of(place, (struct route_app *[]){make_app("never", NULL, 0)}, 1);
+    changes_put(place->changes, make_app("before", NULL, 0), CHANGES_ANY_REVISION, on_done, &before);
+    changes_snapshot_commit(&snapshot, false, on_done, &during);
+    changes_put(place->changes, make_app("after", NULL, 0), CHANGES_ANY_REVISION, on_done, &after);
+    changes_snapshot_abort(&aborted);
+    assert_null(aborted);
+    wait_for(place, &after);
+    assert_true(before.turn < during.turn && during.turn < after.turn);
+    assert_null(app_of(place, "before"));
+    assert_non_null(app_of(place, "snap"));
+    assert_non_null(app_of(place, "after"));
+    assert_null(app_of(place, "never"));
+}
+
+/* ---- records that are not valid any more ---- */
+
+static void left_out_records_stay_in_the_store(void **state)
+{
+    struct place *place = *state;
+    put(place, "far", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    put(place, "near", "10.9.0.1", 1, CHANGES_ANY_REVISION);
+    restart(place, &narrow_rules);
+    assert_null(app_of(place, "far"));
+    assert_non_null(app_of(place, "near"));
+    assert_int_equal(route_table_revision(place->table), 2);
+    struct change_result result = put(place, "other", "10.9.0.2", 1, CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    restart(place, &rules);
+    assert_int_equal(route_table_app_count(place->table), 3);
+    assert_int_equal(app_of(place, "far")->revision, 1);
+}
+
+static void left_out_records_can_be_deleted(void **state)
+{
+    struct place *place = *state;
+    put(place, "far", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    restart(place, &narrow_rules);
+    struct change_result result = remove_app(place, "far", CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    result = remove_app(place, "far", CHANGES_ANY_REVISION);
+    check(&result, STATUS_APP_UNKNOWN, "far");
+    restart(place, &rules);
+    assert_null(app_of(place, "far"));
+    assert_int_equal(route_table_revision(place->table), 2);
+}
+
+static void left_out_records_can_be_replaced(void **state)
+{
+    struct place *place = *state;
+    put(place, "far", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    restart(place, &narrow_rules);
+    struct change_result result = put(place, "far", "10.9.0.1", 1, CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    result = remove_app(place, "far", CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    restart(place, &rules);
+    assert_null(app_of(place, "far"));
+}
+
+static void a_snapshot_ends_what_was_left_out(void **state)
+{
+    struct place *place = *state;
+    put(place, "far", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    put(place, "moved", "10.0.0.2", 1, CHANGES_ANY_REVISION);
+    restart(place, &narrow_rules);
+    struct route_app *app = make_app("moved", "10.9.0.2", 1);
+    struct change_result result = commit(place, snapshot_of(place, &app, 1), true);
+    check(&result, STATUS_OK, "");
+    restart(place, &rules);
+    assert_null(app_of(place, "far"));
+    assert_int_equal(app_of(place, "moved")->instances[0].address.bytes[1], 9);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(put_get_delete),
+        TEST(patch_changes_one_instance),
+        TEST(expected_revisions_are_kept),
+        TEST(bad_records_and_conflicts_are_refused),
+        TEST(many_at_once_are_taken_in_order),
+        TEST(later_requests_see_earlier_ones),
+        TEST(nothing_is_visible_before_it_is_stored),
+        TEST(a_failing_store_changes_nothing),
+        TEST(forgotten_requests_go_on),
+        TEST(the_end_answers_all),
+        TEST(a_snapshot_replaces_everything),
+        TEST(a_snapshot_may_come_in_any_order),
+        TEST(bad_records_of_a_snapshot_are_refused_alone),
+        TEST(conflicts_within_a_snapshot),
+        TEST(snapshots_and_changes_keep_their_order),
+        TEST(left_out_records_stay_in_the_store),
+        TEST(left_out_records_can_be_deleted),
+        TEST(left_out_records_can_be_replaced),
+        TEST(a_snapshot_ends_what_was_left_out),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
