@@ -232,29 +232,18 @@ void semantics_forward_response(const struct message_head *in, struct slice via,
 
 /* Known fields that steer how a message is read, routed, authenticated or answered (RFC 9110 section 6.5.1). */
 static const uint64_t never_in_trailers = SET(AUTHORIZATION) | SET(CONTENT_TYPE) | SET(COOKIE) | SET(DATE) |
-                                          SET(IF_MATCH) | SET(LOCATION) | SET(PRIORITY) | SET(RETRY_AFTER) |
-                                          SET(SEC_WEBSOCKET_ACCEPT) | SET(SEC_WEBSOCKET_KEY) | SET(TRAILER) | SET(VIA) |
-                                          SET(X_GATEWAY_ERROR);
+                                          SET(IF_MATCH) | SET(LOCATION) | SET(MAX_FORWARDS) | SET(PRIORITY) |
+                                          SET(RETRY_AFTER) | SET(SEC_WEBSOCKET_ACCEPT) | SET(SEC_WEBSOCKET_KEY) |
+                                          SET(TRAILER) | SET(VIA) | SET(X_GATEWAY_ERROR);
 
 static bool is_control_name(struct slice name)
 {
     static const struct slice names[] = {
-        SLICE_INIT("age"),
-        SLICE_INIT("cache-control"),
-        SLICE_INIT("content-encoding"),
-        SLICE_INIT("content-range"),
-        SLICE_INIT("expires"),
-        SLICE_INIT("if-modified-since"),
-        SLICE_INIT("if-none-match"),
-        SLICE_INIT("if-range"),
-        SLICE_INIT("if-unmodified-since"),
-        SLICE_INIT("max-forwards"),
-        SLICE_INIT("pragma"),
-        SLICE_INIT("range"),
-        SLICE_INIT("set-cookie"),
-        SLICE_INIT("vary"),
-        SLICE_INIT("warning"),
-        SLICE_INIT("www-authenticate"),
+        SLICE_INIT("age"),           SLICE_INIT("cache-control"), SLICE_INIT("content-encoding"),
+        SLICE_INIT("content-range"), SLICE_INIT("expires"),       SLICE_INIT("if-modified-since"),
+        SLICE_INIT("if-none-match"), SLICE_INIT("if-range"),      SLICE_INIT("if-unmodified-since"),
+        SLICE_INIT("pragma"),        SLICE_INIT("range"),         SLICE_INIT("set-cookie"),
+        SLICE_INIT("vary"),          SLICE_INIT("warning"),       SLICE_INIT("www-authenticate"),
     };
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (slice_eq_nocase(name, names[i]))
