@@ -6,7 +6,8 @@ import threading
 
 from wire import Closed, Connection
 
-_numbers = itertools.count(random.randrange(10_000_000))      # two runs at once share the loopback network
+# Begins anywhere: two runs at once share the loopback network.
+_numbers = itertools.count(random.randrange(10_000_000))
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

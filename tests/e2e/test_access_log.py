@@ -9,8 +9,8 @@ from gateway import DOMAIN, new_id
 from origin import respond
 from wire import wait_until
 
-HOSTILE = b'GET /"},{"status":200,"path":"\\u000a\\n<b> HTTP/1.1\r\nHost: %s\r\nUser-Agent: a"\\\xff\xc3(\xe2\x80\xa8\t}' \
-          b'\r\nReferer: https://a/\\"\x85\r\n\r\n'
+HOSTILE = b'GET /"},{"status":200,"path":"\\u000a\\n<b> HTTP/1.1\r\nHost: %s\r\n' \
+          b'User-Agent: a"\\\xff\xc3(\xe2\x80\xa8\t}\r\nReferer: https://a/\\"\x85\r\n\r\n'
 
 
 def test_fields(gateway, origin):

@@ -83,7 +83,8 @@ def test_range(curl):
 
 
 def test_chunked_upload(curl):
-    answer = json.loads(curl("/post", "-H", "Transfer-Encoding: chunked", "-H", "Content-Type: text/plain", "-d", "hello"))
+    answer = json.loads(curl("/post", "-H", "Transfer-Encoding: chunked", "-H", "Content-Type: text/plain",
+                             "-d", "hello"))
     assert answer["data"] == "hello"
 
 

@@ -6,6 +6,11 @@ import pytest
 from gateway import BUILD, DOMAIN, ROOT
 
 
+def run(*arguments):
+    return subprocess.run([BUILD / "phala-gateway", *arguments], capture_output=True, text=True, timeout=60,
+                          check=False, stdin=subprocess.DEVNULL)
+
+
 def test_check_good(make_gateway):
     status, output = make_gateway(start=False).check()
     assert status == 0, output
@@ -43,22 +48,19 @@ def test_bad_config(make_gateway, sections, words):
     assert status != 0
     for word in [*words, str(gateway.config_path) + ":"]:
         assert word in output, output
-    result = subprocess.run(gateway.command(), capture_output=True, text=True, timeout=60, check=False,
-                            stdin=subprocess.DEVNULL)
+    result = run("--config", gateway.config_path)
     assert result.returncode != 0 and words[0] in result.stderr
 
 
 def test_missing_file(tmp_path):
-    result = subprocess.run([BUILD / "phala-gateway", "--config", tmp_path / "none.yaml"], capture_output=True, text=True,
-                            timeout=60, check=False, stdin=subprocess.DEVNULL)
+    result = run("--config", tmp_path / "none.yaml")
     assert result.returncode != 0 and "none.yaml" in result.stderr
 
 
 def test_usage():
-    result = subprocess.run([BUILD / "phala-gateway", "--help"], capture_output=True, text=True, timeout=60, check=False)
+    result = run("--help")
     assert result.returncode == 0 and "--config" in result.stdout and "--check" in result.stdout
-    result = subprocess.run([BUILD / "phala-gateway", "--nonsense"], capture_output=True, text=True, timeout=60,
-                            check=False)
+    result = run("--nonsense")
     assert result.returncode != 0 and "--config" in result.stderr
 
 
@@ -88,8 +90,7 @@ def test_example_is_valid():
     """conf/gateway.example.yaml, with paths of this machine."""
     text = (ROOT / "conf" / "gateway.example.yaml").read_text()
     assert "base_domains:" in text and "timeouts:" in text and "limits:" in text
-    result = subprocess.run([BUILD / "phala-gateway", "--config", ROOT / "conf" / "gateway.example.yaml", "--check"],
-                            capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+    result = run("--config", ROOT / "conf" / "gateway.example.yaml", "--check")
     # The certificates that it names are not there; all else must be right.
     assert result.returncode == 0 or "prod5.pem" in result.stderr + result.stdout
     assert "unknown" not in result.stderr

@@ -1,6 +1,5 @@
 """An acknowledged change survives kill -9."""
 import contextlib
-import contextlib
 import http.client
 import json
 import random

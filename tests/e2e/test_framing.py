@@ -208,7 +208,8 @@ def test_empty_body_with_length_zero(gateway, answering):
 
 
 def test_fields_keep_order_and_repeat(gateway, answering):
-    app, server = answering(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nX: 1\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n")
+    app, server = answering(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nX: 1\r\nSet-Cookie: b=2\r\n"
+                            b"Content-Length: 0\r\n\r\n")
     with gateway.connect(app.host()) as connection:
         connection.send(f"GET / HTTP/1.1\r\nB: 1\r\nHost: {app.host()}\r\nA: 2\r\nB: 3\r\n\r\n")
         answer = connection.read_response()

@@ -68,7 +68,8 @@ def test_long_chunk_extensions(gateway, origin):
     app = gateway.app(server)
     with gateway.connect(app.host()) as connection:
         try:
-            connection.send(f"POST / HTTP/1.1\r\nHost: {app.host()}\r\nTransfer-Encoding: chunked\r\n\r\n1;" + "a" * 200000)
+            connection.send(f"POST / HTTP/1.1\r\nHost: {app.host()}\r\nTransfer-Encoding: chunked\r\n\r\n1;" +
+                            "a" * 200000)
         except OSError:
             pass
         assert connection.read_response().status == 400

@@ -62,7 +62,9 @@ INCLUDES = [
 def test_includes(lint, path, header, allowed):
     line = f"#include {header}\n" if header.startswith("<") else f'#include "{header}"\n'
     layer = path.split("/")[-2]
-    files = {path: "\n" + line, f"gateway/{layer}/README.md": "# layer\n"} if layer != "gateway" else {path: "\n" + line}
+    files = {path: "\n" + line}
+    if layer != "gateway":
+        files[f"gateway/{layer}/README.md"] = "# layer\n"
     findings = [finding for finding in lint(files) if ": include: " in finding]
     assert len(findings) == (0 if allowed else 1)
     assert allowed or findings[0].startswith(f"{path}:2: include: ")
@@ -90,7 +92,8 @@ def test_exceptions_only_shrink(lint):
     listed = "# comment\n" + "".join(f"gateway/base/a.c:{name} {size}\n" for name, size in
                                      (("a", 70), ("b", 80), ("c", 65), ("d", 70), ("e", 70))) + "nonsense\n"
     findings = lint({"gateway/base/a.c": text, "tests/lint-exceptions.txt": listed})
-    words = ["b has shrunk; write 70", "c has grown from 65 to 70", "d is within its limit", "e does not exist", "write FILE"]
+    words = ["b has shrunk; write 70", "c has grown from 65 to 70", "d is within its limit", "e does not exist",
+             "write FILE"]
     assert len(findings) == len(words)
     for line, (finding, word) in enumerate(zip(findings, words), 3):
         assert finding.startswith(f"tests/lint-exceptions.txt:{line}: exception: ") and word in finding
@@ -117,7 +120,8 @@ def test_format(lint):
     ("struct context {\n    int a;\n};\n", "type-name"), ("enum handler;\n", "type-name"),
     ("struct session *a;\n", "type-name"), ("struct local_handler *a;\n", None), ("struct sessions *a;\n", None),
     ("/* TO" "DO: more */\n", "leftover"), ("/* FIX" "ME */\n", "leftover"), ("/* X" "XX */\n", "leftover"),
-    ('char *a = "XXXX" "XX";\n', None), ("int\ta;\n", "tab"), ("int a; \n", "trailing-space"), ("int a;", "final-newline"),
+    ('char *a = "XXXX" "XX";\n', None), ("int\ta;\n", "tab"), ("int a; \n", "trailing-space"),
+    ("int a;", "final-newline"),
     ('char *a = "/wo' 'rk/main";\n', "machine-path"), ("/* see /ro" "ot/.ssh */\n", "machine-path"),
     ('char *a = "/ho' 'me/me";\n', "machine-path"), ("/* net/work/x, ~/home/x, a/root/b */\n", None),
     ("-----BEGIN EC " "PRIVATE KEY-----\n" + "QUJD" * 16 + "\n", "private-key"),

@@ -46,7 +46,8 @@ def test_old_versions_are_refused(gateway, option):
     assert "Cipher is (NONE)" in text or "no protocols available" in text, text
 
 
-@pytest.mark.parametrize("cipher", ["AES128-SHA", "ECDHE-RSA-AES128-SHA", "AES128-GCM-SHA256", "DHE-RSA-AES128-GCM-SHA256"])
+@pytest.mark.parametrize("cipher", ["AES128-SHA", "ECDHE-RSA-AES128-SHA", "AES128-GCM-SHA256",
+                                    "DHE-RSA-AES128-GCM-SHA256"])
 def test_old_ciphers_are_refused(gateway, cipher):
     text = s_client(gateway, "-tls1_2", "-cipher", cipher + ":@SECLEVEL=0", host=f"a.{OTHER_DOMAIN}")
     assert "Cipher is (NONE)" in text, text

@@ -52,7 +52,7 @@ class Connection:
     def __init__(self, sock, timeout=TIMEOUT):
         self.sock = sock
         self.sock.settimeout(timeout)
-        self.buffer = b""
+        self.buffer = bytearray()
         self.received = bytearray()     # everything that ever came
 
     def __enter__(self):
@@ -77,23 +77,28 @@ class Connection:
         if len(self.received) < 1 << 20:
             self.received += data
 
+    def take(self, size):
+        """The first bytes of the buffer."""
+        data = bytes(self.buffer[:size])
+        del self.buffer[:size]
+        return data
+
     def read(self, size):
         while len(self.buffer) < size:
             self.fill()
-        data, self.buffer = self.buffer[:size], self.buffer[size:]
-        return data
+        return self.take(size)
 
     def read_until(self, mark):
         while mark not in self.buffer:
             self.fill()
-        data, _, self.buffer = self.buffer.partition(mark)
+        data = self.take(self.buffer.index(mark))
+        self.take(len(mark))
         return data
 
     def read_some(self):
         if not self.buffer:
             self.fill()
-        data, self.buffer = self.buffer, b""
-        return data
+        return self.take(len(self.buffer))
 
     def read_rest(self):
         """Everything until the peer closes."""
@@ -101,8 +106,7 @@ class Connection:
             while True:
                 self.fill()
         except Closed:
-            data, self.buffer = self.buffer, b""
-            return data
+            return self.take(len(self.buffer))
 
     def read_fields(self):
         fields = []
