@@ -28,7 +28,7 @@ void h1_mux_arm_check(struct h1_mux *m)
     loop_timer_arm(m->loop, &m->timer, ms);
 }
 
-static void begin_window(struct h1_mux *m)
+void h1_mux_begin_window(struct h1_mux *m)
 {
     m->window_start_ms = loop_now_ms(m->loop);
     m->window_bytes = 0;
@@ -49,12 +49,14 @@ static void check_body_rate(struct h1_mux *m)
     uint64_t elapsed = loop_now_ms(m->loop) - m->window_start_ms;
     if (elapsed + LOOP_TICK_MS < settings->body_idle_ms)
         return;
-    if (!m->window_paused && m->window_bytes == 0)
+    if (m->awaits_continue)
+        h1_mux_begin_window(m);
+    else if (!m->window_paused && m->window_bytes == 0)
         malformed(m, STATUS_BODY_TIMEOUT);
     else if (!m->window_paused && m->window_bytes < elapsed * settings->body_min_rate / 1000U)
         malformed(m, STATUS_BODY_TOO_SLOW);
     else
-        begin_window(m);
+        h1_mux_begin_window(m);
 }
 
 static bool is_send_stalled(struct h1_mux *m)
@@ -234,7 +236,8 @@ static void got_head(struct h1_mux *m)
     if (m->server) {
         m->peer_is_1_0 = head->version == HTTP_1_0;
         m->method = head->method;
-        begin_window(m);
+        m->awaits_continue = head->expect_continue && !last;
+        h1_mux_begin_window(m);
         h1_mux_arm_check(m);
     }
     m->endpoint.events->head(m->endpoint.owner, head, last);
@@ -243,6 +246,7 @@ static void got_head(struct h1_mux *m)
 static void got_body(struct h1_mux *m, const char *data, size_t len, bool last)
 {
     m->window_bytes += len;
+    m->awaits_continue = false;
     m->uncredited += len;
     if (m->uncredited >= H1_WINDOW_BYTES) {
         m->window_paused = true;

@@ -56,8 +56,9 @@ struct h1_mux {
     bool peer_is_1_0;
     bool chunked; /* what is sent */
     bool upgrade_asked;
-    bool window_paused; /* reading was paused in this window */
-    bool head_waits;    /* the head deadline runs */
+    bool window_paused;   /* reading was paused in this window */
+    bool awaits_continue; /* the client holds its body back until we say 100 */
+    bool head_waits;      /* the head deadline runs */
 };
 
 extern const struct endpoint_ops h1_endpoint_ops;
@@ -66,6 +67,8 @@ extern const struct endpoint_ops h1_endpoint_ops;
 void h1_mux_gone(struct h1_mux *m, enum status status);
 void h1_mux_defer(struct h1_mux *m);
 void h1_mux_arm_check(struct h1_mux *m);
+/* A new window of the body rate. */
+void h1_mux_begin_window(struct h1_mux *m);
 /* Both sides speak raw bytes from here on. */
 void h1_mux_become_raw(struct h1_mux *m);
 

@@ -62,6 +62,10 @@ static void send_head(struct endpoint *endpoint, const struct message_head *head
     if (m->gone)
         return;
     assert(m->out == H1_OUT_HEAD);
+    if (m->awaits_continue) {
+        m->awaits_continue = false;
+        h1_mux_begin_window(m);
+    }
     if (!m->server)
         send_request_head(m, head, end);
     else if (!head_is_interim(head))

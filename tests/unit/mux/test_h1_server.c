@@ -383,6 +383,22 @@ static void a_body_that_is_too_slow_is_answered(void **state)
 }
 
 /* It is ours not to read: no deadline of the client's runs. */
+static void a_body_that_waits_for_100_is_not_late(void **state)
+{
+    struct mux_fixture *f = fixture_new();
+    *state = f;
+    f->settings.body_idle_ms = 100;
+    fixture_open(f, true);
+    send_text(f->peer, "POST /x HTTP/1.1\r\n" HOST "Content-Length: 4\r\nExpect: 100-continue\r\n\r\n");
+    for (uint64_t begun = sockets_now_ms(); sockets_now_ms() - begun < 500;)
+        loop_turn(f->loop, 20);
+    assert_int_equal(f->status, STATUS_OK);
+    struct message_head interim = {.status = 100};
+    f->endpoint->ops->send_head(f->endpoint, &interim, false);
+    AWAIT_OVER(f);
+    assert_int_equal(f->status, STATUS_BODY_TIMEOUT);
+}
+
 static void a_body_that_we_do_not_read_is_not_late(void **state)
 {
     struct mux_fixture *f = fixture_new();
@@ -544,6 +560,7 @@ int main(void)
         OWN(a_head_that_trickles_is_late_too),
         OWN(a_body_that_stops_is_answered),
         OWN(a_body_that_is_too_slow_is_answered),
+        OWN(a_body_that_waits_for_100_is_not_late),
         OWN(a_body_that_we_do_not_read_is_not_late),
         OWN(an_idle_connection_is_closed),
         OWN(a_client_that_does_not_read_its_answer_is_given_up),
