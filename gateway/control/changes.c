@@ -397,11 +397,6 @@ const struct route_rules *changes_rules(const struct changes *c)
     return c->rules;
 }
 
-struct route_table *changes_table(const struct changes *c)
-{
-    return c->table;
-}
-
 /* ---- at boot ---- */
 
 struct load {

@@ -29,8 +29,6 @@ struct loop_private {
     /* end of the turn */
     struct deferred *deferred_first;
     struct deferred **deferred_last;
-    void (*on_turn)(void *arg);
-    void *on_turn_arg;
     _Atomic uint64_t turns;
     _Atomic bool stopped;
     /* messages from other threads */
@@ -323,8 +321,6 @@ static void end_turn(struct loop *loop)
         run_deferred(loop);
         stream_flush_late(loop);
     } while (p->deferred_first);
-    if (p->on_turn)
-        p->on_turn(p->on_turn_arg);
     atomic_store_explicit(&p->turns, atomic_load_explicit(&p->turns, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
@@ -348,12 +344,6 @@ void loop_turn(struct loop *loop, int max_ms)
     if (max_ms > 0)
         event_base_loopexit(loop->base, &limit);
     turn(loop, max_ms > 0 ? 0 : EVLOOP_NONBLOCK);
-}
-
-void loop_on_turn(struct loop *loop, void (*fn)(void *arg), void *arg)
-{
-    loop->private->on_turn = fn;
-    loop->private->on_turn_arg = arg;
 }
 
 uint64_t loop_turns(const struct loop *loop)

@@ -413,12 +413,6 @@ struct loop *stream_loop(const struct stream *s)
     return s->loop;
 }
 
-void stream_peer(const struct stream *s, struct ip_addr *ret_addr, uint16_t *ret_port)
-{
-    *ret_addr = s->peer;
-    *ret_port = s->peer_port;
-}
-
 uint64_t stream_bytes_in(const struct stream *s)
 {
     return s->bytes_in;

@@ -311,8 +311,3 @@ struct arena *local_arena(struct local *l)
 {
     return &l->arena;
 }
-
-struct loop *local_loop(struct local *l)
-{
-    return l->loop;
-}

@@ -10,7 +10,6 @@ struct changes *changes_snapshot_owner(const struct changes_snapshot *snapshot);
 
 /* What changes knows and a snapshot needs. */
 const struct route_rules *changes_rules(const struct changes *changes);
-struct route_table *changes_table(const struct changes *changes);
 
 /*
  * Stages the difference: deletions first, then what is new or differs. Apps that conflict with others are counted in

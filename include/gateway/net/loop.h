@@ -123,9 +123,6 @@ struct loop_watch;
 struct loop_watch *loop_watch_new(struct loop *loop, int fd, void (*readable)(void *arg), void *arg);
 void loop_watch_free(struct loop_watch **watch); /* accepts NULL */
 
-/* Called once per turn before waiting, for the watchdog and batch work (the access log); NULL: none. */
-void loop_on_turn(struct loop *loop, void (*fn)(void *arg), void *arg);
-
 /* Reads the clock: callbacks of events that did not come through a stream call it first. */
 void loop_wake(struct loop *loop);
 

@@ -93,7 +93,6 @@ bool stream_has_eof(const struct stream *stream);
 bool stream_is_tls(const struct stream *stream);
 SSL *stream_ssl(struct stream *stream); /* NULL for TCP */
 struct loop *stream_loop(const struct stream *stream);
-void stream_peer(const struct stream *stream, struct ip_addr *ret_addr, uint16_t *ret_port);
 
 /* Bytes as the wire saw them (TLS included) would cost; these count what owners saw. */
 uint64_t stream_bytes_in(const struct stream *stream);

@@ -52,7 +52,6 @@ void local_finish(struct local *local);
 void local_abort(struct local *local, enum status status);
 
 struct arena *local_arena(struct local *local); /* lives until gone */
-struct loop *local_loop(struct local *local);
 
 /* Makes the back endpoint for an exchange. */
 struct endpoint *local_open(struct loop *loop, const struct local_service *service, void *service_arg);

@@ -280,22 +280,6 @@ static void posts_left_when_the_loop_ends_are_still_run(void **state)
 
 /* ---- the rest ---- */
 
-static int turns_seen;
-
-static void on_turn(void *arg)
-{
-    assert_ptr_equal(arg, &turns_seen);
-    turns_seen++;
-}
-
-static void on_turn_is_called_once_a_turn(void **state)
-{
-    loop_on_turn(*state, on_turn, &turns_seen);
-    loop_turn(*state, 0);
-    loop_turn(*state, 0);
-    assert_int_equal(turns_seen, 2);
-}
-
 static void blocks_are_recycled_empty(void **state)
 {
     struct loop *loop = *state;
@@ -322,7 +306,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(posts_of_other_threads_arrive_in_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stop_ends_run_from_another_thread, set_up, tear_down),
         cmocka_unit_test(posts_left_when_the_loop_ends_are_still_run),
-        cmocka_unit_test_setup_teardown(on_turn_is_called_once_a_turn, set_up, tear_down),
         cmocka_unit_test_setup_teardown(blocks_are_recycled_empty, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,7 +72,6 @@ static void on_request(void *arg, struct local *local, const struct message_head
     s->local = local;
     snprintf(s->method, sizeof s->method, "%.*s", SLICE_ARG(head->method_text));
     assert_non_null(local_arena(local));
-    assert_non_null(local_loop(local));
     local_handle(local, &handler, s);
     if (s->answers_at_once) {
         local_respond(local, 403, SLICE("text/plain"), SLICE("no"));
