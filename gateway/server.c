@@ -204,6 +204,7 @@ static void api_status(void *arg, struct api_status *ret)
         .draining = s->draining,
         .config_path = s->config->path,
         .last_reload_error = s->reload_error,
+        .needs_restart = s->needs_restart,
     };
     for (unsigned i = 0; i < s->worker_count; i++)
         counters_add(&ret->totals, worker_counters(s->workers[i]));
@@ -322,7 +323,9 @@ static enum status start_workers(struct server *s, char *error)
 
 static enum status start_all(struct server *s, char *error)
 {
-    enum status status = server_load_certificates(s->config, &s->certificates, error);
+    enum status status = server_check_listeners(s->config, error);
+    if (status == STATUS_OK)
+        status = server_load_certificates(s->config, &s->certificates, error);
     if (status == STATUS_OK)
         status = tls_ticket_keys_rotate(&s->ticket_keys);
     if (status == STATUS_OK)
@@ -346,6 +349,7 @@ enum status server_start(struct config *config, struct server **ret_server, char
         abort();
     snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "not enough memory or randomness");
     s->config = config;
+    s->started = config;
     s->started_wall_us = clock_wall_us();
     s->counters = aligned_alloc(64, sizeof *s->counters);
     if (!s->counters)
@@ -421,6 +425,8 @@ void server_free(struct server **server)
     cert_snapshot_unref(&s->certificates);
     explicit_bzero(&s->ticket_keys, sizeof s->ticket_keys);
     free(s->counters);
+    if (s->started != s->config)
+        config_free(&s->started);
     config_free(&s->config);
     free(s);
 }

@@ -20,8 +20,20 @@ enum status server_load_certificates(const struct config *config, struct cert_sn
         };
     enum status status = cert_snapshot_load(sources, config->base_domain_count, ret_snapshot, text);
     if (status != STATUS_OK)
-        snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "base_domains: %s", text);
+        snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "%s: base_domains: %s", config->path, text);
     return status;
+}
+
+enum status server_check_listeners(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX])
+{
+    for (size_t i = 0; i < config->listener_count; i++) {
+        if (!config->listeners[i].proxy_protocol_required)
+            continue;
+        snprintf(ret_error, SERVER_ERROR_TEXT_MAX,
+                 "%s: listeners[%zu].proxy_protocol: this version reads no PROXY header; write off", config->path, i);
+        return STATUS_INVALID_RECORD;
+    }
+    return STATUS_OK;
 }
 
 static enum status make_tls(const struct cert_snapshot *snapshot, const struct tls_ticket_keys *keys,
@@ -47,6 +59,8 @@ enum status server_check(const struct config *config, char ret_error[SERVER_ERRO
     struct tls_ticket_keys keys = {.count = 0};
     snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "no randomness for session tickets");
     enum status status = tls_ticket_keys_rotate(&keys);
+    if (status == STATUS_OK)
+        status = server_check_listeners(config, ret_error);
     if (status == STATUS_OK)
         status = server_load_certificates(config, &snapshot, ret_error);
     if (status == STATUS_OK)
@@ -96,25 +110,30 @@ static bool same_access_log(const struct access_log_options *a, const struct acc
 }
 
 /* What is fixed for the life of the process is kept, and said. */
-static void warn_of_unchanged(const struct config *old, const struct config *new)
+static void note_unchanged(struct server *s, const struct config *new)
 {
-    static const char text[] = "reload: %s changed; that needs a restart, the old value stays in force";
+    const struct config *old = s->started;
+    size_t count = 0;
     if (old->workers != new->workers)
-        log_warn(text, "workers");
+        s->needs_restart[count++] = "workers";
     if (!same_text(old->state_dir, new->state_dir))
-        log_warn(text, "state_dir");
+        s->needs_restart[count++] = "state_dir";
     if (!same_listeners(old, new))
-        log_warn(text, "listeners");
+        s->needs_restart[count++] = "listeners";
     if (!same_controls(old, new))
-        log_warn(text, "control");
+        s->needs_restart[count++] = "control";
     if (!same_access_log(&old->access_log, &new->access_log))
-        log_warn(text, "access_log");
+        s->needs_restart[count++] = "access_log";
+    s->needs_restart[count] = NULL;
+    for (size_t i = 0; i < count; i++)
+        log_warn("reload: %s changed; that needs a restart, the old value stays in force", s->needs_restart[i]);
 }
 
 static void adopt(struct server *s, struct config *config, struct cert_snapshot *certificates,
                   struct tls_server **servers)
 {
-    warn_of_unchanged(s->config, config);
+    note_unchanged(s, config);
+    config_keep_own_listeners(config, s->started);
     for (unsigned i = 0; i < s->worker_count; i++)
         worker_reload(s->workers[i], settings_ref(config->settings), servers[i]);
     proxy_reload(s->control_proxy, settings_ref(config->settings), NULL);
@@ -123,7 +142,8 @@ static void adopt(struct server *s, struct config *config, struct cert_snapshot 
     log_set_level(config->log_level);
     cert_snapshot_unref(&s->certificates);
     s->certificates = certificates;
-    config_free(&s->config);
+    if (s->config != s->started)
+        config_free(&s->config);
     s->config = config;
 }
 
@@ -148,6 +168,8 @@ void server_reload(struct server *s)
     if (s->draining)
         return;
     enum status status = config_load(s->config->path, &config, s->reload_error);
+    if (status == STATUS_OK)
+        status = server_check_listeners(config, s->reload_error);
     if (status == STATUS_OK)
         status = server_load_certificates(config, &certificates, s->reload_error);
     if (status == STATUS_OK)

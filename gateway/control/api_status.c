@@ -11,7 +11,8 @@
 static void read_status(const struct api_call *call, struct api_status *ret_status)
 {
     const struct api_params *params = &call->api->params;
-    *ret_status = (struct api_status){.config_path = "", .last_reload_error = ""};
+    static const char *const none[] = {NULL};
+    *ret_status = (struct api_status){.config_path = "", .last_reload_error = "", .needs_restart = none};
     params->status(params->arg, ret_status);
 }
 
@@ -51,6 +52,14 @@ static json_t *base_domains_json(const struct api_params *params)
     return array;
 }
 
+static json_t *needs_restart_json(const struct api_status *status)
+{
+    json_t *array = json_array();
+    for (const char *const *section = status->needs_restart; *section; section++)
+        json_array_append_new(array, json_string(*section));
+    return array;
+}
+
 static json_t *started_json(const struct api_status *status)
 {
     char text[32];
@@ -75,6 +84,7 @@ void api_status_get(struct api_call *call)
     json_object_set_new(json, "base_domains", base_domains_json(params));
     json_object_set_new(json, "config", api_json_text(slice_str(status.config_path)));
     json_object_set_new(json, "last_reload_error", api_json_text(slice_str(status.last_reload_error)));
+    json_object_set_new(json, "needs_restart", needs_restart_json(&status));
     json_object_set_new(json, "process", process_json());
     json_object_set_new(json, "counters", counters_json(&status.totals));
     api_answer_json(call, 200, json);
@@ -98,7 +108,7 @@ void api_status_reload(struct api_call *call)
     if (status.last_reload_error[0])
         api_answer_refuse(call, STATUS_RELOAD_FAILED, "", "%s", status.last_reload_error);
     else
-        api_answer_json(call, 200, json_pack("{sb}", "reloaded", 1));
+        api_answer_json(call, 200, json_pack("{sb so}", "reloaded", 1, "needs_restart", needs_restart_json(&status)));
 }
 
 /* ---- probes ---- */

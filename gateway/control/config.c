@@ -141,8 +141,8 @@ static void add_own(struct own_listeners *own, const struct ip_addr *addr, uint1
             ip_to_sockaddr(&own->local[i], port, &own->list[own->count++]);
 }
 
-/* No route may lead back to the gateway. */
-static void share_own_listeners(const struct config *config)
+/* No route may lead back to the gateway: what `config` listens on becomes a rule of `settings`. */
+static void share_own_listeners(const struct config *config, struct settings *settings)
 {
     struct own_listeners own = {0};
     own.local_count = ip_local_addresses(own.local, LOCAL_ADDRESSES_MAX);
@@ -155,8 +155,18 @@ static void share_own_listeners(const struct config *config)
     for (size_t i = 0; i < config->control_count; i++)
         if (!config->controls[i].unix_socket)
             add_own(&own, &config->controls[i].addr, config->controls[i].port);
-    config->settings->rules.own_listeners = own.list;
-    config->settings->rules.own_listener_count = own.count;
+    union {
+        const union ip_sockaddr *in;
+        union ip_sockaddr *out;
+    } old = {.in = settings->rules.own_listeners};
+    free(old.out);
+    settings->rules.own_listeners = own.list;
+    settings->rules.own_listener_count = own.count;
+}
+
+void config_keep_own_listeners(struct config *config, const struct config *running)
+{
+    share_own_listeners(running, config->settings);
 }
 
 static void finish(struct config *config)
@@ -168,7 +178,7 @@ static void finish(struct config *config)
         config->control_count = 1;
     }
     share_base_domains(config);
-    share_own_listeners(config);
+    share_own_listeners(config, config->settings);
 }
 
 /* ---- from text to config ---- */

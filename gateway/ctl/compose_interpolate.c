@@ -56,8 +56,19 @@ static const char *value_of(struct expansion *e, struct slice name)
 
 static bool fail_unset(struct expansion *e, struct slice name)
 {
-    snprintf(e->error, COMPOSE_ERROR_MAX, "the variable %.*s is not set; export it, or write ${%.*s:-default}",
-             (int)(name.len < 100 ? name.len : 100), name.ptr, (int)(name.len < 100 ? name.len : 100), name.ptr);
+    int len = (int)(name.len < 100 ? name.len : 100);
+    snprintf(e->error, COMPOSE_ERROR_MAX, "the variable %.*s is not set; export it, or write ${%.*s:-default}", len,
+             name.ptr, len, name.ptr);
+    return false;
+}
+
+/* ${NAME?why}: the file says what is missing. */
+static bool fail_required(struct expansion *e, struct slice name, struct slice why)
+{
+    if (why.len == 0)
+        return fail_unset(e, name);
+    snprintf(e->error, COMPOSE_ERROR_MAX, "the variable %.*s is not set: %.*s", (int)(name.len < 100 ? name.len : 100),
+             name.ptr, (int)(why.len < 200 ? why.len : 200), why.ptr);
     return false;
 }
 
@@ -81,9 +92,7 @@ static bool expand_braced(struct expansion *e, struct slice inside, unsigned dep
     case '+':
         return is_set ? expand(e, word, depth + 1) : true;
     case '?':
-        if (is_set)
-            return put(e, slice_str(value));
-        return word.len > 0 ? fail(e, "a variable is not set", word) : fail_unset(e, name);
+        return is_set ? put(e, slice_str(value)) : fail_required(e, name, word);
     default:
         return fail(e, "after the variable's name comes } or one of :- - :? ? :+ +", inside);
     }

@@ -82,6 +82,7 @@ struct ctl_table;
 struct ctl_table *ctl_table_new(size_t columns);
 void ctl_table_cell(struct ctl_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void ctl_table_print(struct ctl_table **table, FILE *out); /* and frees it */
+void ctl_table_free(struct ctl_table **table);             /* accepts NULL */
 
 /* ---- the commands ---- */
 

@@ -202,6 +202,8 @@ enum ctl_exit ctl_app_ls(const struct ctl_options *options)
         result = list_page(options, table, &after);
     } while (result == CTL_OK && *after);
     free(after);
-    ctl_table_print(&table, stdout);
+    if (result == CTL_OK)
+        ctl_table_print(&table, stdout);
+    ctl_table_free(&table);
     return result;
 }

@@ -11,7 +11,7 @@ static const char help[] =
     "Usage: gatewayctl [OPTIONS] COMMAND …\n"
     "\n"
     "Commands:\n"
-    "  app put FILE|-             store an app document (see DESIGN section 4); --if-match REV\n"
+    "  app put FILE|-             store an app document (JSON); --if-match REV\n"
     "  app get ID                 show one\n"
     "  app rm ID                  delete one; --if-match REV\n"
     "  app ls                     list all; --q TEXT: those with TEXT in an id, domain or address\n"

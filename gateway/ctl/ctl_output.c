@@ -104,9 +104,17 @@ void ctl_table_print(struct ctl_table **table, FILE *out)
         fprintf(out, "%-*s%s", widths[i % t->columns], t->cells[i], is_last ? "\n" : "  ");
     }
     free(widths);
-    for (size_t i = 0; i < t->count; i++)
-        free(t->cells[i]);
-    free(t->cells);
-    free(*table);
+    ctl_table_free(table);
+}
+
+void ctl_table_free(struct ctl_table **table)
+{
+    struct ctl_table *old = *table;
     *table = NULL;
+    if (!old)
+        return;
+    for (size_t i = 0; i < old->count; i++)
+        free(old->cells[i]);
+    free(old->cells);
+    free(old);
 }

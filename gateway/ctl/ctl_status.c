@@ -25,13 +25,15 @@ static void add_value(struct ctl_table *table, const char *prefix, const char *k
         json_object_foreach(value, name, inner) add_value(table, key, name, inner);
         return;
     }
-    if (json_is_array(value)) {
+    if (json_array_size(value) > 0) {
         json_array_foreach(value, i, inner) add_value(table, "", key, inner);
         return;
     }
     ctl_table_cell(table, "%s%s%s", prefix, *prefix ? "." : "", key);
-    char *text = json_is_string(value) ? strdup(json_string_value(value)) : json_dumps(value, JSON_ENCODE_ANY);
-    ctl_table_cell(table, "%s", text ? text : "");
+    bool is_scalar = !json_is_string(value) && !json_is_array(value);
+    char *text = is_scalar ? json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6)) : NULL;
+    const char *shown = text ? text : json_string_value(value);
+    ctl_table_cell(table, "%s", shown && *shown ? shown : "-");
     free(text);
 }
 
@@ -56,6 +58,16 @@ enum ctl_exit ctl_status(const struct ctl_options *options)
     return result;
 }
 
+static void print_needs_restart(const json_t *json)
+{
+    size_t i;
+    const json_t *section;
+    json_array_foreach(json_object_get(json, "needs_restart"), i, section)
+    {
+        ctl_error("note: %s changed, which needs a restart; the old value stays in force", json_string_value(section));
+    }
+}
+
 static enum ctl_exit operate(const struct ctl_options *options, const char *path, const char *done)
 {
     enum ctl_exit result;
@@ -64,6 +76,8 @@ static enum ctl_exit operate(const struct ctl_options *options, const char *path
         ctl_print_json(json);
     else if (json)
         puts(done);
+    if (json && !options->json)
+        print_needs_restart(json);
     json_decref(json);
     return result;
 }

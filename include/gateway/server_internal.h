@@ -22,9 +22,13 @@ struct server_control {
     char *unix_path; /* removed at the end; NULL: TCP */
 };
 
+/* What a reload cannot change. */
+enum { SERVER_FIXED_SECTIONS = 5 };
+
 struct server {
-    struct config *config;
-    struct loop *loop; /* the control thread's */
+    struct config *config;  /* in force */
+    struct config *started; /* what the process began with: its listeners, workers and files; may be the same object */
+    struct loop *loop;      /* the control thread's */
     struct counters *counters;
     struct store *store;
     struct route_table *table;
@@ -49,6 +53,7 @@ struct server {
     bool ready;
     bool draining;
     char reload_error[SERVER_ERROR_TEXT_MAX];
+    const char *needs_restart[SERVER_FIXED_SECTIONS + 1]; /* sections whose new value waits for that; ends with NULL */
 };
 
 void server_drain(struct server *server);
@@ -63,6 +68,8 @@ MUST_CHECK enum status server_load_certificates(const struct config *config, str
 MUST_CHECK enum status server_make_tls(struct server *server, struct tls_server **ret_tls,
                                        char ret_error[SERVER_ERROR_TEXT_MAX]);
 
+/* Refuses what a file may ask for and the listeners can't do. */
+MUST_CHECK enum status server_check_listeners(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX]);
 MUST_CHECK enum status server_check_controls(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX]);
 MUST_CHECK enum status server_start_controls(struct server *server, char ret_error[SERVER_ERROR_TEXT_MAX]);
 void server_free_controls(struct server *server);

@@ -160,3 +160,5 @@ def test_usage_and_unreachable(gateway, tmp_path):
     assert gateway.gatewayctl("app", "get").returncode == 2
     result = gateway.gatewayctl("--control", f"unix:{tmp_path}/none.sock", "status")
     assert result.returncode == 3 and "none.sock" in result.stderr
+    result = gateway.gatewayctl("--control", f"unix:{tmp_path}/none.sock", "app", "ls")
+    assert result.returncode == 3 and result.stdout == ""

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gateway import DOMAIN
+from gateway import DOMAIN, free_port, new_id
 from origin import OK
 from wire import wait_until
 
@@ -167,6 +167,27 @@ def test_hup_with_a_bad_file_keeps_the_old(make_gateway, origin, kind):
     gateway.write_config()
     assert gateway.control("POST", "/v1/reload").status == 200
     assert gateway.control("GET", "/v1/status").json["last_reload_error"] == ""
+
+
+def test_a_reload_does_not_move_listeners(make_gateway, origin):
+    """Said, and routes to where the gateway really listens still lead nowhere."""
+    gateway = make_gateway()
+    app = gateway.app(origin())
+    listener = gateway.config["listeners"][0]
+    old, (host, port) = listener["address"], listener["address"].rsplit(":", 1)
+    listener["address"] = f"{host}:{free_port()}"
+    gateway.write_config()
+    result = gateway.gatewayctl("reload")
+    assert result.returncode == 0 and "listeners changed, which needs a restart" in result.stderr
+    assert gateway.control("GET", "/v1/status").json["needs_restart"] == ["listeners"]
+    loop = {"app_id": new_id(), "ports": [{"port": int(port)}], "instances": [
+        {"instance_id": new_id(), "address": host, "generation": 1, "state": "running"}]}
+    if gateway.put_app(loop).status == 201:
+        assert gateway.fetch("GET", "/", f"{loop['app_id']}-{port}.{DOMAIN}").error == "address_forbidden"
+    assert gateway.fetch("GET", "/", app.host()).status == 200
+    listener["address"] = old
+    gateway.write_config()
+    assert gateway.control("POST", "/v1/reload").json["needs_restart"] == []
 
 
 def test_many_reloads_under_traffic(make_gateway, origin):

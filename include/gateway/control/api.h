@@ -20,7 +20,8 @@ struct api_status {
     bool ready; /* listeners open, routes loaded, not draining */
     bool draining;
     const char *config_path;
-    const char *last_reload_error; /* "" if the last reload worked */
+    const char *last_reload_error;    /* "" if the last reload worked */
+    const char *const *needs_restart; /* sections of the file that changed since the start, ends with NULL */
 };
 
 struct api_params {

@@ -72,6 +72,12 @@ MUST_CHECK enum status config_load(const char *path, struct config **ret_config,
 MUST_CHECK enum status config_parse(struct slice text, const char *path, struct config **ret_config,
                                     char ret_error[CONFIG_ERROR_TEXT_MAX]);
 
+/*
+ * Listeners stay what they were at the start until a restart: a reloaded config that is not in use yet refuses routes
+ * to the addresses of `running`, not to those that its own file names.
+ */
+void config_keep_own_listeners(struct config *config, const struct config *running);
+
 void config_free(struct config **config); /* accepts NULL */
 
 #endif

@@ -17,6 +17,7 @@ struct fixture {
     bool draining;
     unsigned reloads;
     const char *reload_error;
+    const char *needs_restart[2];
 
     /* the last answer */
     struct arena arena;
@@ -92,6 +93,7 @@ static void fill_status(void *arg, struct api_status *ret_status)
     ret_status->draining = f->draining;
     ret_status->config_path = "/etc/gateway.yaml";
     ret_status->last_reload_error = f->reload_error;
+    ret_status->needs_restart = f->needs_restart;
 }
 
 static void do_drain(void *arg)

@@ -61,6 +61,10 @@ static void drain_and_reload(void **state)
     struct fixture *f = *state;
     assert_int_equal(call(f, "POST", "/v1/reload", NULL), 200);
     assert_int_equal(f->reloads, 1);
+    assert_member(f, "needs_restart", "[]");
+    f->needs_restart[0] = "listeners";
+    assert_int_equal(call(f, "POST", "/v1/reload", NULL), 200);
+    assert_member(f, "needs_restart", "[\"listeners\"]");
     f->reload_error = "gateway.yaml:3: base_domains: is empty";
     assert_int_equal(call(f, "POST", "/v1/reload", ""), 422);
     assert_member(f, "code", "\"reload_failed\"");

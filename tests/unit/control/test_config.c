@@ -143,6 +143,22 @@ static void any_address_stands_for_each_of_this_machine(void **state)
     config_free(&config);
 }
 
+static void a_reload_keeps_the_listeners_of_the_start(void **state)
+{
+    (void)state;
+    struct config *started = parse(DOMAINS UPSTREAM LISTENERS);
+    struct config *config = parse(DOMAINS UPSTREAM "listeners: [{address: '127.0.0.1:1'}, {address: '127.0.0.1:2'}]\n");
+    struct ip_addr addr;
+    uint16_t port;
+    config_keep_own_listeners(config, started);
+    const struct route_rules *rules = &config->settings->rules;
+    assert_int_equal(rules->own_listener_count, 1);
+    ip_from_sockaddr(&rules->own_listeners[0].sa, &addr, &port);
+    assert_int_equal(port, 8443);
+    config_free(&config);
+    config_free(&started);
+}
+
 static void settings_outlive_the_config(void **state)
 {
     (void)state;
@@ -375,6 +391,7 @@ int main(void)
         cmocka_unit_test(every_key_is_taken),
         cmocka_unit_test(json_is_yaml),
         cmocka_unit_test(any_address_stands_for_each_of_this_machine),
+        cmocka_unit_test(a_reload_keeps_the_listeners_of_the_start),
         cmocka_unit_test(settings_outlive_the_config),
         cmocka_unit_test(example_file_loads_and_names_the_defaults),
         cmocka_unit_test(bad_yaml_are_refused),

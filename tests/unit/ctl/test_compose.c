@@ -87,6 +87,8 @@ static const struct {
     {"\"${PORT:+83}:80\"", "83>80", NULL},
     {"\"${NONE}:80\"", "!the variable NONE is not set", NULL},
     {"\"$NONE:80\"", "!the variable NONE is not set", NULL},
+    {"\"${NONE?}:80\"", "!the variable NONE is not set; export it", NULL},
+    {"\"${NONE:?say which}:80\"", "!the variable NONE is not set: say which", NULL},
     {"\"${NONE:?say which}:80\"", "!say which", NULL},
     {"\"${PORT:80\"", "!no closing brace", NULL},
     {"\"$$:80\"", "!the published port", NULL},
