@@ -36,7 +36,7 @@ def test_get_with_forwarded_fields(curl, app, gateway):
     assert sent["X-Forwarded-Host"] == app.host()
     assert sent["X-Forwarded-Port"] == str(gateway.port)
     assert sent["X-Request-Id"]
-    assert "1.1" in sent["Via"]
+    assert sent["Via"] in ("1.1 phala-gateway", "2 phala-gateway", "2.0 phala-gateway")
     assert "8.8.8.8" not in json.dumps(sent)
 
 
@@ -78,7 +78,7 @@ def test_status(curl, status):
 def test_range(curl):
     answer = curl("/range/1000", "-i", "-r", "10-19").decode()
     assert re.match(r"HTTP/(1\.1|2) 206 ", answer)
-    assert "Content-Range: bytes 10-19/1000" in answer
+    assert "content-range: bytes 10-19/1000" in answer.lower()
     assert answer.endswith("\r\n\r\nklmnopqrst")
 
 

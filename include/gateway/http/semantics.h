@@ -61,8 +61,8 @@ MUST_CHECK enum status semantics_check_response(struct message_head *head, enum 
 /*
  * Checks a request head whose method_text, scheme, authority, target (:path), upgrade (:protocol) and fields come from
  * HTTP/2 (RFC 9113 section 8.3.1), and fills the rest as semantics_check_request does; several Cookie fields become one
- * (section 8.2.3). `end`: the head ends the stream. Extended CONNECT (RFC 8441) becomes the upgrade request that it stands
- * for in HTTP/1.1: GET with `upgrade` and, for WebSocket, a Sec-WebSocket-Key.
+ * (section 8.2.3). `end`: the head ends the stream. Extended CONNECT (RFC 8441) becomes the upgrade request that it
+ * stands for in HTTP/1.1: GET with `upgrade` and, for WebSocket, a Sec-WebSocket-Key.
  */
 MUST_CHECK enum status semantics_check_h2_request(struct message_head *head, bool end, struct arena *arena);
 
