@@ -9,14 +9,15 @@
 static const uint64_t connection_specific =
     SET(CONNECTION) | SET(KEEP_ALIVE) | SET(PROXY_CONNECTION) | SET(TRANSFER_ENCODING) | SET(UPGRADE);
 
-static enum status read_method(struct message_head *head)
+static enum status read_method(struct message_head *head, bool end)
 {
     if (!is_token(head->method_text))
         return STATUS_BAD_METHOD;
     head->method = method_of(head->method_text);
     bool extended = head->upgrade.len > 0;
     if (extended)
-        return head->method == METHOD_CONNECT && is_token(head->upgrade) ? STATUS_OK : STATUS_PSEUDO_HEADER_INVALID;
+        return !end && head->method == METHOD_CONNECT && is_token(head->upgrade) ? STATUS_OK
+                                                                                 : STATUS_PSEUDO_HEADER_INVALID;
     return head->method == METHOD_CONNECT ? STATUS_METHOD_NOT_ALLOWED : STATUS_OK;
 }
 
@@ -75,7 +76,8 @@ static void join_cookies(struct fields *fields, struct arena *arena)
             memcpy(at, "; ", 2);
             at += 2;
         }
-        memcpy(at, field.value.ptr, field.value.len);
+        if (field.value.len > 0)
+            memcpy(at, field.value.ptr, field.value.len);
         at += field.value.len;
         if (!first) {
             first = &fields->items[kept];
@@ -105,7 +107,7 @@ enum status semantics_check_h2_request(struct message_head *head, bool end, stru
     head->upgrade = protocol;
     head->status = 0;
     head->close = head->expect_continue = head->te_trailers = false;
-    enum status status = read_method(head);
+    enum status status = read_method(head, end);
     if (status == STATUS_OK)
         status = read_target(head);
     if (status == STATUS_OK)

@@ -48,7 +48,10 @@ void h2_stream_tell_reset(struct h2_stream *s, enum status status)
 
 void h2_stream_tell_malformed(struct h2_stream *s, enum status status)
 {
+    if (s->malformed_told)
+        return;
     s->malformed = status;
+    s->malformed_told = true;
     s->endpoint.events->malformed(s->endpoint.owner, status, &s->head);
 }
 
@@ -84,7 +87,7 @@ static void arm(struct h2_mux *m)
     const struct mux_settings *settings = m->base.settings;
     uint32_t ms = settings->body_idle_ms < settings->send_stall_ms ? settings->body_idle_ms : settings->send_stall_ms;
     ms = settings->head_ms < ms ? settings->head_ms : ms;
-    loop_timer_arm(m->loop, &m->timer, m->open_count > 0 ? ms : settings->keepalive_ms);
+    loop_timer_arm(m->loop, &m->timer, list_is_empty(&m->streams) ? settings->keepalive_ms : ms);
 }
 
 static bool is_send_stalled(struct h2_mux *m)
@@ -100,10 +103,37 @@ static bool is_send_stalled(struct h2_mux *m)
     return loop_now_ms(m->loop) - m->sent_mark_ms + LOOP_TICK_MS >= m->base.settings->send_stall_ms;
 }
 
+/* Its window stays closed: no byte of the response can be sent. */
+static bool check_stalled(struct h2_stream *s)
+{
+    struct h2_mux *m = s->mux;
+    if (s->queued == 0 || loop_now_ms(m->loop) - s->sent_ms + LOOP_TICK_MS < m->base.settings->send_stall_ms)
+        return false;
+    if (s->open)
+        h2_stream_tell_reset(s, STATUS_CLIENT_STALLED);
+    else
+        nghttp2_submit_rst_stream(m->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_CANCEL);
+    h2_mux_defer(m);
+    return true;
+}
+
+/* Streams that hold the connection's window are as good as a pause of this one. */
+static bool is_connection_paused(const struct h2_mux *m)
+{
+    return nghttp2_session_get_local_window_size(m->session) < H2_CONNECTION_WINDOW_BYTES / 16;
+}
+
 static void check_stream(struct h2_stream *s)
 {
     const struct mux_settings *settings = s->mux->base.settings;
     uint64_t elapsed = loop_now_ms(s->mux->loop) - s->window_start_ms;
+    if (check_stalled(s))
+        return;
+    if (s->open && !s->head_told && elapsed + LOOP_TICK_MS >= settings->head_ms) {
+        s->mux->base.ops->close(&s->mux->base, STATUS_HEAD_TIMEOUT); /* a header block is never left half read */
+        return;
+    }
+    s->window_paused |= is_connection_paused(s->mux);
     bool receives = s->open && s->head_told && !s->in_ended && !s->is_tunnel && s->head.body != BODY_NONE;
     if (!receives || s->malformed != STATUS_OK || elapsed + LOOP_TICK_MS < settings->body_idle_ms)
         return;
@@ -120,7 +150,8 @@ static void on_timer(struct timer *timer)
     struct h2_mux *m = CONTAINER_OF(timer, struct h2_mux, timer);
     if (m->gone)
         return;
-    if (m->open_count == 0 && list_is_empty(&m->streams)) {
+    m->glitches /= 2;
+    if (list_is_empty(&m->streams)) {
         m->base.ops->drain(&m->base);
         return;
     }
@@ -134,10 +165,11 @@ static void on_timer(struct timer *timer)
 }
 
 /* A peer that makes us work for nothing: more such frames than others is a flood. */
-void h2_mux_glitch(struct h2_mux *m)
+void h2_mux_glitch(struct h2_mux *m, unsigned cost)
 {
     static _Thread_local struct log_limit limit;
-    if (++m->glitches != H2_GLITCHES)
+    m->glitches += cost;
+    if (m->glitches < H2_GLITCHES || m->want_close)
         return;
     if (log_limit_pass(&limit, 10))
         log_warn("h2: a client floods us with frames that do no work; its connection is closed");
@@ -156,6 +188,16 @@ static void tell_room(struct h2_mux *m)
             continue;
         s->want_room = false;
         s->endpoint.events->room(s->endpoint.owner);
+    }
+}
+
+/* Streams that ended while their owner was sending: it was not told then, since operations never call back. */
+static void tell_ended(struct h2_mux *m)
+{
+    LIST_EACH_SAFE (link, &m->streams) {
+        struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
+        if (s->open && !s->in_session && !(s->in_ended && s->out_ended))
+            h2_stream_tell_reset(s, STATUS_CLIENT_CANCELLED);
     }
 }
 
@@ -184,7 +226,8 @@ static void end_stream(struct h2_mux *m, enum status status, bool abrupt)
         return;
     reset_all(m, status);
     if (!abrupt) {
-        m->receiving = false;
+        h2_mux_pump(m); /* once it is to end, nghttp2 sends no RST_STREAM any more */
+        nghttp2_session_terminate_session(m->session, NGHTTP2_NO_ERROR);
         h2_mux_pump(m);
         stream_close(&m->base.stream, true);
     } else {
@@ -201,20 +244,22 @@ static bool is_finished(const struct h2_mux *m)
 static void run_deferred(struct deferred *deferred)
 {
     struct h2_mux *m = CONTAINER_OF(deferred, struct h2_mux, deferred);
-    if (!m->gone && m->want_close) {
-        m->want_close = false;
-        end_stream(m, m->close_status, m->open_count > 0 && m->close_status != STATUS_SHUTDOWN);
-    }
     if (m->gone) {
         free_mux(m);
         return;
     }
+    if (m->want_close) {
+        m->want_close = false;
+        end_stream(m, m->close_status, m->open_count > 0 && m->close_status != STATUS_SHUTDOWN);
+        return; /* freed in the next run, which this has asked for */
+    }
+    tell_ended(m);
     tell_room(m);
     h2_mux_pump(m);
     free_unused_streams(m);
     if (is_finished(m) || (m->draining && list_is_empty(&m->streams))) {
-        end_stream(m, STATUS_OK, false);
-    } else if (m->idle_due && m->open_count == 0) {
+        end_stream(m, m->open_count > 0 ? STATUS_CLIENT_CANCELLED : STATUS_OK, false);
+    } else if (m->idle_due && list_is_empty(&m->streams)) {
         m->idle_due = false;
         arm(m);
         m->base.events->idle(m->base.owner);
@@ -241,6 +286,7 @@ static void on_data(void *owner, const char *data, size_t len)
     struct h2_mux *m = owner;
     if (m->gone)
         return;
+    bool was_idle = list_is_empty(&m->streams);
     m->receiving = true;
     ssize_t n = nghttp2_session_mem_recv(m->session, (const uint8_t *)data, len);
     m->receiving = false;
@@ -249,7 +295,7 @@ static void on_data(void *owner, const char *data, size_t len)
         end_stream(m, STATUS_PEER_RESET, false);
         return;
     }
-    if (m->open_count > 0 && !timer_is_armed(&m->timer))
+    if (was_idle && !list_is_empty(&m->streams))
         arm(m);
     h2_mux_pump(m);
     h2_mux_defer(m);
@@ -337,6 +383,7 @@ static nghttp2_session *new_session(struct h2_mux *m)
     h2_receive_set_callbacks(callbacks);
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
+    nghttp2_option_set_max_send_header_block_length(option, H2_MAX_SENT_HEAD_BYTES);
     if (nghttp2_session_server_new2(&session, callbacks, m, option))
         abort();
     nghttp2_option_del(option);

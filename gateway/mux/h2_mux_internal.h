@@ -14,7 +14,9 @@ enum {
     H2_CONNECTION_WINDOW_BYTES = 1 << 20, /* and on all streams together */
     H2_MAX_STREAMS = 128,
     H2_QUEUE_BYTES = 65536, /* of one stream's body that waits for its window */
-    H2_GLITCHES = 2000,     /* frames that did no work, more than those that did */
+    H2_GLITCHES = 2000,     /* frames that did no work, more than those that did; old ones are forgotten */
+    H2_RESET_GLITCHES = 3,  /* what a request costs that is cancelled before its answer (CVE-2023-44487) */
+    H2_MAX_SENT_HEAD_BYTES = 1 << 20,
 };
 
 struct h2_mux {
@@ -55,13 +57,15 @@ struct h2_stream {
     size_t queued;
     size_t head_bytes; /* as counted by RFC 9113 section 6.5.2, SETTINGS_MAX_HEADER_LIST_SIZE */
     size_t uncredited;
-    uint64_t window_start_ms; /* of the body rate */
+    uint64_t window_start_ms; /* of the body rate; before the head is complete: when it began */
     uint64_t window_bytes;
+    uint64_t sent_ms; /* when the queue began or last became shorter */
     enum status malformed;
     int32_t id;
     bool open;       /* the endpoint is in use */
     bool in_session; /* nghttp2 knows it */
     bool head_told;
+    bool malformed_told;
     bool in_ended;
     bool is_tunnel_asked;
     bool is_tunnel;
@@ -79,7 +83,7 @@ void h2_mux_defer(struct h2_mux *m);
 void h2_mux_gone(struct h2_mux *m, enum status status);
 /* What nghttp2 has to say goes to the stream. */
 void h2_mux_pump(struct h2_mux *m);
-void h2_mux_glitch(struct h2_mux *m);
+void h2_mux_glitch(struct h2_mux *m, unsigned cost);
 void h2_stream_free_if_unused(struct h2_stream *s);
 void h2_stream_tell_reset(struct h2_stream *s, enum status status);
 void h2_stream_tell_malformed(struct h2_stream *s, enum status status);

@@ -33,8 +33,11 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     m->glitches -= m->glitches > 0;
     m->idle_due = false;
     nghttp2_session_set_stream_user_data(session, s->id, s);
+    s->window_start_ms = loop_now_ms(m->loop);
     m->base.events->request(m->base.owner, &s->endpoint);
     assert(s->endpoint.arena);
+    if (m->base.settings->max_requests > 0 && m->requests >= m->base.settings->max_requests)
+        m->base.ops->drain(&m->base);
     return 0;
 }
 
@@ -124,21 +127,25 @@ static void tell_head(struct h2_stream *s, bool end)
 static void tell_end(struct h2_stream *s)
 {
     bool told = s->head.body == BODY_NONE && !s->is_tunnel;
+    bool too_early = s->is_tunnel_asked && !s->out_head_sent;
     s->in_ended = true;
-    if (s->open && !told && s->malformed == STATUS_OK)
+    if (s->open && too_early) /* the tunnel would never hear of the end */
+        nghttp2_submit_rst_stream(s->mux->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_PROTOCOL_ERROR);
+    else if (s->open && !told && s->malformed == STATUS_OK)
         s->endpoint.events->body(s->endpoint.owner, NULL, 0, true);
 }
 
 static void tell_trailers(struct h2_stream *s)
 {
-    s->in_ended = true;
     if (s->malformed != STATUS_OK) {
         h2_stream_tell_malformed(s, s->malformed);
         return;
     }
     semantics_filter_trailers(&s->trailers);
-    if (s->head.body == BODY_NONE)
+    if (s->head.body == BODY_NONE || s->is_tunnel) {
+        tell_end(s);
         return;
+    }
     if (s->trailers.count > 0)
         s->endpoint.events->trailers(s->endpoint.owner, &s->trailers);
     else
@@ -152,15 +159,18 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
     bool useful =
         frame->hd.type == NGHTTP2_HEADERS || (frame->hd.type == NGHTTP2_DATA && (end || frame->hd.length > 0));
+    bool cancelled = frame->hd.type == NGHTTP2_RST_STREAM && s && s->open && !s->out_head_sent;
     if (!useful)
-        h2_mux_glitch(m);
+        h2_mux_glitch(m, cancelled ? H2_RESET_GLITCHES : 1);
     if (!s)
         return 0;
     if (frame->hd.type == NGHTTP2_HEADERS && s->open && !s->head_told) {
         s->in_ended = end;
         tell_head(s, end);
-    } else if (frame->hd.type == NGHTTP2_HEADERS && s->open) {
-        tell_trailers(s);
+    } else if (frame->hd.type == NGHTTP2_HEADERS) {
+        s->in_ended = true;
+        if (s->open)
+            tell_trailers(s);
     } else if (frame->hd.type == NGHTTP2_DATA && end) {
         tell_end(s);
     }
@@ -190,8 +200,10 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
 
 static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
 {
-    (void)user_data;
+    struct h2_mux *m = user_data;
     bool can_end = frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS;
+    if (frame->hd.type == NGHTTP2_DATA) /* earns a WINDOW_UPDATE for the stream and one for the connection */
+        m->glitches -= m->glitches > 2 ? 2 : m->glitches;
     if (!can_end || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
         return 0;
     struct h2_stream *s = stream_by_id(session, frame->hd.stream_id);
@@ -211,10 +223,10 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_
         return 0;
     s->in_session = false;
     h2_send_drop_queue(s);
-    if (s->open && !(s->in_ended && s->out_ended))
+    if (s->open && s->mux->receiving && !(s->in_ended && s->out_ended))
         h2_stream_tell_reset(s, STATUS_CLIENT_CANCELLED);
     else
-        h2_stream_free_if_unused(s);
+        h2_mux_defer(s->mux); /* told and freed then */
     return 0;
 }
 

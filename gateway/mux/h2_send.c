@@ -4,8 +4,6 @@
 #include <assert.h>
 #include <stdio.h>
 
-enum { MAX_NV = 256 };
-
 static struct h2_stream *stream_of(struct endpoint *endpoint)
 {
     return CONTAINER_OF(endpoint, struct h2_stream, endpoint);
@@ -47,7 +45,7 @@ static bool is_for_wire(const struct h2_stream *s, const struct field *field)
 
 static size_t put_fields(struct h2_stream *s, const struct fields *fields, nghttp2_nv *nv, size_t count)
 {
-    for (size_t i = 0; i < fields->count && count < MAX_NV; i++)
+    for (size_t i = 0; i < fields->count; i++)
         if (is_for_wire(s, &fields->items[i]))
             nv[count++] = make_nv(lower_name(&fields->items[i], &s->arena), fields->items[i].value);
     return count;
@@ -67,7 +65,7 @@ static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buffer, 
         return (ssize_t)n;
     *flags |= NGHTTP2_DATA_FLAG_EOF;
     if (s->trailers_out.count > 0) {
-        nghttp2_nv nv[MAX_NV];
+        nghttp2_nv *nv = arena_alloc(&s->arena, s->trailers_out.count * sizeof *nv);
         size_t count = put_fields(s, &s->trailers_out, nv, 0);
         if (count > 0 && nghttp2_submit_trailer(session, id, nv, count) == 0)
             *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
@@ -75,9 +73,12 @@ static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buffer, 
     return (ssize_t)n;
 }
 
-/* RFC 8441 section 5: 101 becomes 200. */
-static int wire_status(const struct message_head *head)
+/* RFC 8441 section 5: 101 becomes 200. An app that ignored the upgrade has not opened a tunnel, which a 2xx would say.
+ */
+static int wire_status(const struct h2_stream *s, const struct message_head *head)
 {
+    if (s->is_tunnel_asked && !s->is_tunnel && head->status >= 200 && head->status < 300)
+        return 502;
     return head->status == 101 ? 200 : head->status;
 }
 
@@ -85,16 +86,16 @@ static void send_head(struct endpoint *endpoint, const struct message_head *head
 {
     struct h2_stream *s = stream_of(endpoint);
     struct h2_mux *m = s->mux;
-    nghttp2_nv nv[MAX_NV];
+    nghttp2_nv *nv = arena_alloc(&s->arena, (head->fields.count + 2) * sizeof *nv); /* :status, content-length */
     char status[8], length[24];
     bool interim = head_is_interim(head);
     if (!can_send(s) || s->out_head_sent)
         return;
     s->is_tunnel = s->is_tunnel_asked && head->body == BODY_RAW;
-    int status_len = snprintf(status, sizeof status, "%d", wire_status(head));
+    int status_len = snprintf(status, sizeof status, "%d", wire_status(s, head));
     nv[0] = make_nv(SLICE(":status"), slice_make(status, (size_t)status_len));
     size_t count = put_fields(s, &head->fields, nv, 1);
-    if (head->has_content_length && !interim && head->status != 204 && count < MAX_NV) {
+    if (head->has_content_length && !interim && head->status != 204) {
         int n = snprintf(length, sizeof length, "%llu", (unsigned long long)head->content_length);
         nv[count++] = make_nv(SLICE("content-length"), slice_make(length, (size_t)n));
     }
@@ -113,6 +114,8 @@ static void send_head(struct endpoint *endpoint, const struct message_head *head
 
 static void queue_body(struct h2_stream *s, const char *data, size_t len)
 {
+    if (s->queued == 0)
+        s->sent_ms = loop_now_ms(s->mux->loop);
     s->queued += len;
     while (len > 0) {
         if (!s->last || s->last->end == sizeof s->last->data) {
@@ -169,13 +172,16 @@ int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *
     (void)session, (void)frame;
     struct h2_mux *m = user_data;
     struct h2_stream *s = source->ptr;
+    s->sent_ms = loop_now_ms(m->loop);
     stream_write(m->base.stream, header, 9);
     size_t from_queue = len < s->queued ? len : s->queued;
     write_queued(s, from_queue);
     size_t direct = len - from_queue;
-    stream_write(m->base.stream, s->direct, direct);
-    s->direct += direct;
-    s->direct_len -= direct;
+    if (direct > 0) {
+        stream_write(m->base.stream, s->direct, direct);
+        s->direct += direct;
+        s->direct_len -= direct;
+    }
     if (s->want_room && s->queued < H2_QUEUE_BYTES / 2 && list_is_empty(&s->room_link)) {
         list_push(&m->room_due, &s->room_link);
         h2_mux_defer(m);
