@@ -1,5 +1,7 @@
 #include "gateway/http/semantics.h"
 
+#include "semantics_internal.h"
+
 #include <assert.h>
 
 /* What the Connection fields say (RFC 9110 section 7.6.1). */
@@ -52,7 +54,7 @@ static bool ends_connection(enum http_version version, const struct connection *
  * allowed to be refused, and are, since the next reader may take another one. Lengths over INT64_MAX are refused, so
  * that sums of lengths cannot overflow.
  */
-static bool read_content_length(struct message_head *head)
+bool semantics_read_content_length(struct message_head *head)
 {
     uint64_t length;
     if (!fields_has(&head->fields, FIELD_CONTENT_LENGTH))
@@ -75,7 +77,7 @@ static bool is_chunked_once(const struct message_head *head)
            slice_eq_nocase(fields_value(&head->fields, FIELD_TRANSFER_ENCODING), SLICE("chunked"));
 }
 
-static void clear_framing(struct message_head *head)
+void semantics_clear_framing(struct message_head *head)
 {
     head->upgrade = SLICE_NONE;
     head->close = false;
@@ -157,10 +159,12 @@ static bool is_same_authority(struct slice a, struct slice b, struct slice schem
 }
 
 /* RFC 9112 section 3.2 and 3.2.2; RFC 9110 section 7.2. */
-static enum status read_host(struct message_head *head)
+enum status semantics_read_host(struct message_head *head)
 {
-    if (!fields_has(&head->fields, FIELD_HOST))
-        return head->version == HTTP_1_0 ? STATUS_OK : STATUS_HOST_MISSING;
+    if (!fields_has(&head->fields, FIELD_HOST)) {
+        bool may_lack_it = head->version == HTTP_1_0 || (head->version == HTTP_2 && head->authority.len > 0);
+        return may_lack_it ? STATUS_OK : STATUS_HOST_MISSING;
+    }
     if (fields_count_of(&head->fields, FIELD_HOST) > 1)
         return STATUS_HOST_DUPLICATE;
     struct slice host = fields_value(&head->fields, FIELD_HOST);
@@ -180,7 +184,7 @@ static enum status frame_request(struct message_head *head)
         head->body = BODY_CHUNKED;
         return is_chunked_once(head) ? STATUS_OK : STATUS_TRANSFER_CODING_INVALID;
     }
-    if (!read_content_length(head))
+    if (!semantics_read_content_length(head))
         return STATUS_CONTENT_LENGTH_INVALID;
     head->body = head->content_length > 0 ? BODY_LENGTH : BODY_NONE;
     return STATUS_OK;
@@ -222,7 +226,7 @@ static enum status read_upgrade(struct message_head *head, const struct connecti
 }
 
 /* RFC 9110 section 10.1.1. */
-static enum status read_expect(struct message_head *head)
+enum status semantics_read_expect(struct message_head *head)
 {
     if (head->version == HTTP_1_0 || !fields_has(&head->fields, FIELD_EXPECT))
         return STATUS_OK;
@@ -247,20 +251,20 @@ static enum status read_connection_use(struct message_head *head)
     head->close = ends_connection(head->version, &connection);
     head->te_trailers = head->version == HTTP_1_1 && fields_list_has(&head->fields, FIELD_TE, SLICE("trailers"));
     enum status status = read_upgrade(head, &connection);
-    return status == STATUS_OK ? read_expect(head) : status;
+    return status == STATUS_OK ? semantics_read_expect(head) : status;
 }
 
 enum status semantics_check_request(struct message_head *head)
 {
     assert(head->version != HTTP_2);
-    clear_framing(head);
+    semantics_clear_framing(head);
     head->status = 0;
     head->expect_continue = head->te_trailers = false;
     enum status status = read_method(head);
     if (status == STATUS_OK)
         status = read_target(head);
     if (status == STATUS_OK)
-        status = read_host(head);
+        status = semantics_read_host(head);
     if (status == STATUS_OK)
         status = frame_request(head);
     if (status == STATUS_OK)
@@ -316,14 +320,14 @@ static bool is_framing_sound(struct message_head *head)
     bool coded = fields_has(&head->fields, FIELD_TRANSFER_ENCODING);
     if (coded && (!is_chunked_once(head) || fields_has(&head->fields, FIELD_CONTENT_LENGTH)))
         return false;
-    return read_content_length(head);
+    return semantics_read_content_length(head);
 }
 
 enum status semantics_check_response(struct message_head *head, enum method request_method, bool upgrade_asked)
 {
     struct connection connection;
     assert(head->version != HTTP_2);
-    clear_framing(head);
+    semantics_clear_framing(head);
     if (head->status < 100 || head->status > 999 || !read_connection(&head->fields, &connection) ||
         !is_framing_sound(head))
         return STATUS_UPSTREAM_BAD_RESPONSE;

@@ -1,12 +1,16 @@
 #include "gateway/mux/negotiate.h"
 
 #include "gateway/mux/h1_mux.h"
+#include "gateway/mux/h2_mux.h"
 
-const char *const negotiate_alpn[] = {"http/1.1", NULL};
+const char *const negotiate_alpn[] = {"h2", "http/1.1", NULL};
 
 struct mux *negotiate_server(struct stream *stream, const struct mux_settings *settings,
                              const struct mux_events *events, void *owner)
 {
+    SSL *ssl = stream_ssl(stream);
+    if (ssl && slice_eq(tls_alpn(ssl), SLICE("h2")))
+        return h2_mux_server(stream, settings, events, owner);
     return h1_mux_server(stream, settings, events, owner);
 }
 

@@ -58,6 +58,14 @@ MUST_CHECK enum status semantics_check_request(struct message_head *head);
 MUST_CHECK enum status semantics_check_response(struct message_head *head, enum method request_method,
                                                 bool upgrade_asked);
 
+/*
+ * Checks a request head whose method_text, scheme, authority, target (:path), upgrade (:protocol) and fields come from
+ * HTTP/2 (RFC 9113 section 8.3.1), and fills the rest as semantics_check_request does; several Cookie fields become one
+ * (section 8.2.3). `end`: the head ends the stream. Extended CONNECT (RFC 8441) becomes the upgrade request that it
+ * stands for in HTTP/1.1: GET with `upgrade` and, for WebSocket, a Sec-WebSocket-Key.
+ */
+MUST_CHECK enum status semantics_check_h2_request(struct message_head *head, bool end, struct arena *arena);
+
 /* Trailers (RFC 9110 section 6.5.1): fields that frame, route, authenticate or control are removed from the list. */
 void semantics_filter_trailers(struct fields *trailers);
 

@@ -1,0 +1,97 @@
+/*
+ * h2_mux_internal: the inside of an HTTP/2 mux: h2_mux.c (life, deadlines), h2_receive.c (what nghttp2 tells),
+ * h2_send.c (what endpoints send).
+ */
+#ifndef GATEWAY_MUX_H2_MUX_INTERNAL_H
+#define GATEWAY_MUX_H2_MUX_INTERNAL_H
+
+#include "gateway/mux/h2_mux.h"
+
+#include <nghttp2/nghttp2.h>
+
+enum {
+    H2_STREAM_WINDOW_BYTES = 1 << 18,     /* what a peer may send on one stream before it is credited */
+    H2_CONNECTION_WINDOW_BYTES = 1 << 20, /* and on all streams together */
+    H2_MAX_STREAMS = 128,
+    H2_QUEUE_BYTES = 65536, /* of one stream's body that waits for its window */
+    H2_GLITCHES = 2000,     /* frames that did no work, more than those that did; old ones are forgotten */
+    H2_RESET_GLITCHES = 3,  /* what a request costs that is cancelled before its answer (CVE-2023-44487) */
+    H2_MAX_SENT_HEAD_BYTES = 1 << 20,
+};
+
+struct h2_mux {
+    struct mux base;
+    struct loop *loop;
+    nghttp2_session *session;
+    struct list streams;  /* h2_stream.link: all */
+    struct list room_due; /* h2_stream.room_link */
+    struct timer timer;
+    struct deferred deferred;
+    unsigned open_count; /* endpoints in use */
+    unsigned glitches;
+    uint64_t sent_mark; /* bytes sent when progress was last seen, and when */
+    uint64_t sent_mark_ms;
+    uint32_t requests;
+    enum status close_status;
+    bool receiving; /* inside nghttp2's receive function, which must not send */
+    bool draining;
+    bool want_close; /* close_status is to be told to the endpoints */
+    bool gone;       /* the stream is closed; `closed` is due */
+    bool idle_due;
+};
+
+/* One stream; lives while its endpoint is in use or nghttp2 knows it. */
+struct h2_stream {
+    struct endpoint endpoint;
+    struct h2_mux *mux;
+    struct list link;
+    struct list room_link;
+    struct message_head head; /* that arrives */
+    struct fields trailers;   /* that arrive */
+    struct arena arena;       /* what must outlive the endpoint's use: names and trailers to send */
+    struct fields trailers_out;
+    struct block *first; /* body to send that the window does not take yet */
+    struct block *last;
+    const char *direct; /* body to send from where it is, within send_body */
+    size_t direct_len;
+    size_t queued;
+    size_t head_bytes; /* as counted by RFC 9113 section 6.5.2, SETTINGS_MAX_HEADER_LIST_SIZE */
+    size_t uncredited;
+    uint64_t window_start_ms; /* of the body rate; before the head is complete: when it began */
+    uint64_t window_bytes;
+    uint64_t sent_ms; /* when the queue began or last became shorter */
+    enum status malformed;
+    int32_t id;
+    bool open;       /* the endpoint is in use */
+    bool in_session; /* nghttp2 knows it */
+    bool head_told;
+    bool malformed_told;
+    bool in_ended;
+    bool is_tunnel_asked;
+    bool is_tunnel;
+    bool out_head_sent;
+    bool out_ending; /* no more body comes from the owner */
+    bool out_ended;  /* END_STREAM is sent */
+    bool want_room;
+    bool window_paused;
+};
+
+extern const struct endpoint_ops h2_endpoint_ops;
+
+void h2_mux_defer(struct h2_mux *m);
+/* The stream ends; `closed` follows at the end of the turn. */
+void h2_mux_gone(struct h2_mux *m, enum status status);
+/* What nghttp2 has to say goes to the stream. */
+void h2_mux_pump(struct h2_mux *m);
+void h2_mux_glitch(struct h2_mux *m, unsigned cost);
+void h2_stream_free_if_unused(struct h2_stream *s);
+void h2_stream_tell_reset(struct h2_stream *s, enum status status);
+void h2_stream_tell_malformed(struct h2_stream *s, enum status status);
+void h2_stream_begin_window(struct h2_stream *s);
+
+void h2_receive_set_callbacks(nghttp2_session_callbacks *callbacks);
+int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *header, size_t len,
+                 nghttp2_data_source *source, void *user_data);
+void h2_send_drop_queue(struct h2_stream *s);
+
+#endif

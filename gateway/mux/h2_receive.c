@@ -1,0 +1,243 @@
+/* What nghttp2 tells of a peer's frames. */
+#include "h2_mux_internal.h"
+
+#include "gateway/http/semantics.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum { FIELD_OVERHEAD = 32 }; /* RFC 9113 section 6.5.2 */
+
+static struct h2_stream *stream_by_id(nghttp2_session *session, int32_t id)
+{
+    return nghttp2_session_get_stream_user_data(session, id);
+}
+
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
+{
+    struct h2_mux *m = user_data;
+    if (frame->headers.cat != NGHTTP2_HCAT_REQUEST)
+        return 0;
+    struct h2_stream *s = calloc(1, sizeof *s);
+    if (!s)
+        abort();
+    s->mux = m;
+    s->id = frame->hd.stream_id;
+    s->in_session = s->open = true;
+    s->endpoint = (struct endpoint){.ops = &h2_endpoint_ops, .mux = &m->base};
+    arena_init(&s->arena, &m->loop->arenas);
+    list_init(&s->room_link);
+    list_push(&m->streams, &s->link);
+    m->open_count++;
+    m->requests++;
+    m->glitches -= m->glitches > 0;
+    m->idle_due = false;
+    nghttp2_session_set_stream_user_data(session, s->id, s);
+    s->window_start_ms = loop_now_ms(m->loop);
+    m->base.events->request(m->base.owner, &s->endpoint);
+    assert(s->endpoint.arena);
+    if (m->base.settings->max_requests > 0 && m->requests >= m->base.settings->max_requests)
+        m->base.ops->drain(&m->base);
+    return 0;
+}
+
+static struct slice copy_buffer(struct arena *arena, nghttp2_rcbuf *buffer)
+{
+    nghttp2_vec bytes = nghttp2_rcbuf_get_buf(buffer);
+    struct slice slice = slice_make(bytes.base, bytes.len);
+    return nghttp2_rcbuf_is_static(buffer) ? slice : arena_copy(arena, slice);
+}
+
+/* The pseudo-header fields that requests may have; nghttp2 has checked their order and number. */
+static void take_pseudo(struct h2_stream *s, struct slice name, struct slice value)
+{
+    struct message_head *head = &s->head;
+    if (slice_eq(name, SLICE(":method")))
+        head->method_text = value;
+    else if (slice_eq(name, SLICE(":scheme")))
+        head->scheme = value;
+    else if (slice_eq(name, SLICE(":authority")))
+        head->authority = value;
+    else if (slice_eq(name, SLICE(":path")))
+        head->target = value;
+    else if (slice_eq(name, SLICE(":protocol")))
+        head->upgrade = value;
+}
+
+/* By count and by bytes. */
+static bool is_within_limits(struct h2_stream *s, size_t name_len, size_t value_len)
+{
+    const struct h1_limits *limits = &s->mux->base.settings->request_limits;
+    s->head_bytes += name_len + value_len + FIELD_OVERHEAD;
+    if (s->head_bytes > limits->max_head_bytes)
+        s->malformed = STATUS_HEAD_TOO_LARGE;
+    else if (s->head.fields.count + s->trailers.count >= limits->max_fields)
+        s->malformed = STATUS_TOO_MANY_FIELDS;
+    return s->malformed == STATUS_OK;
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghttp2_rcbuf *name_buffer,
+                     nghttp2_rcbuf *value_buffer, uint8_t flags, void *user_data)
+{
+    (void)flags, (void)user_data;
+    struct h2_stream *s = stream_by_id(session, frame->hd.stream_id);
+    if (!s || !s->open || s->malformed != STATUS_OK)
+        return 0;
+    nghttp2_vec name_bytes = nghttp2_rcbuf_get_buf(name_buffer), value_bytes = nghttp2_rcbuf_get_buf(value_buffer);
+    if (!is_within_limits(s, name_bytes.len, value_bytes.len))
+        return 0;
+    struct arena *arena = s->endpoint.arena;
+    struct slice name = copy_buffer(arena, name_buffer), value = copy_buffer(arena, value_buffer);
+    if (name.len > 0 && name.ptr[0] == ':')
+        take_pseudo(s, name, value);
+    else
+        fields_add(s->head_told ? &s->trailers : &s->head.fields, arena, name, value);
+    return 0;
+}
+
+static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame, nghttp2_rcbuf *name,
+                             nghttp2_rcbuf *value, uint8_t flags, void *user_data)
+{
+    (void)name, (void)value, (void)flags, (void)user_data;
+    struct h2_stream *s = stream_by_id(session, frame->hd.stream_id);
+    if (s && s->malformed == STATUS_OK)
+        s->malformed = STATUS_BAD_FIELD_VALUE;
+    return 0;
+}
+
+static void tell_head(struct h2_stream *s, bool end)
+{
+    struct message_head *head = &s->head;
+    s->head_told = true;
+    s->is_tunnel_asked = head->upgrade.len > 0;
+    if (s->malformed == STATUS_OK && head->target.len > s->mux->base.settings->request_limits.max_target_bytes)
+        s->malformed = STATUS_TARGET_TOO_LONG;
+    enum status status = s->malformed;
+    if (status == STATUS_OK)
+        status = semantics_check_h2_request(head, end, s->endpoint.arena);
+    if (status != STATUS_OK) {
+        h2_stream_tell_malformed(s, status);
+        return;
+    }
+    h2_stream_begin_window(s);
+    bool last = end || s->is_tunnel_asked || head->body == BODY_NONE;
+    s->endpoint.events->head(s->endpoint.owner, head, last);
+}
+
+static void tell_end(struct h2_stream *s)
+{
+    bool told = s->head.body == BODY_NONE && !s->is_tunnel;
+    bool too_early = s->is_tunnel_asked && !s->out_head_sent;
+    s->in_ended = true;
+    if (s->open && too_early) /* the tunnel would never hear of the end */
+        nghttp2_submit_rst_stream(s->mux->session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_PROTOCOL_ERROR);
+    else if (s->open && !told && s->malformed == STATUS_OK)
+        s->endpoint.events->body(s->endpoint.owner, NULL, 0, true);
+}
+
+static void tell_trailers(struct h2_stream *s)
+{
+    if (s->malformed != STATUS_OK) {
+        h2_stream_tell_malformed(s, s->malformed);
+        return;
+    }
+    semantics_filter_trailers(&s->trailers);
+    if (s->head.body == BODY_NONE || s->is_tunnel) {
+        tell_end(s);
+        return;
+    }
+    if (s->trailers.count > 0)
+        s->endpoint.events->trailers(s->endpoint.owner, &s->trailers);
+    else
+        s->endpoint.events->body(s->endpoint.owner, NULL, 0, true);
+}
+
+static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
+{
+    struct h2_mux *m = user_data;
+    struct h2_stream *s = stream_by_id(session, frame->hd.stream_id);
+    bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+    bool useful =
+        frame->hd.type == NGHTTP2_HEADERS || (frame->hd.type == NGHTTP2_DATA && (end || frame->hd.length > 0));
+    bool cancelled = frame->hd.type == NGHTTP2_RST_STREAM && s && s->open && !s->out_head_sent;
+    if (!useful)
+        h2_mux_glitch(m, cancelled ? H2_RESET_GLITCHES : 1);
+    if (!s)
+        return 0;
+    if (frame->hd.type == NGHTTP2_HEADERS && s->open && !s->head_told) {
+        s->in_ended = end;
+        tell_head(s, end);
+    } else if (frame->hd.type == NGHTTP2_HEADERS) {
+        s->in_ended = true;
+        if (s->open)
+            tell_trailers(s);
+    } else if (frame->hd.type == NGHTTP2_DATA && end) {
+        tell_end(s);
+    }
+    return 0;
+}
+
+static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t len,
+                   void *user_data)
+{
+    (void)flags;
+    struct h2_mux *m = user_data;
+    struct h2_stream *s = stream_by_id(session, id);
+    bool wanted = s && s->open && s->malformed == STATUS_OK && (s->head.body != BODY_NONE || s->is_tunnel);
+    if (!wanted) {
+        nghttp2_session_consume_connection(session, len);
+        if (s && s->open && s->is_tunnel_asked) /* RFC 8441: nothing may be said before the 200 */
+            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_PROTOCOL_ERROR);
+        return 0;
+    }
+    m->glitches -= m->glitches > 0;
+    s->uncredited += len;
+    s->window_bytes += len;
+    s->window_paused |= s->uncredited >= H2_STREAM_WINDOW_BYTES / 2;
+    s->endpoint.events->body(s->endpoint.owner, (const char *)data, len, false);
+    return 0;
+}
+
+static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
+{
+    struct h2_mux *m = user_data;
+    bool can_end = frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS;
+    if (frame->hd.type == NGHTTP2_DATA) /* earns a WINDOW_UPDATE for the stream and one for the connection */
+        m->glitches -= m->glitches > 2 ? 2 : m->glitches;
+    if (!can_end || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+        return 0;
+    struct h2_stream *s = stream_by_id(session, frame->hd.stream_id);
+    if (!s)
+        return 0;
+    s->out_ended = true;
+    if (!s->open && !s->in_ended)
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);
+    return 0;
+}
+
+static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_code, void *user_data)
+{
+    (void)error_code, (void)user_data;
+    struct h2_stream *s = stream_by_id(session, id);
+    if (!s)
+        return 0;
+    s->in_session = false;
+    h2_send_drop_queue(s);
+    if (s->open && s->mux->receiving && !(s->in_ended && s->out_ended))
+        h2_stream_tell_reset(s, STATUS_CLIENT_CANCELLED);
+    else
+        h2_mux_defer(s->mux); /* told and freed then */
+    return 0;
+}
+
+void h2_receive_set_callbacks(nghttp2_session_callbacks *callbacks)
+{
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback2(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_invalid_header_callback2(callbacks, on_invalid_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
+    nghttp2_session_callbacks_set_send_data_callback(callbacks, h2_send_data);
+}

@@ -1,0 +1,283 @@
+/* What an h2 endpoint sends, and how it is released. */
+#include "h2_mux_internal.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+static struct h2_stream *stream_of(struct endpoint *endpoint)
+{
+    return CONTAINER_OF(endpoint, struct h2_stream, endpoint);
+}
+
+static bool can_send(const struct h2_stream *s)
+{
+    return s->in_session && !s->mux->gone;
+}
+
+/* ---- heads ---- */
+
+static nghttp2_nv make_nv(struct slice name, struct slice value)
+{
+    union {
+        const char *in;
+        uint8_t *out;
+    } n = {.in = name.ptr ? name.ptr : ""}, v = {.in = value.ptr ? value.ptr : ""};
+    return (nghttp2_nv){.name = n.out, .value = v.out, .namelen = name.len, .valuelen = value.len};
+}
+
+/* RFC 9113 section 8.2.1: lower case on the wire. */
+static struct slice lower_name(const struct field *field, struct arena *arena)
+{
+    if (field->id != FIELD_OTHER)
+        return field_name(field->id);
+    char *name = arena_alloc(arena, field->name.len + 1);
+    for (size_t i = 0; i < field->name.len; i++)
+        name[i] = ascii_lower(field->name.ptr[i]);
+    return slice_make(name, field->name.len);
+}
+
+static bool is_for_wire(const struct h2_stream *s, const struct field *field)
+{
+    bool framing = field->id == FIELD_CONTENT_LENGTH || field->id == FIELD_TRANSFER_ENCODING ||
+                   field->id == FIELD_CONNECTION || field->id == FIELD_UPGRADE || field->id == FIELD_KEEP_ALIVE;
+    return !framing && !(s->is_tunnel && field->id == FIELD_SEC_WEBSOCKET_ACCEPT);
+}
+
+static size_t put_fields(struct h2_stream *s, const struct fields *fields, nghttp2_nv *nv, size_t count)
+{
+    for (size_t i = 0; i < fields->count; i++)
+        if (is_for_wire(s, &fields->items[i]))
+            nv[count++] = make_nv(lower_name(&fields->items[i], &s->arena), fields->items[i].value);
+    return count;
+}
+
+static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t size, uint32_t *flags,
+                         nghttp2_data_source *source, void *user_data)
+{
+    (void)buffer, (void)user_data;
+    struct h2_stream *s = source->ptr;
+    size_t available = s->queued + s->direct_len;
+    *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+    if (available == 0 && !s->out_ending)
+        return NGHTTP2_ERR_DEFERRED;
+    size_t n = available < size ? available : size;
+    if (n < available || !s->out_ending)
+        return (ssize_t)n;
+    *flags |= NGHTTP2_DATA_FLAG_EOF;
+    if (s->trailers_out.count > 0) {
+        nghttp2_nv *nv = arena_alloc(&s->arena, s->trailers_out.count * sizeof *nv);
+        size_t count = put_fields(s, &s->trailers_out, nv, 0);
+        if (count > 0 && nghttp2_submit_trailer(session, id, nv, count) == 0)
+            *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+    }
+    return (ssize_t)n;
+}
+
+/* RFC 8441 section 5: 101 becomes 200. An app that ignored the upgrade has not opened a tunnel, which a 2xx would say.
+ */
+static int wire_status(const struct h2_stream *s, const struct message_head *head)
+{
+    if (s->is_tunnel_asked && !s->is_tunnel && head->status >= 200 && head->status < 300)
+        return 502;
+    return head->status == 101 ? 200 : head->status;
+}
+
+static void send_head(struct endpoint *endpoint, const struct message_head *head, bool end)
+{
+    struct h2_stream *s = stream_of(endpoint);
+    struct h2_mux *m = s->mux;
+    nghttp2_nv *nv = arena_alloc(&s->arena, (head->fields.count + 2) * sizeof *nv); /* :status, content-length */
+    char status[8], length[24];
+    bool interim = head_is_interim(head);
+    if (!can_send(s) || s->out_head_sent)
+        return;
+    s->is_tunnel = s->is_tunnel_asked && head->body == BODY_RAW;
+    int status_len = snprintf(status, sizeof status, "%d", wire_status(s, head));
+    nv[0] = make_nv(SLICE(":status"), slice_make(status, (size_t)status_len));
+    size_t count = put_fields(s, &head->fields, nv, 1);
+    if (head->has_content_length && !interim && head->status != 204) {
+        int n = snprintf(length, sizeof length, "%llu", (unsigned long long)head->content_length);
+        nv[count++] = make_nv(SLICE("content-length"), slice_make(length, (size_t)n));
+    }
+    if (interim) {
+        nghttp2_submit_headers(m->session, NGHTTP2_FLAG_NONE, s->id, NULL, nv, count, NULL);
+    } else {
+        nghttp2_data_provider body = {.source = {.ptr = s}, .read_callback = read_body};
+        nghttp2_submit_response(m->session, s->id, nv, count, end ? NULL : &body);
+        s->out_head_sent = true;
+        s->out_ending = end;
+    }
+    h2_mux_pump(m);
+}
+
+/* ---- bodies ---- */
+
+static void queue_body(struct h2_stream *s, const char *data, size_t len)
+{
+    if (s->queued == 0)
+        s->sent_ms = loop_now_ms(s->mux->loop);
+    s->queued += len;
+    while (len > 0) {
+        if (!s->last || s->last->end == sizeof s->last->data) {
+            struct block *block = loop_block_take(s->mux->loop);
+            if (s->last)
+                s->last->next = block;
+            else
+                s->first = block;
+            s->last = block;
+        }
+        size_t room = sizeof s->last->data - s->last->end;
+        size_t n = len < room ? len : room;
+        memcpy(s->last->data + s->last->end, data, n);
+        s->last->end += (uint32_t)n;
+        data += n;
+        len -= n;
+    }
+}
+
+void h2_send_drop_queue(struct h2_stream *s)
+{
+    while (s->first) {
+        struct block *block = s->first;
+        s->first = block->next;
+        loop_block_give(s->mux->loop, block);
+    }
+    s->last = NULL;
+    s->queued = 0;
+}
+
+static void write_queued(struct h2_stream *s, size_t len)
+{
+    s->queued -= len;
+    while (len > 0) {
+        struct block *block = s->first;
+        size_t n = block->end - block->start;
+        n = n < len ? n : len;
+        stream_write(s->mux->base.stream, block->data + block->start, n);
+        block->start += (uint32_t)n;
+        len -= n;
+        if (block->start < block->end)
+            continue;
+        s->first = block->next;
+        if (!s->first)
+            s->last = NULL;
+        loop_block_give(s->mux->loop, block);
+    }
+}
+
+/* One DATA frame: its header, then what is queued, then what send_body was just given. */
+int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *header, size_t len,
+                 nghttp2_data_source *source, void *user_data)
+{
+    (void)session, (void)frame;
+    struct h2_mux *m = user_data;
+    struct h2_stream *s = source->ptr;
+    s->sent_ms = loop_now_ms(m->loop);
+    stream_write(m->base.stream, header, 9);
+    size_t from_queue = len < s->queued ? len : s->queued;
+    write_queued(s, from_queue);
+    size_t direct = len - from_queue;
+    if (direct > 0) {
+        stream_write(m->base.stream, s->direct, direct);
+        s->direct += direct;
+        s->direct_len -= direct;
+    }
+    if (s->want_room && s->queued < H2_QUEUE_BYTES / 2 && list_is_empty(&s->room_link)) {
+        list_push(&m->room_due, &s->room_link);
+        h2_mux_defer(m);
+    }
+    return 0;
+}
+
+static void send_body(struct endpoint *endpoint, const char *data, size_t len, bool end)
+{
+    struct h2_stream *s = stream_of(endpoint);
+    if (!can_send(s) || s->out_ending)
+        return;
+    s->direct = data;
+    s->direct_len = len;
+    s->out_ending = end;
+    nghttp2_session_resume_data(s->mux->session, s->id);
+    h2_mux_pump(s->mux);
+    if (s->direct_len > 0)
+        queue_body(s, s->direct, s->direct_len);
+    s->direct_len = 0;
+}
+
+static void send_trailers(struct endpoint *endpoint, const struct fields *trailers)
+{
+    struct h2_stream *s = stream_of(endpoint);
+    for (size_t i = 0; i < trailers->count; i++) /* the caller's may be gone when the window opens */
+        fields_add(&s->trailers_out, &s->arena, arena_copy(&s->arena, trailers->items[i].name),
+                   arena_copy(&s->arena, trailers->items[i].value));
+    send_body(endpoint, NULL, 0, true);
+}
+
+static size_t room(struct endpoint *endpoint)
+{
+    struct h2_stream *s = stream_of(endpoint);
+    if (!can_send(s))
+        return H2_QUEUE_BYTES;
+    if (stream_room(s->mux->base.stream) > 0 && s->queued < H2_QUEUE_BYTES)
+        return H2_QUEUE_BYTES - s->queued;
+    s->want_room = true;
+    return 0;
+}
+
+static void credit(struct endpoint *endpoint, size_t bytes)
+{
+    struct h2_stream *s = stream_of(endpoint);
+    assert(bytes <= s->uncredited);
+    s->uncredited -= bytes;
+    if (s->mux->gone)
+        return;
+    if (s->in_session)
+        nghttp2_session_consume(s->mux->session, s->id, bytes);
+    else
+        nghttp2_session_consume_connection(s->mux->session, bytes);
+    h2_mux_defer(s->mux);
+}
+
+/* ---- release ---- */
+
+/* RFC 9113 section 8.1: after a whole response, NO_ERROR tells the client to stop sending the rest of its request. */
+static void end_stream(struct h2_stream *s, enum status status)
+{
+    struct h2_mux *m = s->mux;
+    bool complete = status == STATUS_OK && s->out_ending;
+    if (!s->in_session || (complete && (s->in_ended || !s->out_ended)))
+        return; /* it ends by itself, or when the last frame is sent */
+    uint32_t code = complete ? NGHTTP2_NO_ERROR : status_h2(status) ? status_h2(status) : NGHTTP2_CANCEL;
+    nghttp2_submit_rst_stream(m->session, NGHTTP2_FLAG_NONE, s->id, code);
+}
+
+static void release(struct endpoint **endpoint_ptr, enum status status)
+{
+    struct h2_stream *s = stream_of(*endpoint_ptr);
+    struct h2_mux *m = s->mux;
+    *endpoint_ptr = NULL;
+    assert(s->open);
+    s->open = false;
+    s->endpoint.events = NULL;
+    s->endpoint.arena = NULL;
+    list_remove(&s->room_link);
+    m->open_count--;
+    if (!m->gone) {
+        if (s->uncredited > 0)
+            nghttp2_session_consume_connection(m->session, s->uncredited);
+        end_stream(s, status);
+        m->idle_due |= m->open_count == 0;
+        h2_mux_defer(m);
+    }
+    s->uncredited = 0;
+    h2_stream_free_if_unused(s);
+}
+
+const struct endpoint_ops h2_endpoint_ops = {
+    .send_head = send_head,
+    .send_body = send_body,
+    .send_trailers = send_trailers,
+    .room = room,
+    .credit = credit,
+    .release = release,
+};

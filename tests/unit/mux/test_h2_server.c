@@ -1,0 +1,426 @@
+/* h2_mux as a server; the peer is an nghttp2 client, or frames written by hand. */
+#include "mux/mux_fixture.h"
+
+#include "gateway/mux/h2_mux.h"
+
+#include <nghttp2/nghttp2.h>
+
+static nghttp2_nv pair_of(const char *name, const char *value)
+{
+    return (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name,
+                        .value = (uint8_t *)(uintptr_t)value,
+                        .namelen = strlen(name),
+                        .valuelen = strlen(value)};
+}
+
+struct h2_fixture {
+    struct mux_fixture *f;
+    nghttp2_session *client;
+    struct inbox told; /* "200;data 2;end;" … of the client */
+    size_t received;   /* bytes of DATA */
+    size_t to_upload;
+    bool upload_ends;
+};
+
+/* ---- the client ---- */
+
+static void tell(struct h2_fixture *h, const char *what, unsigned number)
+{
+    char text[64];
+    snprintf(text, sizeof text, "%s %u;", what, number);
+    inbox_add(&h->told, text, strlen(text));
+}
+
+static int client_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
+                         const uint8_t *value, size_t value_len, uint8_t flags, void *user_data)
+{
+    (void)session, (void)frame, (void)flags, (void)value_len;
+    if (name_len == 7 && memcmp(name, ":status", 7) == 0)
+        tell(user_data, "status", (unsigned)atoi((const char *)value));
+    return 0;
+}
+
+static int client_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
+{
+    (void)session;
+    if (frame->hd.type == NGHTTP2_RST_STREAM)
+        tell(user_data, "rst", frame->rst_stream.error_code);
+    else if (frame->hd.type == NGHTTP2_GOAWAY)
+        tell(user_data, "goaway", frame->goaway.error_code);
+    else if (frame->hd.type <= NGHTTP2_HEADERS && frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
+        tell(user_data, "end", (unsigned)frame->hd.stream_id);
+    return 0;
+}
+
+static int client_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t len,
+                       void *user_data)
+{
+    (void)session, (void)flags, (void)id, (void)data;
+    struct h2_fixture *h = user_data;
+    h->received += len;
+    return 0;
+}
+
+static ssize_t upload(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t size, uint32_t *flags,
+                      nghttp2_data_source *source, void *user_data)
+{
+    (void)session, (void)id, (void)source;
+    struct h2_fixture *h = user_data;
+    size_t n = h->to_upload < size ? h->to_upload : size;
+    memset(buffer, 'u', n);
+    h->to_upload -= n;
+    if (h->to_upload == 0 && h->upload_ends)
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+    else if (n == 0)
+        return NGHTTP2_ERR_DEFERRED;
+    return (ssize_t)n;
+}
+
+static void client_turn(struct h2_fixture *h)
+{
+    const uint8_t *data;
+    ssize_t n;
+    while ((n = nghttp2_session_mem_send(h->client, &data)) > 0)
+        (void)!send(h->f->peer, data, (size_t)n, MSG_NOSIGNAL);
+    inbox_read(&h->f->inbox, h->f->peer);
+    if (h->f->inbox.len > 0)
+        nghttp2_session_mem_recv(h->client, (const uint8_t *)h->f->inbox.bytes, h->f->inbox.len);
+    h->f->inbox.len = 0;
+}
+
+static bool is_told(struct h2_fixture *h, const char *text)
+{
+    client_turn(h);
+    return h->told.bytes && strstr(h->told.bytes, text);
+}
+
+#define AWAIT_TOLD(h, text) TURN_UNTIL((h)->f->loop, is_told(h, text))
+
+static void ask(struct h2_fixture *h, bool post)
+{
+    const nghttp2_nv head[] = {pair_of(":method", post ? "POST" : "GET"), pair_of(":scheme", "https"),
+                               pair_of(":authority", "a"), pair_of(":path", "/")};
+    nghttp2_data_provider body = {.read_callback = upload};
+    assert_true(nghttp2_submit_request(h->client, NULL, head, 4, post ? &body : NULL, NULL) > 0);
+    client_turn(h);
+}
+
+static void client_open(struct h2_fixture *h, uint32_t window)
+{
+    nghttp2_session_callbacks *callbacks;
+    const nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, window}};
+    nghttp2_session_callbacks_new(&callbacks);
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, client_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, client_frame);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, client_data);
+    nghttp2_session_client_new(&h->client, callbacks, h);
+    nghttp2_session_callbacks_del(callbacks);
+    nghttp2_submit_settings(h->client, NGHTTP2_FLAG_NONE, settings, 1);
+    client_turn(h);
+}
+
+/* ---- set up ---- */
+
+static int set_up(void **state)
+{
+    struct h2_fixture *h = calloc(1, sizeof *h);
+    h->f = fixture_new();
+    h->f->on_complete = answer_ok;
+    *state = h;
+    return 0;
+}
+
+static void server_open(struct h2_fixture *h)
+{
+    int pair[2];
+    struct ip_addr addr = loopback_ip();
+    tcp_pair(pair);
+    h->f->peer = pair[0];
+    struct stream *stream = stream_accept(h->f->loop, pair[1], &addr, 1, NULL, 0, &no_stream_events, NULL);
+    h->f->mux = h2_mux_server(stream, &h->f->settings, &test_mux_events, h->f);
+}
+
+static void both_open(struct h2_fixture *h)
+{
+    server_open(h);
+    client_open(h, 65535);
+}
+
+static int tear_down(void **state)
+{
+    struct h2_fixture *h = *state;
+    void *f = h->f;
+    fixture_tear_down(&f);
+    nghttp2_session_del(h->client);
+    inbox_clear(&h->told);
+    free(h);
+    return 0;
+}
+
+/* ---- tests ---- */
+
+static void requests_are_answered(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    for (int i = 1; i <= 3; i++) {
+        inbox_clear(&h->told);
+        ask(h, false);
+        AWAIT_TOLD(h, "end");
+        assert_non_null(strstr(h->told.bytes, "status 200;"));
+        TURN_UNTIL(h->f->loop, h->f->idles == i);
+    }
+    assert_string_equal(h->f->events.bytes, "head /;end;head /;end;head /;end;");
+    char line[256];
+    assert_in_range(h2_mux_dump(h->f->mux, line, sizeof line), 10, sizeof line);
+    assert_non_null(strstr(line, "requests=3"));
+}
+
+static void an_upload_waits_for_credit(void **state)
+{
+    struct h2_fixture *h = *state;
+    h->f->credits = false;
+    h->to_upload = 1000000;
+    h->upload_ends = true;
+    both_open(h);
+    ask(h, true);
+    TURN_UNTIL(h->f->loop, (client_turn(h), h->f->uncredited == 1 << 18));
+    for (int i = 0; i < 10; i++) {
+        client_turn(h);
+        turn_some(h->f->loop);
+    }
+    assert_int_equal(h->f->uncredited, 1 << 18);
+    h->f->credits = true;
+    h->f->endpoint->ops->credit(h->f->endpoint, h->f->uncredited);
+    h->f->uncredited = 0;
+    AWAIT_TOLD(h, "end");
+}
+
+static void an_early_answer_stops_the_upload(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    ask(h, true);
+    AWAIT_EVENT(h->f, "head /;");
+    answer_ok(h->f);
+    AWAIT_TOLD(h, "rst 0;");
+    assert_non_null(strstr(h->told.bytes, "status 200;end"));
+    ask(h, false);
+    TURN_UNTIL(h->f->loop, (client_turn(h), h->f->requests == 2));
+}
+
+static void a_body_that_stops_is_answered_once(void **state)
+{
+    struct h2_fixture *h = *state;
+    h->f->settings.body_idle_ms = 200;
+    both_open(h);
+    ask(h, true);
+    AWAIT_TOLD(h, "status 408;");
+    AWAIT_TOLD(h, "rst 0;");
+    assert_string_equal(h->f->events.bytes, "head /;malformed /;");
+    assert_int_equal(h->f->status, STATUS_BODY_TIMEOUT);
+}
+
+static void send_frame(struct h2_fixture *h, uint8_t type, uint8_t flags, uint8_t stream, const char *payload,
+                       size_t len)
+{
+    const char head[9] = {0, (char)(len >> 8), (char)len, (char)type, (char)flags, 0, 0, 0, (char)stream};
+    assert_int_equal(send(h->f->peer, head, 9, MSG_NOSIGNAL), 9);
+    assert_int_equal(send(h->f->peer, payload, len, MSG_NOSIGNAL), (ssize_t)len);
+}
+
+static void a_head_that_stops_ends_the_connection(void **state)
+{
+    struct h2_fixture *h = *state;
+    h->f->settings.head_ms = 200;
+    server_open(h);
+    send_text(h->f->peer, NGHTTP2_CLIENT_MAGIC);
+    send_frame(h, NGHTTP2_SETTINGS, 0, 0, "", 0);
+    send_frame(h, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_STREAM, 1, "\x82\x87", 2); /* no END_HEADERS */
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_string_equal(h->f->events.bytes, "reset;");
+    assert_int_equal(h->f->status, STATUS_HEAD_TIMEOUT);
+}
+
+static void a_connection_without_a_request_ends(void **state)
+{
+    struct h2_fixture *h = *state;
+    h->f->settings.head_ms = 200;
+    both_open(h);
+    AWAIT_TOLD(h, "goaway 0;");
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_int_equal(h->f->requests, 0);
+}
+
+static void other_protocols_are_refused(void **state)
+{
+    struct h2_fixture *h = *state;
+    server_open(h);
+    send_text(h->f->peer, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    AWAIT_OVER(h->f);
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_int_equal(h->f->requests, 0);
+}
+
+static void a_window_that_stays_closed_ends_the_stream(void **state)
+{
+    struct h2_fixture *h = *state;
+    h->f->settings.send_stall_ms = 200;
+    server_open(h);
+    client_open(h, 0);
+    ask(h, false);
+    AWAIT_TOLD(h, "rst 8;");
+    assert_non_null(strstr(h->told.bytes, "status 200;"));
+    TURN_UNTIL(h->f->loop, h->f->idles == 1);
+}
+
+static void send_part(struct mux_fixture *f)
+{
+    struct message_head head = {.status = 200, .version = HTTP_1_1, .body = BODY_CHUNKED};
+    f->endpoint->ops->send_head(f->endpoint, &head, false);
+    f->endpoint->ops->send_body(f->endpoint, "part", 4, false);
+}
+
+static void an_owner_hears_that_its_stream_stalls(void **state)
+{
+    struct h2_fixture *h = *state;
+    h->f->settings.send_stall_ms = 200;
+    h->f->on_complete = send_part;
+    server_open(h);
+    client_open(h, 0);
+    ask(h, false);
+    AWAIT_EVENT(h->f, "reset;");
+    assert_int_equal(h->f->status, STATUS_CLIENT_STALLED);
+}
+
+/* A proxy closes idle connections to make room: one that still has to send is not idle. */
+static void what_is_queued_keeps_the_connection_busy(void **state)
+{
+    struct h2_fixture *h = *state;
+    server_open(h);
+    client_open(h, 0);
+    ask(h, false);
+    AWAIT_TOLD(h, "status 200;");
+    h->f->mux->ops->drain(h->f->mux);
+    AWAIT_TOLD(h, "goaway 0;");
+    turn_some(h->f->loop);
+    assert_int_equal(h->f->idles, 0);
+    assert_false(h->f->closed);
+    nghttp2_submit_window_update(h->client, NGHTTP2_FLAG_NONE, 1, 1000);
+    AWAIT_TOLD(h, "end 1;");
+    assert_int_equal(h->received, 2);
+    TURN_UNTIL(h->f->loop, h->f->closed);
+}
+
+static void an_idle_connection_says_goodbye(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    ask(h, false);
+    AWAIT_TOLD(h, "end");
+    TURN_UNTIL(h->f->loop, h->f->idles == 1);
+    h->f->mux->ops->close(h->f->mux, STATUS_EVICTED);
+    AWAIT_TOLD(h, "goaway 0;");
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_int_equal(h->f->closed_status, STATUS_EVICTED);
+}
+
+static void requests_of_one_connection_are_limited(void **state)
+{
+    struct h2_fixture *h = *state;
+    h->f->settings.max_requests = 2;
+    both_open(h);
+    ask(h, false);
+    AWAIT_TOLD(h, "end 1;");
+    ask(h, false);
+    AWAIT_TOLD(h, "goaway 0;");
+    AWAIT_TOLD(h, "end 3;");
+    TURN_UNTIL(h->f->loop, h->f->closed);
+}
+
+static void a_close_resets_what_is_open(void **state)
+{
+    struct h2_fixture *h = *state;
+    h->f->on_complete = NULL;
+    both_open(h);
+    ask(h, false);
+    AWAIT_EVENT(h->f, "end;");
+    h->f->mux->ops->close(h->f->mux, STATUS_SHUTDOWN);
+    AWAIT_EVENT(h->f, "reset;");
+    assert_int_equal(h->f->status, STATUS_SHUTDOWN);
+    AWAIT_TOLD(h, "rst 8;");
+    AWAIT_TOLD(h, "goaway 0;");
+}
+
+/* Operations never call back: an owner that sends on a stream that has failed hears of it later, in its turn. */
+static void an_owner_that_sends_is_not_called(void **state)
+{
+    static char part[400000];
+    struct h2_fixture *h = *state;
+    struct mux_fixture *f = h->f;
+    server_open(h);
+    send_text(f->peer, NGHTTP2_CLIENT_MAGIC);
+    send_frame(h, NGHTTP2_SETTINGS, 0, 0, "\0\4\x7f\xff\xff\xff", 6); /* INITIAL_WINDOW_SIZE */
+    send_frame(h, NGHTTP2_WINDOW_UPDATE, 0, 0, "\x7f\0\0\0", 4);
+    send_frame(h, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1,
+               "\x83\x87\x84\x41\1a\x0f\x0d\1"
+               "1",
+               10);
+    AWAIT_EVENT(f, "head /;");
+    send_part(f);
+    while (stream_queued(f->mux->stream) < STREAM_HIGH_MARK) {
+        f->endpoint->ops->send_body(f->endpoint, part, sizeof part, false);
+        loop_turn(f->loop, 0);
+    }
+    send_frame(h, NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, "xx", 2); /* longer than its content-length */
+    turn_some(f->loop);
+    assert_non_null(f->endpoint);
+    while (f->endpoint && stream_queued(f->mux->stream) >= STREAM_HIGH_MARK) {
+        (void)!recv(f->peer, part, 16384, MSG_DONTWAIT);
+        loop_turn(f->loop, 0);
+    }
+    if (f->endpoint) {
+        f->endpoint->ops->send_body(f->endpoint, part, 1, false);
+        assert_non_null(f->endpoint);
+    }
+    TURN_UNTIL(f->loop, (inbox_read(&f->inbox, f->peer), !f->endpoint));
+    assert_int_equal(f->status, STATUS_CLIENT_CANCELLED);
+}
+
+static void a_protocol_error_resets_what_is_open(void **state)
+{
+    struct h2_fixture *h = *state;
+    h->f->on_complete = NULL;
+    both_open(h);
+    ask(h, false);
+    AWAIT_EVENT(h->f, "end;");
+    send_frame(h, NGHTTP2_DATA, 0, 0, "x", 1); /* RFC 9113 section 6.1: DATA on stream 0 */
+    AWAIT_EVENT(h->f, "reset;");
+    assert_int_equal(h->f->status, STATUS_CLIENT_CANCELLED);
+    AWAIT_TOLD(h, "goaway 1;");
+    TURN_UNTIL(h->f->loop, h->f->closed);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        TEST(requests_are_answered),
+        TEST(an_upload_waits_for_credit),
+        TEST(an_early_answer_stops_the_upload),
+        TEST(a_body_that_stops_is_answered_once),
+        TEST(a_head_that_stops_ends_the_connection),
+        TEST(a_connection_without_a_request_ends),
+        TEST(other_protocols_are_refused),
+        TEST(a_window_that_stays_closed_ends_the_stream),
+        TEST(an_owner_hears_that_its_stream_stalls),
+        TEST(what_is_queued_keeps_the_connection_busy),
+        TEST(an_idle_connection_says_goodbye),
+        TEST(requests_of_one_connection_are_limited),
+        TEST(a_close_resets_what_is_open),
+        TEST(an_owner_that_sends_is_not_called),
+        TEST(a_protocol_error_resets_what_is_open),
+#undef TEST
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
