@@ -121,8 +121,6 @@ void exchange_finish(struct exchange *x, enum status front, enum status back)
     if (x->front)
         x->front->ops->release(&x->front, front);
     exchange_drop_kept(x);
-    if (x->claim)
-        claim_unref(&x->claim);
     loop_defer(x->proxy->loop, &x->deferred, free_exchange);
 }
 
@@ -137,7 +135,7 @@ static void finish_if_complete(struct exchange *x)
 /* The address belongs to somebody else: not a byte may go there or come from there any more. */
 static bool is_stale(const struct exchange *x)
 {
-    return x->claim && claim_is_revoked(x->claim);
+    return x->back && x->claim && claim_is_revoked(x->claim);
 }
 
 /* ---- from the front ---- */

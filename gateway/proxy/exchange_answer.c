@@ -126,9 +126,9 @@ static const char *protocol_name(const struct exchange *x)
 static void fill_back(const struct exchange *x, struct access_record *record)
 {
     record->back_protocol = "";
-    if (!x->claim)
+    if (x->back_address.family == 0)
         return;
-    record->back_address = x->claim->address;
+    record->back_address = x->back_address;
     record->back_port = x->port;
     record->back_protocol = "http/1.1";
     record->back_reused = x->back_reused;

@@ -32,7 +32,9 @@ struct exchange {
     struct block *kept_last;
     size_t front_owed; /* received from the front and not credited */
     size_t back_owed;
-    struct claim *claim; /* a reference: where the request went */
+    const struct claim *claim; /* that `back` uses; valid while it does, since its pool holds a reference */
+    uint64_t back_serial;      /* of that claim, and its address, for the retry and the log */
+    struct ip_addr back_address;
     struct upstream_tried tried;
     struct slice host; /* without port, lower case */
     struct slice request_id;

@@ -62,9 +62,9 @@ static void open_local(struct exchange *x)
 static enum status open_instance(struct exchange *x, struct claim *claim, bool fresh)
 {
     enum status status = STATUS_OK;
-    if (x->claim)
-        claim_unref(&x->claim);
-    x->claim = claim_ref(claim);
+    x->claim = claim;
+    x->back_serial = claim->serial;
+    x->back_address = claim->address;
     x->back = pool_open(x->proxy->pool, x->connection->settings, claim, x->port, fresh, &x->back_reused, &status);
     if (!x->back)
         return status;
@@ -256,7 +256,7 @@ bool exchange_retry(struct exchange *x, enum status why)
         !(failed_to_connect || is_stale_reuse(x, why)))
         return false;
     if (failed_to_connect && x->tried.count < UPSTREAM_MAX_TRIED)
-        x->tried.serials[x->tried.count++] = x->claim->serial;
+        x->tried.serials[x->tried.count++] = x->back_serial;
     struct hostname hostname;
     parse_host(x, &hostname);
     route_table_read_begin();
