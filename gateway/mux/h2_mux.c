@@ -107,7 +107,7 @@ static bool is_send_stalled(struct h2_mux *m)
 static bool check_stalled(struct h2_stream *s)
 {
     struct h2_mux *m = s->mux;
-    if (s->queued == 0 || loop_now_ms(m->loop) - s->sent_ms + LOOP_TICK_MS < m->base.settings->send_stall_ms)
+    if (s->queue.bytes == 0 || loop_now_ms(m->loop) - s->sent_ms + LOOP_TICK_MS < m->base.settings->send_stall_ms)
         return false;
     if (s->open)
         h2_stream_tell_reset(s, STATUS_CLIENT_STALLED);
@@ -325,7 +325,7 @@ static void on_room(void *owner)
     h2_mux_pump(m);
     LIST_EACH (link, &m->streams) {
         struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
-        if (s->want_room && s->queued < H2_QUEUE_BYTES / 2 && list_is_empty(&s->room_link))
+        if (s->want_room && s->queue.bytes < H2_QUEUE_BYTES / 2 && list_is_empty(&s->room_link))
             list_push(&m->room_due, &s->room_link);
     }
     h2_mux_defer(m);

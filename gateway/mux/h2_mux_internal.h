@@ -6,6 +6,7 @@
 #define GATEWAY_MUX_H2_MUX_INTERNAL_H
 
 #include "gateway/mux/h2_mux.h"
+#include "gateway/net/block_queue.h"
 
 #include <nghttp2/nghttp2.h>
 
@@ -50,11 +51,9 @@ struct h2_stream {
     struct fields trailers;   /* that arrive */
     struct arena arena;       /* what must outlive the endpoint's use: names and trailers to send */
     struct fields trailers_out;
-    struct block *first; /* body to send that the window does not take yet */
-    struct block *last;
-    const char *direct; /* body to send from where it is, within send_body */
+    struct block_queue queue; /* body to send that the window does not take yet */
+    const char *direct;       /* body to send from where it is, within send_body */
     size_t direct_len;
-    size_t queued;
     size_t head_bytes; /* as counted by RFC 9113 section 6.5.2, SETTINGS_MAX_HEADER_LIST_SIZE */
     size_t uncredited;
     uint64_t window_start_ms; /* of the body rate; before the head is complete: when it began */

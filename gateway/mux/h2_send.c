@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <stdio.h>
 
+enum { MAX_PIECES = 4 }; /* of one write; a DATA frame seldom spans more than two blocks */
+
 static struct h2_stream *stream_of(struct endpoint *endpoint)
 {
     return CONTAINER_OF(endpoint, struct h2_stream, endpoint);
@@ -56,7 +58,7 @@ static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buffer, 
 {
     (void)buffer, (void)user_data;
     struct h2_stream *s = source->ptr;
-    size_t available = s->queued + s->direct_len;
+    size_t available = s->queue.bytes + s->direct_len;
     *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
     if (available == 0 && !s->out_ending)
         return NGHTTP2_ERR_DEFERRED;
@@ -112,56 +114,22 @@ static void send_head(struct endpoint *endpoint, const struct message_head *head
 
 /* ---- bodies ---- */
 
-static void queue_body(struct h2_stream *s, const char *data, size_t len)
-{
-    if (s->queued == 0)
-        s->sent_ms = loop_now_ms(s->mux->loop);
-    s->queued += len;
-    while (len > 0) {
-        if (!s->last || s->last->end == sizeof s->last->data) {
-            struct block *block = loop_block_take(s->mux->loop);
-            if (s->last)
-                s->last->next = block;
-            else
-                s->first = block;
-            s->last = block;
-        }
-        size_t room = sizeof s->last->data - s->last->end;
-        size_t n = len < room ? len : room;
-        memcpy(s->last->data + s->last->end, data, n);
-        s->last->end += (uint32_t)n;
-        data += n;
-        len -= n;
-    }
-}
-
 void h2_send_drop_queue(struct h2_stream *s)
 {
-    while (s->first) {
-        struct block *block = s->first;
-        s->first = block->next;
-        loop_block_give(s->mux->loop, block);
-    }
-    s->last = NULL;
-    s->queued = 0;
+    block_queue_drop(s->mux->loop, &s->queue);
 }
 
 static void write_queued(struct h2_stream *s, size_t len)
 {
-    s->queued -= len;
     while (len > 0) {
-        struct block *block = s->first;
-        size_t n = block->end - block->start;
-        n = n < len ? n : len;
-        stream_write(s->mux->base.stream, block->data + block->start, n);
-        block->start += (uint32_t)n;
+        struct iovec pieces[MAX_PIECES];
+        int count = block_queue_pieces(&s->queue, len, pieces, MAX_PIECES);
+        size_t n = 0;
+        for (int i = 0; i < count; i++)
+            n += pieces[i].iov_len;
+        stream_writev(s->mux->base.stream, pieces, count);
+        block_queue_consume(s->mux->loop, &s->queue, n);
         len -= n;
-        if (block->start < block->end)
-            continue;
-        s->first = block->next;
-        if (!s->first)
-            s->last = NULL;
-        loop_block_give(s->mux->loop, block);
     }
 }
 
@@ -174,7 +142,7 @@ int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *
     struct h2_stream *s = source->ptr;
     s->sent_ms = loop_now_ms(m->loop);
     stream_write(m->base.stream, header, 9);
-    size_t from_queue = len < s->queued ? len : s->queued;
+    size_t from_queue = len < s->queue.bytes ? len : s->queue.bytes;
     write_queued(s, from_queue);
     size_t direct = len - from_queue;
     if (direct > 0) {
@@ -182,11 +150,18 @@ int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *
         s->direct += direct;
         s->direct_len -= direct;
     }
-    if (s->want_room && s->queued < H2_QUEUE_BYTES / 2 && list_is_empty(&s->room_link)) {
+    if (s->want_room && s->queue.bytes < H2_QUEUE_BYTES / 2 && list_is_empty(&s->room_link)) {
         list_push(&m->room_due, &s->room_link);
         h2_mux_defer(m);
     }
     return 0;
+}
+
+static void keep_rest(struct h2_stream *s)
+{
+    if (s->queue.bytes == 0)
+        s->sent_ms = loop_now_ms(s->mux->loop);
+    block_queue_append(s->mux->loop, &s->queue, s->direct, s->direct_len);
 }
 
 static void send_body(struct endpoint *endpoint, const char *data, size_t len, bool end)
@@ -200,7 +175,7 @@ static void send_body(struct endpoint *endpoint, const char *data, size_t len, b
     nghttp2_session_resume_data(s->mux->session, s->id);
     h2_mux_pump(s->mux);
     if (s->direct_len > 0)
-        queue_body(s, s->direct, s->direct_len);
+        keep_rest(s);
     s->direct_len = 0;
 }
 
@@ -218,8 +193,8 @@ static size_t room(struct endpoint *endpoint)
     struct h2_stream *s = stream_of(endpoint);
     if (!can_send(s))
         return H2_QUEUE_BYTES;
-    if (stream_room(s->mux->base.stream) > 0 && s->queued < H2_QUEUE_BYTES)
-        return H2_QUEUE_BYTES - s->queued;
+    if (stream_room(s->mux->base.stream) > 0 && s->queue.bytes < H2_QUEUE_BYTES)
+        return H2_QUEUE_BYTES - s->queue.bytes;
     s->want_room = true;
     return 0;
 }

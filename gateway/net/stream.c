@@ -221,7 +221,7 @@ static void finish_connect(struct stream *s)
     loop_timer_disarm(&s->timer);
     stream_set_state(s, STREAM_OPEN);
     s->events->ready(s->owner);
-    if (s->queued > 0 || s->want_room || s->shutdown)
+    if (stream_queued(s) > 0 || s->want_room || s->shutdown)
         stream_mark_dirty(s);
 }
 
@@ -429,7 +429,7 @@ size_t stream_dump(const struct stream *s, char *buffer, size_t size)
     ip_port_format(&s->peer, s->peer_port, peer);
     int n = snprintf(buffer, size, "stream peer=%s state=%s tls=%d in=%llu out=%llu queued=%zu paused=%u%s%s%s%s", peer,
                      state_names[s->state], s->ssl != NULL, (unsigned long long)s->bytes_in,
-                     (unsigned long long)s->bytes_out, s->queued, s->pauses, s->eof ? " eof" : "",
+                     (unsigned long long)s->bytes_out, stream_queued(s), s->pauses, s->eof ? " eof" : "",
                      s->shutdown ? " shutdown" : "", s->blocked ? " blocked" : "", s->write_broken ? " broken" : "");
     return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
 }

@@ -5,6 +5,7 @@
 #ifndef GATEWAY_NET_STREAM_INTERNAL_H
 #define GATEWAY_NET_STREAM_INTERNAL_H
 
+#include "gateway/net/block_queue.h"
 #include "gateway/net/stream.h"
 #include "gateway/net/stream_flush.h"
 
@@ -28,10 +29,8 @@ struct stream {
     const struct stream_events *events;
     void *owner;
     SSL *ssl;
-    struct block *plain; /* TLS: small writes of this callback, encrypted together */
-    struct block *first; /* bytes for the wire */
-    struct block *last;
-    size_t queued; /* bytes in plain and in the blocks */
+    struct block *plain;      /* TLS: small writes of this callback, encrypted together */
+    struct block_queue queue; /* bytes for the wire */
     struct list dirty_link;
     struct list ready_link;
     struct list all_link;
@@ -73,8 +72,6 @@ void stream_destroy(struct stream *stream);
 void stream_mark_ready(struct stream *stream);
 void stream_mark_dirty(struct stream *stream);
 
-/* Appends bytes for the wire. */
-void stream_queue(struct stream *stream, const char *data, size_t len);
 /* Sends what is queued; true if nothing is left. */
 bool stream_flush(struct stream *stream);
 void stream_drop_queue(struct stream *stream);

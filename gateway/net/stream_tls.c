@@ -38,7 +38,7 @@ static int bio_write(BIO *bio, const char *data, size_t len, size_t *ret_len)
 {
     struct loop *loop = BIO_get_data(bio);
     BIO_clear_retry_flags(bio);
-    stream_queue(loop->bio_stream, data, len);
+    block_queue_append(loop, &loop->bio_stream->queue, data, len);
     *ret_len = len;
     return 1;
 }
@@ -100,7 +100,6 @@ void stream_tls_encrypt_plain(struct stream *s)
 {
     struct block *plain = s->plain;
     s->plain = NULL;
-    s->queued -= plain->end;
     encrypt(s, plain->data, plain->end);
     loop_block_give(s->loop, plain);
 }
@@ -113,7 +112,6 @@ static size_t gather(struct stream *s, const char *data, size_t len)
     size_t n = len < room ? len : room;
     memcpy(s->plain->data + s->plain->end, data, n);
     s->plain->end += (uint32_t)n;
-    s->queued += n;
     if (s->plain->end == RECORD_BYTES)
         stream_tls_encrypt_plain(s);
     return n;
@@ -226,7 +224,7 @@ void stream_tls_received(struct stream *s, const char *data, size_t len)
     if (s->state == STREAM_OPEN)
         result = decrypt(s, &plain_len);
     loop->bio_in_len = 0;
-    if (s->queued > 0)
+    if (stream_queued(s) > 0)
         stream_mark_dirty(s); /* handshake messages and alerts */
     if (became_ready)
         s->events->ready(s->owner);

@@ -17,64 +17,21 @@ void stream_mark_dirty(struct stream *s)
         list_push(s->late ? &s->loop->dirty_late : &s->loop->dirty, &s->dirty_link);
 }
 
-void stream_queue(struct stream *s, const char *data, size_t len)
-{
-    s->queued += len;
-    while (len > 0) {
-        struct block *block = s->last;
-        if (!block || block->end == sizeof block->data) {
-            block = loop_block_take(s->loop);
-            if (s->last)
-                s->last->next = block;
-            else
-                s->first = block;
-            s->last = block;
-        }
-        size_t room = sizeof block->data - block->end;
-        size_t n = len < room ? len : room;
-        memcpy(block->data + block->end, data, n);
-        block->end += (uint32_t)n;
-        data += n;
-        len -= n;
-    }
-}
-
 void stream_drop_queue(struct stream *s)
 {
-    while (s->first) {
-        struct block *block = s->first;
-        s->first = block->next;
-        loop_block_give(s->loop, block);
-    }
-    s->last = NULL;
+    block_queue_drop(s->loop, &s->queue);
     if (s->plain) {
         loop_block_give(s->loop, s->plain);
         s->plain = NULL;
     }
-    s->queued = 0;
 }
 
-static void consume(struct stream *s, size_t sent)
+static size_t total_of(const struct iovec *pieces, int count)
 {
-    s->queued -= sent;
-    while (s->first && sent >= s->first->end - s->first->start) {
-        struct block *block = s->first;
-        sent -= block->end - block->start;
-        s->first = block->next;
-        loop_block_give(s->loop, block);
-    }
-    if (!s->first)
-        s->last = NULL;
-    else
-        s->first->start += (uint32_t)sent;
-}
-
-static int queued_pieces(const struct stream *s, struct iovec *pieces, int max)
-{
-    int count = 0;
-    for (struct block *block = s->first; block && count < max; block = block->next)
-        pieces[count++] = (struct iovec){block->data + block->start, block->end - block->start};
-    return count;
+    size_t total = 0;
+    for (int i = 0; i < count; i++)
+        total += pieces[i].iov_len;
+    return total;
 }
 
 /* What the kernel took, 0 when it takes nothing now or ever. */
@@ -106,14 +63,12 @@ static bool can_send(const struct stream *s)
 
 static void flush_queue(struct stream *s)
 {
-    while (s->first && can_send(s)) {
+    while (s->queue.bytes > 0 && can_send(s)) {
         struct iovec pieces[MAX_PIECES];
-        int count = queued_pieces(s, pieces, MAX_PIECES);
-        size_t total = 0;
-        for (int i = 0; i < count; i++)
-            total += pieces[i].iov_len;
+        int count = block_queue_pieces(&s->queue, SIZE_MAX, pieces, MAX_PIECES);
+        size_t total = total_of(pieces, count);
         size_t sent = send_pieces(s, pieces, count);
-        consume(s, sent);
+        block_queue_consume(s->loop, &s->queue, sent);
         if (sent < total) {
             s->blocked |= !s->write_broken;
             break;
@@ -128,7 +83,7 @@ bool stream_flush(struct stream *s)
     if (s->plain)
         stream_tls_encrypt_plain(s);
     flush_queue(s);
-    if (s->first)
+    if (s->queue.bytes > 0)
         return false;
     if (s->shutdown && !s->shutdown_done && s->state != STREAM_CONNECTING) {
         s->shutdown_done = true;
@@ -137,42 +92,33 @@ bool stream_flush(struct stream *s)
     return true;
 }
 
-static bool is_queue_within(const struct stream *s, int blocks)
-{
-    const struct block *block = s->first;
-    while (block && blocks-- > 0)
-        block = block->next;
-    return !block;
-}
-
 /* Large plain writes skip the queue, together with what is queued before them. */
 static void write_plain(struct stream *s, const struct iovec *data, int count, size_t len)
 {
-    size_t sent = 0;
-    if (len >= DIRECT_MIN_BYTES && can_send(s) && count < MAX_PIECES && is_queue_within(s, MAX_PIECES - count)) {
-        struct iovec pieces[MAX_PIECES];
-        int queued = queued_pieces(s, pieces, MAX_PIECES - count);
-        memcpy(pieces + queued, data, (size_t)count * sizeof *data);
-        size_t before = s->queued;
-        sent = send_pieces(s, pieces, queued + count);
-        if (sent < before + len)
-            s->blocked |= !s->write_broken;
-        size_t from_queue = sent < before ? sent : before;
-        consume(s, from_queue);
-        sent -= from_queue;
+    struct iovec pieces[MAX_PIECES];
+    size_t sent = 0, before = s->queue.bytes;
+    if (len >= DIRECT_MIN_BYTES && can_send(s) && count < MAX_PIECES) {
+        int queued = block_queue_pieces(&s->queue, SIZE_MAX, pieces, MAX_PIECES - count);
+        if (total_of(pieces, queued) == before) { /* else it would overtake the rest of the queue */
+            memcpy(pieces + queued, data, (size_t)count * sizeof *data);
+            sent = send_pieces(s, pieces, queued + count);
+            if (sent < before + len)
+                s->blocked |= !s->write_broken;
+            size_t from_queue = sent < before ? sent : before;
+            block_queue_consume(s->loop, &s->queue, from_queue);
+            sent -= from_queue;
+        }
     }
     for (int i = 0; i < count; i++) {
         size_t skip = sent < data[i].iov_len ? sent : data[i].iov_len;
         sent -= skip;
-        stream_queue(s, (const char *)data[i].iov_base + skip, data[i].iov_len - skip);
+        block_queue_append(s->loop, &s->queue, (const char *)data[i].iov_base + skip, data[i].iov_len - skip);
     }
 }
 
 void stream_writev(struct stream *s, const struct iovec *pieces, int count)
 {
-    size_t len = 0;
-    for (int i = 0; i < count; i++)
-        len += pieces[i].iov_len;
+    size_t len = total_of(pieces, count);
     if (!stream_is_owned(s) || s->shutdown || s->write_broken || len == 0)
         return;
     s->bytes_out += len;
@@ -195,7 +141,7 @@ void stream_write(struct stream *s, const void *data, size_t len)
 
 size_t stream_queued(const struct stream *s)
 {
-    return s->queued;
+    return s->queue.bytes + (s->plain ? s->plain->end : 0);
 }
 
 size_t stream_room(struct stream *s)
@@ -204,8 +150,9 @@ size_t stream_room(struct stream *s)
         s->want_room = true;
         return 0;
     }
-    if (s->queued < STREAM_HIGH_MARK)
-        return STREAM_HIGH_MARK - s->queued;
+    size_t queued = stream_queued(s);
+    if (queued < STREAM_HIGH_MARK)
+        return STREAM_HIGH_MARK - queued;
     s->want_room = true;
     return 0;
 }
@@ -238,7 +185,7 @@ static void flushed(struct stream *s, bool empty)
         }
         return;
     }
-    if (s->want_room && s->state == STREAM_OPEN && s->queued <= STREAM_LOW_MARK) {
+    if (s->want_room && s->state == STREAM_OPEN && stream_queued(s) <= STREAM_LOW_MARK) {
         s->want_room = false;
         s->events->room(s->owner);
     }

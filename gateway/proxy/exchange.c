@@ -120,7 +120,7 @@ void exchange_finish(struct exchange *x, enum status front, enum status back)
         x->back->ops->release(&x->back, back);
     if (x->front)
         x->front->ops->release(&x->front, front);
-    exchange_drop_kept(x);
+    block_queue_drop(x->proxy->loop, &x->kept);
     loop_defer(x->proxy->loop, &x->deferred, free_exchange);
 }
 
@@ -150,27 +150,6 @@ static void front_head(void *owner, const struct message_head *head, bool end)
     exchange_route(x);
 }
 
-static void keep(struct exchange *x, const char *data, size_t len)
-{
-    while (len > 0) {
-        if (!x->kept_last || x->kept_last->end == sizeof x->kept_last->data) {
-            struct block *block = loop_block_take(x->proxy->loop);
-            if (x->kept_last)
-                x->kept_last->next = block;
-            else
-                x->kept_first = block;
-            x->kept_last = block;
-        }
-        struct block *block = x->kept_last;
-        size_t room = sizeof block->data - block->end;
-        size_t n = len < room ? len : room;
-        memcpy(block->data + block->end, data, n);
-        block->end += (uint32_t)n;
-        data += n;
-        len -= n;
-    }
-}
-
 static void front_body(void *owner, const char *data, size_t len, bool end)
 {
     struct exchange *x = owner;
@@ -186,7 +165,7 @@ static void front_body(void *owner, const char *data, size_t len, bool end)
     }
     touch(x);
     if (x->connecting) {
-        keep(x, data, len);
+        block_queue_append(x->proxy->loop, &x->kept, data, len);
         x->front_owed += len;
         return;
     }

@@ -41,7 +41,7 @@ static void answer(struct exchange *x, struct message_head *head, struct slice b
     x->front_answered = true;
     x->response_status = head->status;
     x->first_byte_us = x->proxy->loop->now_us;
-    exchange_drop_kept(x);
+    block_queue_drop(x->proxy->loop, &x->kept);
     x->front->ops->send_head(x->front, head, no_body);
     if (!no_body) {
         x->front->ops->send_body(x->front, body.ptr, body.len, true);

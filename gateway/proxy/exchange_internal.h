@@ -5,6 +5,7 @@
 #ifndef GATEWAY_PROXY_EXCHANGE_INTERNAL_H
 #define GATEWAY_PROXY_EXCHANGE_INTERNAL_H
 
+#include "gateway/net/block_queue.h"
 #include "gateway/proxy/exchange.h"
 #include "gateway/proxy/pool.h"
 #include "gateway/proxy/upstream.h"
@@ -28,9 +29,8 @@ struct exchange {
     struct exchange *next_free;
     const struct message_head *request; /* as received; NULL before its head */
     struct message_head forward;        /* as sent on */
-    struct block *kept_first; /* request body that waits for the connection, so that it can go to another one */
-    struct block *kept_last;
-    size_t front_owed; /* received from the front and not credited */
+    struct block_queue kept; /* request body that waits for the connection, so that it can go to another one */
+    size_t front_owed;       /* received from the front and not credited */
     size_t back_owed;
     const struct claim *claim; /* that `back` uses; valid while it does, since its pool holds a reference */
     uint64_t back_serial;      /* of that claim, and its address, for the retry and the log */
@@ -73,7 +73,6 @@ void exchange_route(struct exchange *x);
 bool exchange_retry(struct exchange *x, enum status why);
 /* Sends the kept part of the request body. */
 void exchange_flush_kept(struct exchange *x);
-void exchange_drop_kept(struct exchange *x);
 
 /* A complete answer made here. */
 void exchange_answer_error(struct exchange *x, enum status status);

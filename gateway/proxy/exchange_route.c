@@ -215,23 +215,15 @@ void exchange_route(struct exchange *x)
 void exchange_flush_kept(struct exchange *x)
 {
     bool ended = x->request_ended && x->request->body != BODY_NONE;
-    struct block *block = x->kept_first;
-    if (!block && ended && !x->body_sent)
+    if (x->kept.bytes == 0 && ended && !x->body_sent)
         x->back->ops->send_body(x->back, NULL, 0, true);
-    for (; block; block = block->next)
-        x->back->ops->send_body(x->back, block->data, block->end, ended && !block->next);
-    x->body_sent |= x->kept_first != NULL;
-    exchange_drop_kept(x);
-}
-
-void exchange_drop_kept(struct exchange *x)
-{
-    while (x->kept_first) {
-        struct block *block = x->kept_first;
-        x->kept_first = block->next;
-        loop_block_give(x->proxy->loop, block);
+    while (x->kept.bytes > 0) {
+        struct iovec piece;
+        block_queue_pieces(&x->kept, SIZE_MAX, &piece, 1);
+        x->body_sent = true;
+        x->back->ops->send_body(x->back, piece.iov_base, piece.iov_len, ended && piece.iov_len == x->kept.bytes);
+        block_queue_consume(x->proxy->loop, &x->kept, piece.iov_len);
     }
-    x->kept_last = NULL;
 }
 
 /* ---- again ---- */
