@@ -44,6 +44,11 @@ def home():
     shutil.rmtree(folder)
 
 
+def take_interrupts():
+    """As under a terminal: a job that a script put into the background inherits an ignored SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def quickstart(home):
     """A running quickstart: (process, what it printed). Its state folder is the one of a user who lives in `home`."""
@@ -51,7 +56,8 @@ def quickstart(home):
     path = home / "output"
     with open(path, "wb") as output:
         process = subprocess.Popen([QUICKSTART], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                                   start_new_session=True, env={**environment, "HOME": str(home)})
+                                   start_new_session=True, env={**environment, "HOME": str(home)},
+                                   preexec_fn=take_interrupts)
     wait_until(lambda: "to stop" in path.read_text() or process.poll() is not None, "the quickstart", 400)
     assert process.poll() is None, path.read_text()
     yield process, path.read_text()
