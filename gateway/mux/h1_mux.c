@@ -59,18 +59,6 @@ static void check_body_rate(struct h1_mux *m)
         h1_mux_begin_window(m);
 }
 
-static bool is_send_stalled(struct h1_mux *m)
-{
-    uint64_t queued = stream_queued(m->base.stream);
-    uint64_t sent = stream_bytes_out(m->base.stream) - (queued < stream_bytes_out(m->base.stream) ? queued : 0);
-    if (queued == 0 || sent != m->sent_mark) {
-        m->sent_mark = sent;
-        m->sent_mark_ms = loop_now_ms(m->loop);
-        return false;
-    }
-    return loop_now_ms(m->loop) - m->sent_mark_ms + LOOP_TICK_MS >= m->base.settings->send_stall_ms;
-}
-
 static void tell_reset(struct h1_mux *m, enum status status)
 {
     m->endpoint.events->reset(m->endpoint.owner, status);
@@ -91,7 +79,7 @@ static void on_timer(struct timer *timer)
         malformed(m, STATUS_HEAD_TIMEOUT);
         return;
     }
-    if (is_send_stalled(m)) {
+    if (send_watch_is_stalled(&m->send_watch, m->base.stream, m->base.settings->send_stall_ms)) {
         tell_reset(m, STATUS_CLIENT_STALLED);
         return;
     }

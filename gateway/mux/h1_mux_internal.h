@@ -5,6 +5,7 @@
 #define GATEWAY_MUX_H1_MUX_INTERNAL_H
 
 #include "gateway/mux/h1_mux.h"
+#include "gateway/mux/send_watch.h"
 
 enum h1_in {
     H1_IN_IDLE, /* between messages */
@@ -39,8 +40,7 @@ struct h1_mux {
     size_t uncredited;
     uint64_t window_start_ms; /* of the body rate */
     uint64_t window_bytes;
-    uint64_t sent_mark; /* bytes sent when progress was last seen, and when */
-    uint64_t sent_mark_ms;
+    struct send_watch send_watch;
     uint32_t requests;
     enum method method; /* of the request in progress */
     enum status close_status;

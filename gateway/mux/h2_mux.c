@@ -90,19 +90,6 @@ static void arm(struct h2_mux *m)
     loop_timer_arm(m->loop, &m->timer, list_is_empty(&m->streams) ? settings->keepalive_ms : ms);
 }
 
-static bool is_send_stalled(struct h2_mux *m)
-{
-    uint64_t queued = stream_queued(m->base.stream);
-    uint64_t written = stream_bytes_out(m->base.stream);
-    uint64_t sent = written - (queued < written ? queued : written);
-    if (queued == 0 || sent != m->sent_mark) {
-        m->sent_mark = sent;
-        m->sent_mark_ms = loop_now_ms(m->loop);
-        return false;
-    }
-    return loop_now_ms(m->loop) - m->sent_mark_ms + LOOP_TICK_MS >= m->base.settings->send_stall_ms;
-}
-
 /* Its window stays closed: no byte of the response can be sent. */
 static bool check_stalled(struct h2_stream *s)
 {
@@ -155,7 +142,7 @@ static void on_timer(struct timer *timer)
         m->base.ops->drain(&m->base);
         return;
     }
-    if (is_send_stalled(m)) {
+    if (send_watch_is_stalled(&m->send_watch, m->base.stream, m->base.settings->send_stall_ms)) {
         m->base.ops->close(&m->base, STATUS_CLIENT_STALLED);
         return;
     }

@@ -6,6 +6,7 @@
 #define GATEWAY_MUX_H2_MUX_INTERNAL_H
 
 #include "gateway/mux/h2_mux.h"
+#include "gateway/mux/send_watch.h"
 #include "gateway/net/block_queue.h"
 
 #include <nghttp2/nghttp2.h>
@@ -30,8 +31,7 @@ struct h2_mux {
     struct deferred deferred;
     unsigned open_count; /* endpoints in use */
     unsigned glitches;
-    uint64_t sent_mark; /* bytes sent when progress was last seen, and when */
-    uint64_t sent_mark_ms;
+    struct send_watch send_watch;
     uint32_t requests;
     enum status close_status;
     bool receiving; /* inside nghttp2's receive function, which must not send */
