@@ -437,6 +437,8 @@ static struct endpoint *mux_open(struct mux *mux)
     if (m->open || m->gone || m->close || m->want_close)
         return NULL;
     m->open = true;
+    if (mux->load)
+        ++*mux->load;
     m->idle_due = false;
     m->in = H1_IN_IDLE;
     m->out = H1_OUT_HEAD;

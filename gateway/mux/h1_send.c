@@ -174,6 +174,8 @@ static void release(struct endpoint **endpoint_ptr, enum status status)
     *endpoint_ptr = NULL;
     assert(m->open);
     m->open = false;
+    if (m->base.load)
+        --*m->base.load;
     m->endpoint.events = NULL;
     m->endpoint.arena = NULL;
     if (m->gone)

@@ -65,7 +65,8 @@ static enum status open_instance(struct exchange *x, struct claim *claim, bool f
     x->claim = claim;
     x->back_serial = claim->serial;
     x->back_address = claim->address;
-    x->back = pool_open(x->proxy->pool, x->connection->settings, claim, x->port, fresh, &x->back_reused, &status);
+    struct pool_target target = {.claim = claim, .port = x->port};
+    x->back = pool_open(x->proxy->pool, x->connection->settings, &target, fresh, &x->back_reused, &status);
     if (!x->back)
         return status;
     x->connecting = !x->back_reused && x->back->ops->room(x->back) == 0; /* `room` comes when it is connected */

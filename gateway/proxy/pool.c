@@ -15,6 +15,7 @@ struct bucket {
     struct list busy;
     unsigned busy_count;
     unsigned idle_count;
+    unsigned load; /* endpoints in use */
 };
 
 struct pooled {
@@ -24,7 +25,7 @@ struct pooled {
     struct mux *mux;
     struct settings *settings; /* a reference */
     struct timer timer;        /* of idleness */
-    uint16_t port;
+    struct pool_target target; /* its claim is the bucket's */
     bool is_idle;
 };
 
@@ -178,19 +179,21 @@ static const struct mux_events mux_events = {.idle = on_idle, .closed = on_close
 
 static const struct stream_events no_events; /* the mux binds its own before any event */
 
-static struct pooled *dial(struct pool *pool, struct settings *settings, struct bucket *bucket, uint16_t port)
+static struct pooled *dial(struct pool *pool, struct settings *settings, struct bucket *bucket,
+                           const struct pool_target *target)
 {
     struct pooled *c = calloc(1, sizeof *c);
     if (!c)
         abort();
     c->pool = pool;
     c->bucket = bucket;
-    c->port = port;
+    c->target = *target;
     c->settings = settings_ref(settings);
     timer_init(&c->timer, on_idle_too_long);
     struct stream *stream =
-        stream_connect(pool->loop, &bucket->claim->address, port, settings->connect_ms, &no_events, NULL);
+        stream_connect(pool->loop, &bucket->claim->address, target->port, settings->connect_ms, &no_events, NULL);
     c->mux = h1_mux_client(stream, &settings->mux, &mux_events, c);
+    c->mux->load = &bucket->load;
     list_push(&bucket->busy, &c->link);
     bucket->busy_count++;
     pool->count++;
@@ -199,12 +202,18 @@ static struct pooled *dial(struct pool *pool, struct settings *settings, struct 
     return c;
 }
 
+/* Of one bucket, so the claim is the same. */
+static bool is_same(const struct pool_target *a, const struct pool_target *b)
+{
+    return a->port == b->port;
+}
+
 /* The one that was used last: its peer is the least likely to have closed it. */
-static struct endpoint *reuse(struct bucket *bucket, uint16_t port)
+static struct endpoint *reuse(struct bucket *bucket, const struct pool_target *target)
 {
     for (struct list *link = bucket->idle.prev; link != &bucket->idle; link = link->prev) {
         struct pooled *c = CONTAINER_OF(link, struct pooled, link);
-        if (c->port != port)
+        if (!is_same(&c->target, target))
             continue;
         struct endpoint *endpoint = c->mux->ops->open(c->mux);
         if (!endpoint)
@@ -216,31 +225,31 @@ static struct endpoint *reuse(struct bucket *bucket, uint16_t port)
     return NULL;
 }
 
-struct endpoint *pool_open(struct pool *pool, struct settings *settings, struct claim *claim, uint16_t port, bool fresh,
+struct endpoint *pool_open(struct pool *pool, struct settings *settings, const struct pool_target *target, bool fresh,
                            bool *ret_reused, enum status *ret_status)
 {
-    struct bucket *bucket = find_or_make(pool, claim);
-    struct endpoint *endpoint = fresh ? NULL : reuse(bucket, port);
+    struct bucket *bucket = find_or_make(pool, target->claim);
+    struct endpoint *endpoint = fresh ? NULL : reuse(bucket, target);
     *ret_reused = endpoint != NULL;
     if (endpoint) {
         COUNTER_INC(pool->loop->counters, upstream_reused_total);
         return endpoint;
     }
     struct route_problem problem;
-    enum status status = route_rules_check(&settings->rules, &claim->address, port, &problem);
+    enum status status = route_rules_check(&settings->rules, &target->claim->address, target->port, &problem);
     if (status != STATUS_OK) {
         *ret_status = STATUS_ADDRESS_FORBIDDEN;
         drop_if_empty(pool, bucket);
         return NULL;
     }
-    struct pooled *c = dial(pool, settings, bucket, port);
+    struct pooled *c = dial(pool, settings, bucket, target);
     return c->mux->ops->open(c->mux);
 }
 
 unsigned pool_active(const struct pool *pool, const struct claim *claim)
 {
     const struct bucket *bucket = find(pool, claim->serial);
-    return bucket ? bucket->busy_count : 0;
+    return bucket ? bucket->load : 0;
 }
 
 static void close_list(struct pool *pool, struct list *list, enum status status)

@@ -113,6 +113,7 @@ struct mux {
     void *owner;
     struct stream *stream;
     const struct mux_settings *settings;
+    unsigned *load; /* the owner's count of endpoints in use, kept by a client mux; may be NULL */
 };
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * pool: connections of one loop to instances, in use and idle, keyed by claim and port: a claim stands for (instance,
- * generation, address), so a connection can never serve another owner of the address.
+ * pool: connections of one loop to instances, in use and idle, keyed by what makes them interchangeable (struct
+ * pool_target): the claim, which stands for (instance, generation, address), so that a connection can never serve
+ * another owner of the address; and the port.
  */
 #ifndef GATEWAY_PROXY_POOL_H
 #define GATEWAY_PROXY_POOL_H
@@ -11,18 +12,24 @@
 
 struct pool;
 
+/* Connections to equal targets are interchangeable. */
+struct pool_target {
+    struct claim *claim;
+    uint16_t port;
+};
+
 struct pool *pool_new(struct loop *loop);
 void pool_free(struct pool **pool); /* no connection is left */
 
 /*
- * An endpoint on a connection to the claim's address: an idle connection if there is one and `fresh` is false, else a
+ * An endpoint on a connection to the target: an idle connection if there is one and `fresh` is false, else a
  * new one that is still connecting. To be bound at once; its release gives the connection back. NULL when the address
  * is forbidden (ret_status says so).
  */
-struct endpoint *pool_open(struct pool *pool, struct settings *settings, struct claim *claim, uint16_t port, bool fresh,
+struct endpoint *pool_open(struct pool *pool, struct settings *settings, const struct pool_target *target, bool fresh,
                            bool *ret_reused, enum status *ret_status);
 
-/* How many connections of the claim are in use. */
+/* How many endpoints of the claim are in use. */
 unsigned pool_active(const struct pool *pool, const struct claim *claim);
 
 /* Closes all connections of the claim; those in use get `reset` with ADDRESS_REVOKED. */

@@ -98,7 +98,8 @@ static bool open_use(struct fixture *f, struct use *use, bool fresh)
     bool reused;
     enum status status = STATUS_OK;
     *use = (struct use){.f = f};
-    use->endpoint = pool_open(f->pool, f->settings, f->claim, f->port, fresh, &reused, &status);
+    struct pool_target target = {.claim = f->claim, .port = f->port};
+    use->endpoint = pool_open(f->pool, f->settings, &target, fresh, &reused, &status);
     assert_non_null(use->endpoint);
     endpoint_bind(use->endpoint, &use_events, use, &f->arena);
     use->endpoint->ops->send_head(use->endpoint, &head, true);
@@ -274,7 +275,8 @@ static void a_forbidden_address_is_not_dialed(void **state)
     bool reused;
     enum status status = STATUS_OK;
     struct claim *claim = take_claim(f, "two", "10.1.2.3");
-    assert_null(pool_open(f->pool, f->settings, claim, f->port, false, &reused, &status));
+    struct pool_target target = {.claim = claim, .port = f->port};
+    assert_null(pool_open(f->pool, f->settings, &target, false, &reused, &status));
     assert_int_equal(status, STATUS_ADDRESS_FORBIDDEN);
     assert_int_equal(pool_count(f->pool), 0);
     claim_unref(&claim);

@@ -150,7 +150,8 @@ static void the_busier_of_two_loses(void **state)
     int listening = listen_at(FIRST_HOST, &port);
     route_table_read_begin();
     struct claim *claim = route_table_app(f->table, SLICE("app"))->instances[0].claim;
-    endpoint = pool_open(f->proxy->pool, f->settings, claim, port, false, &reused, &status);
+    struct pool_target target = {.claim = claim, .port = port};
+    endpoint = pool_open(f->proxy->pool, f->settings, &target, false, &reused, &status);
     route_table_read_end();
     assert_non_null(endpoint);
     pick_often(f, &none_tried, counts, &status);
