@@ -13,11 +13,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SCHEMA_VERSION = 1, MAX_PATH_BYTES = 4096 };
+enum { SCHEMA_VERSION = 2, MAX_PATH_BYTES = 4096 };
+
+enum change_kind { CHANGE_APP, CHANGE_CERTIFICATE };
 
 struct change {
     struct change *next;
-    char *document;
+    enum change_kind kind;
+    char *document;    /* NULL deletes; of a certificate the chain */
+    char *private_key; /* of a certificate */
     uint64_t revision;
     size_t id_len;
     char id[];
@@ -39,6 +43,8 @@ struct store {
     sqlite3_stmt *put;
     sqlite3_stmt *delete;
     sqlite3_stmt *set_revision;
+    sqlite3_stmt *put_certificate;
+    sqlite3_stmt *delete_certificate;
     struct loop *loop;
     pthread_t thread;
     bool thread_runs;
@@ -61,15 +67,46 @@ struct store_batch *store_batch_new(void)
     return batch;
 }
 
-void store_batch_add(struct store_batch *batch, struct slice app_id, uint64_t revision, char *document)
+static struct change *add_change(struct store_batch *batch, enum change_kind kind, struct slice id)
 {
-    struct change *change = malloc(sizeof *change + app_id.len);
+    struct change *change = malloc(sizeof *change + id.len);
     if (!change)
         abort();
-    *change = (struct change){.document = document, .revision = revision, .id_len = app_id.len};
-    memcpy(change->id, app_id.ptr, app_id.len);
+    *change = (struct change){.kind = kind, .id_len = id.len};
+    memcpy(change->id, id.ptr, id.len);
     *batch->last = change;
     batch->last = &change->next;
+    return change;
+}
+
+void store_batch_add(struct store_batch *batch, struct slice app_id, uint64_t revision, char *document)
+{
+    struct change *change = add_change(batch, CHANGE_APP, app_id);
+    change->document = document;
+    change->revision = revision;
+}
+
+static char *copy_text(struct slice text)
+{
+    char *copy = malloc(text.len + 1);
+    if (!copy)
+        abort();
+    memcpy(copy, text.ptr, text.len);
+    copy[text.len] = '\0';
+    return copy;
+}
+
+void store_batch_put_certificate(struct store_batch *batch, struct slice name, struct slice chain_pem,
+                                 struct slice key_pem)
+{
+    struct change *change = add_change(batch, CHANGE_CERTIFICATE, name);
+    change->document = copy_text(chain_pem);
+    change->private_key = copy_text(key_pem);
+}
+
+void store_batch_delete_certificate(struct store_batch *batch, struct slice name)
+{
+    add_change(batch, CHANGE_CERTIFICATE, name);
 }
 
 bool store_batch_is_empty(const struct store_batch *batch)
@@ -82,6 +119,9 @@ static void free_changes(struct store_batch *batch)
     while (batch->first) {
         struct change *change = batch->first;
         batch->first = change->next;
+        if (change->private_key)
+            explicit_bzero(change->private_key, strlen(change->private_key));
+        free(change->private_key);
         free(change->document);
         free(change);
     }
@@ -189,6 +229,11 @@ static enum status migrate(struct store *s, char *ret_error)
                     "INSERT INTO meta VALUES('revision', 0);"
                     "PRAGMA user_version=1; COMMIT;"))
         return fail(s->db, ret_error, "store: making the tables");
+    if (version < 2 && exec(s->db, "BEGIN IMMEDIATE;"
+                                   "CREATE TABLE certificates(name TEXT PRIMARY KEY NOT NULL, chain TEXT NOT NULL,"
+                                   " private_key TEXT NOT NULL) STRICT, WITHOUT ROWID;"
+                                   "PRAGMA user_version=2; COMMIT;"))
+        return fail(s->db, ret_error, "store: making the table of certificates");
     return STATUS_OK;
 }
 
@@ -201,7 +246,13 @@ static enum status prepare(struct store *s, char *ret_error)
         sqlite3_prepare_v3(s->db, "DELETE FROM apps WHERE app_id=?1", -1, SQLITE_PREPARE_PERSISTENT, &s->delete,
                            NULL) ||
         sqlite3_prepare_v3(s->db, "UPDATE meta SET value=?1 WHERE name='revision'", -1, SQLITE_PREPARE_PERSISTENT,
-                           &s->set_revision, NULL))
+                           &s->set_revision, NULL) ||
+        sqlite3_prepare_v3(s->db,
+                           "INSERT INTO certificates VALUES(?1, ?2, ?3) ON CONFLICT(name) DO UPDATE SET"
+                           " chain=excluded.chain, private_key=excluded.private_key",
+                           -1, SQLITE_PREPARE_PERSISTENT, &s->put_certificate, NULL) ||
+        sqlite3_prepare_v3(s->db, "DELETE FROM certificates WHERE name=?1", -1, SQLITE_PREPARE_PERSISTENT,
+                           &s->delete_certificate, NULL))
         return fail(s->db, ret_error, "store: preparing statements");
     return STATUS_OK;
 }
@@ -236,6 +287,8 @@ static void close_db(struct store *s)
     sqlite3_finalize(s->put);
     sqlite3_finalize(s->delete);
     sqlite3_finalize(s->set_revision);
+    sqlite3_finalize(s->put_certificate);
+    sqlite3_finalize(s->delete_certificate);
     sqlite3_close(s->db);
 }
 
@@ -288,6 +341,23 @@ enum status store_load(struct store *s, store_load_cb each, void *arg, uint64_t 
     return STATUS_OK;
 }
 
+enum status store_load_certificates(struct store *s, store_certificate_cb each, void *arg,
+                                    char ret_error[STORE_ERROR_TEXT_MAX])
+{
+    sqlite3_stmt *select = NULL;
+    int result =
+        sqlite3_prepare_v2(s->db, "SELECT name, chain, private_key FROM certificates ORDER BY name", -1, &select, NULL);
+    while (result == SQLITE_OK && (result = sqlite3_step(select)) == SQLITE_ROW) {
+        struct slice columns[3];
+        for (int i = 0; i < 3; i++)
+            columns[i] = slice_make(sqlite3_column_text(select, i), (size_t)sqlite3_column_bytes(select, i));
+        each(arg, columns[0], columns[1], columns[2]);
+        result = SQLITE_OK;
+    }
+    sqlite3_finalize(select);
+    return result == SQLITE_DONE ? STATUS_OK : fail(s->db, ret_error, "store: reading the certificates");
+}
+
 /* ---- the store thread ---- */
 
 static int step(sqlite3_stmt *statement)
@@ -298,7 +368,18 @@ static int step(sqlite3_stmt *statement)
     return result == SQLITE_DONE ? SQLITE_OK : result;
 }
 
-static int store_one(struct store *s, const struct change *change)
+static int store_certificate(struct store *s, const struct change *change)
+{
+    sqlite3_stmt *statement = change->document ? s->put_certificate : s->delete_certificate;
+    int result = sqlite3_bind_text(statement, 1, change->id, (int)change->id_len, SQLITE_STATIC);
+    if (change->document && result == SQLITE_OK)
+        result = sqlite3_bind_text(statement, 2, change->document, -1, SQLITE_STATIC);
+    if (change->document && result == SQLITE_OK)
+        result = sqlite3_bind_text(statement, 3, change->private_key, -1, SQLITE_STATIC);
+    return result == SQLITE_OK ? step(statement) : result;
+}
+
+static int store_app(struct store *s, const struct change *change)
 {
     sqlite3_stmt *statement = change->document ? s->put : s->delete;
     int result = sqlite3_bind_text(statement, 1, change->id, (int)change->id_len, SQLITE_STATIC);
@@ -314,11 +395,12 @@ static void commit(struct store *s, struct store_batch *batch)
 {
     int result = exec(s->db, "BEGIN IMMEDIATE");
     for (const struct change *change = batch->first; change && result == SQLITE_OK; change = change->next)
-        result = store_one(s, change);
-    if (result == SQLITE_OK)
+        result = change->kind == CHANGE_APP ? store_app(s, change) : store_certificate(s, change);
+    if (result == SQLITE_OK && batch->last_revision != STORE_SAME_REVISION) {
         result = sqlite3_bind_int64(s->set_revision, 1, (sqlite3_int64)batch->last_revision);
-    if (result == SQLITE_OK)
-        result = step(s->set_revision);
+        if (result == SQLITE_OK)
+            result = step(s->set_revision);
+    }
     if (result == SQLITE_OK)
         result = exec(s->db, "COMMIT");
     batch->status = STATUS_OK;

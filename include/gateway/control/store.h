@@ -1,9 +1,10 @@
 /*
- * store: the durable copy of the routes, in SQLite (state_dir/routes.db). The only module that knows SQL.
+ * store: the durable copy of the routes and uploaded certificates, in SQLite (state_dir/routes.db). The only module
+ * that knows SQL.
  *
  * Opened and loaded by the control thread before anything is committed; from the first commit on, a thread of its own
  * is the only one that touches the database (WAL, synchronous=FULL: a commit that was acknowledged survives kill -9 and
- * power loss). One process per database: the file stays locked.
+ * power loss). One process per database: the file stays locked. It holds private keys, so only its user may read it.
  */
 #ifndef GATEWAY_CONTROL_STORE_H
 #define GATEWAY_CONTROL_STORE_H
@@ -13,6 +14,7 @@
 #include "gateway/net/loop.h"
 
 enum { STORE_ERROR_TEXT_MAX = 512 };
+#define STORE_SAME_REVISION UINT64_MAX
 
 struct store;
 
@@ -29,17 +31,26 @@ typedef void (*store_load_cb)(void *arg, struct slice app_id, uint64_t revision,
 MUST_CHECK enum status store_load(struct store *store, store_load_cb each, void *arg, uint64_t *ret_last_revision,
                                   char ret_error[STORE_ERROR_TEXT_MAX]);
 
+/* Every certificate, in the order of the names. Only before the first commit. */
+typedef void (*store_certificate_cb)(void *arg, struct slice name, struct slice chain_pem, struct slice key_pem);
+MUST_CHECK enum status store_load_certificates(struct store *store, store_certificate_cb each, void *arg,
+                                               char ret_error[STORE_ERROR_TEXT_MAX]);
+
 /* What one transaction changes; filled by the caller, taken by store_commit. */
 struct store_batch;
 struct store_batch *store_batch_new(void);
 /* document: malloc'ed, taken; NULL deletes. app_id is copied. */
 void store_batch_add(struct store_batch *batch, struct slice app_id, uint64_t revision, char *document);
+/* All copied. */
+void store_batch_put_certificate(struct store_batch *batch, struct slice name, struct slice chain_pem,
+                                 struct slice key_pem);
+void store_batch_delete_certificate(struct store_batch *batch, struct slice name);
 bool store_batch_is_empty(const struct store_batch *batch);
 
 /* Called on the loop. `text` says what failed when the status is STORE_FAILED; nothing of the batch is stored then. */
 typedef void (*store_done_cb)(void *arg, enum status status, const char *text);
 
-/* Commits in one transaction, in the order of the calls. */
+/* Commits in one transaction, in the order of the calls. STORE_SAME_REVISION: the last revision does not change. */
 void store_commit(struct store *store, struct store_batch *batch, uint64_t last_revision, store_done_cb done,
                   void *arg);
 

@@ -427,6 +427,46 @@ static void acknowledged_changes_survive_kill(void **state)
     }
 }
 
+/* ---- certificates ---- */
+
+static void append_certificate(void *arg, struct slice name, struct slice chain_pem, struct slice key_pem)
+{
+    char *text = arg;
+    size_t len = strlen(text);
+    snprintf(text + len, 256 - len, "%.*s=%.*s/%.*s;", SLICE_ARG(name), SLICE_ARG(chain_pem), SLICE_ARG(key_pem));
+}
+
+static void check_certificates(struct place *place, const char *wanted)
+{
+    char text[256] = "";
+    char error[STORE_ERROR_TEXT_MAX] = "";
+    assert_int_equal(store_load_certificates(place->store, append_certificate, text, error), STATUS_OK);
+    assert_string_equal(text, wanted);
+}
+
+static void certificates_are_kept_beside_the_routes(void **state)
+{
+    struct place *place = *state;
+    open_store(place);
+    assert_int_equal(commit_one(place, "app", 7, "{}"), STATUS_OK);
+    struct store_batch *batch = store_batch_new();
+    store_batch_put_certificate(batch, slice_str("b.example"), slice_str("chain-b"), slice_str("key-b"));
+    store_batch_put_certificate(batch, slice_str("*.a.example"), slice_str("chain-a"), slice_str("key-a"));
+    assert_int_equal(wait_for(place, batch, STORE_SAME_REVISION).status, STATUS_OK);
+    batch = store_batch_new();
+    store_batch_put_certificate(batch, slice_str("b.example"), slice_str("chain-2"), slice_str("key-2"));
+    assert_int_equal(wait_for(place, batch, STORE_SAME_REVISION).status, STATUS_OK);
+    store_close(&place->store);
+    assert_int_equal(reopen(place).revision, 7);
+    check_certificates(place, "*.a.example=chain-a/key-a;b.example=chain-2/key-2;");
+    batch = store_batch_new();
+    store_batch_delete_certificate(batch, slice_str("b.example"));
+    assert_int_equal(wait_for(place, batch, STORE_SAME_REVISION).status, STATUS_OK);
+    store_close(&place->store);
+    assert_int_equal(reopen(place).count, 1);
+    check_certificates(place, "*.a.example=chain-a/key-a;");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -444,6 +484,7 @@ int main(void)
         TEST(a_folder_that_is_not_writable_is_refused),
         TEST(a_second_process_is_refused),
         TEST(acknowledged_changes_survive_kill),
+        TEST(certificates_are_kept_beside_the_routes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
