@@ -60,3 +60,13 @@ bool method_is_idempotent(enum method method)
     }
     return false;
 }
+
+bool head_is_grpc(const struct message_head *head)
+{
+    const struct slice grpc = SLICE("application/grpc");
+    struct slice type = fields_value(&head->fields, FIELD_CONTENT_TYPE);
+    if (type.len < grpc.len || !slice_eq_nocase(slice_make(type.ptr, grpc.len), grpc))
+        return false;
+    char next = type.len > grpc.len ? type.ptr[grpc.len] : ';';
+    return next == '+' || next == ';' || next == ' ' || next == '\t';
+}

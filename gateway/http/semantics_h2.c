@@ -1,7 +1,7 @@
 /* What heads in HTTP/2 mean (RFC 9113 section 8). */
 #include "semantics_internal.h"
 
-#include <assert.h>
+#include "gateway/http/websocket.h"
 
 #define SET(name) (1ULL << FIELD_##name)
 
@@ -124,4 +124,52 @@ enum status semantics_check_h2_request(struct message_head *head, bool end, stru
     if (head->upgrade.len > 0)
         become_upgrade(head, arena);
     return STATUS_OK;
+}
+
+/* ---- responses ---- */
+
+static enum status frame_response(struct message_head *head, bool end, enum method method)
+{
+    bool never = method == METHOD_HEAD || head->status == 204 || head->status == 304;
+    if (!semantics_read_content_length(head))
+        return STATUS_UPSTREAM_BAD_RESPONSE;
+    if (head->status == 204) { /* RFC 9110 section 8.6: it has no length to tell */
+        if (head->content_length > 0)
+            return STATUS_UPSTREAM_BAD_RESPONSE;
+        head->has_content_length = false;
+    }
+    if (end || never) {
+        head->body = BODY_NONE;
+        return never || head->content_length == 0 ? STATUS_OK : STATUS_UPSTREAM_BAD_RESPONSE;
+    }
+    head->body = head->has_content_length ? BODY_LENGTH : BODY_CHUNKED;
+    return STATUS_OK;
+}
+
+/* RFC 8441 section 5: what an HTTP/1.1 server would have answered. */
+static void become_switch(struct message_head *head, const struct semantics_asked *asked, struct arena *arena)
+{
+    head->status = 101;
+    head->upgrade = asked->protocol;
+    head->body = BODY_RAW;
+    if (asked->websocket_key.len > 0)
+        fields_add_known(&head->fields, arena, FIELD_SEC_WEBSOCKET_ACCEPT,
+                         websocket_accept(asked->websocket_key, arena));
+}
+
+enum status semantics_check_h2_response(struct message_head *head, bool end, const struct semantics_asked *asked,
+                                        struct arena *arena)
+{
+    head->version = HTTP_2;
+    semantics_clear_framing(head);
+    if (head->status < 100 || head->status > 999 || head->status == 101 ||
+        head->fields.present & (connection_specific | SET(TE)))
+        return STATUS_UPSTREAM_BAD_RESPONSE;
+    if (head_is_interim(head))
+        return end || fields_has(&head->fields, FIELD_CONTENT_LENGTH) ? STATUS_UPSTREAM_BAD_RESPONSE : STATUS_OK;
+    if (asked->protocol.len > 0 && head->status < 300) {
+        become_switch(head, asked, arena);
+        return STATUS_OK;
+    }
+    return frame_response(head, end, asked->method);
 }

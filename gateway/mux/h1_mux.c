@@ -430,11 +430,17 @@ static const struct stream_events stream_events = {
 
 /* ---- mux operations ---- */
 
+static unsigned mux_room(struct mux *mux)
+{
+    const struct h1_mux *m = mux_of(mux);
+    assert(!m->server);
+    return m->open || m->gone || m->close || m->want_close ? 0 : 1;
+}
+
 static struct endpoint *mux_open(struct mux *mux)
 {
     struct h1_mux *m = mux_of(mux);
-    assert(!m->server);
-    if (m->open || m->gone || m->close || m->want_close)
+    if (mux_room(mux) == 0)
         return NULL;
     m->open = true;
     if (mux->load)
@@ -465,7 +471,7 @@ static void mux_close(struct mux *mux, enum status status)
     h1_mux_defer(m);
 }
 
-static const struct mux_ops mux_ops = {.open = mux_open, .drain = mux_drain, .close = mux_close};
+static const struct mux_ops mux_ops = {.open = mux_open, .room = mux_room, .drain = mux_drain, .close = mux_close};
 
 static struct h1_mux *new_mux(struct stream *stream, const struct mux_settings *settings,
                               const struct mux_events *events, void *owner, bool server)

@@ -31,6 +31,11 @@ static void send_response_head(struct h1_mux *m, const struct message_head *head
         out.has_content_length = false;
         m->close |= !m->chunked;
     }
+    bool is_empty = end && head->body == BODY_NONE && m->method != METHOD_HEAD && head->status != 304;
+    if (is_empty && !head->has_content_length) { /* HTTP/2 needs no length to end a message */
+        out.has_content_length = true;
+        out.content_length = 0;
+    }
     m->close |= head->close || m->in == H1_IN_BROKEN;
     out.close = m->close && head->body != BODY_RAW;
     write_head(m, &out, m->peer_is_1_0 && !m->close);

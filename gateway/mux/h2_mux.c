@@ -13,13 +13,45 @@ static struct h2_mux *mux_of(struct mux *mux)
     return CONTAINER_OF(mux, struct h2_mux, base);
 }
 
+/* What became of an exchange whose peer left or broke the rules. */
+static enum status ended_by_peer(const struct h2_mux *m, enum status upstream)
+{
+    return m->server ? STATUS_CLIENT_CANCELLED : upstream;
+}
+
+static enum status fault_of_peer(const struct h2_mux *m)
+{
+    return m->server ? STATUS_PEER_RESET : STATUS_UPSTREAM_BAD_RESPONSE;
+}
+
 /* ---- streams ---- */
 
-/* nghttp2 may still be using what its callback was given: the memory goes at the end of the mux's turn. */
-void h2_stream_free_if_unused(struct h2_stream *s)
+struct h2_stream *h2_stream_new(struct h2_mux *m)
+{
+    struct h2_stream *s = calloc(1, sizeof *s);
+    if (!s)
+        abort();
+    s->mux = m;
+    s->open = true;
+    s->endpoint = (struct endpoint){.ops = &h2_endpoint_ops, .mux = &m->base};
+    arena_init(&s->arena, &m->loop->arenas);
+    list_init(&s->room_link);
+    list_push(&m->streams, &s->link);
+    m->open_count++;
+    m->stream_count++;
+    m->requests++;
+    m->glitches -= m->glitches > 0;
+    m->idle_due = false;
+    return s;
+}
+
+/* nghttp2 may still be using what its callback was given: the memory goes at the end of the mux's turn, when an owner
+ * that was sending hears of it too. */
+void h2_stream_left(struct h2_stream *s)
 {
     if (!s->open && !s->in_session)
-        h2_mux_defer(s->mux);
+        s->mux->stream_count--;
+    h2_mux_defer(s->mux);
 }
 
 static void free_stream(struct h2_stream *s)
@@ -85,6 +117,11 @@ void h2_stream_begin_window(struct h2_stream *s)
 static void arm(struct h2_mux *m)
 {
     const struct mux_settings *settings = m->base.settings;
+    if (!m->server) { /* only for the glitches: exchanges have deadlines for upstreams, and the pool for idle ones */
+        if (!list_is_empty(&m->streams))
+            loop_timer_arm(m->loop, &m->timer, settings->head_ms);
+        return;
+    }
     uint32_t ms = settings->body_idle_ms < settings->send_stall_ms ? settings->body_idle_ms : settings->send_stall_ms;
     ms = settings->head_ms < ms ? settings->head_ms : ms;
     loop_timer_arm(m->loop, &m->timer, list_is_empty(&m->streams) ? settings->keepalive_ms : ms);
@@ -138,6 +175,10 @@ static void on_timer(struct timer *timer)
     if (m->gone)
         return;
     m->glitches /= 2;
+    if (!m->server) {
+        arm(m);
+        return;
+    }
     if (list_is_empty(&m->streams)) {
         m->base.ops->drain(&m->base);
         return;
@@ -159,9 +200,10 @@ void h2_mux_glitch(struct h2_mux *m, unsigned cost)
     if (m->glitches < H2_GLITCHES || m->want_close)
         return;
     if (log_limit_pass(&limit, 10))
-        log_warn("h2: a client floods us with frames that do no work; its connection is closed");
+        log_warn("h2: %s floods us with frames that do no work; its connection is closed",
+                 m->server ? "a client" : "an app");
     nghttp2_session_terminate_session(m->session, NGHTTP2_ENHANCE_YOUR_CALM);
-    m->base.ops->close(&m->base, STATUS_PEER_RESET);
+    m->base.ops->close(&m->base, fault_of_peer(m));
 }
 
 /* ---- the end of the turn ---- */
@@ -183,8 +225,8 @@ static void tell_ended(struct h2_mux *m)
 {
     LIST_EACH_SAFE (link, &m->streams) {
         struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
-        if (s->open && !s->in_session && !(s->in_ended && s->out_ended))
-            h2_stream_tell_reset(s, STATUS_CLIENT_CANCELLED);
+        if (s->open && s->begun && !s->in_session && !(s->in_ended && s->out_ended))
+            h2_stream_tell_reset(s, m->server ? STATUS_CLIENT_CANCELLED : s->end_status);
     }
 }
 
@@ -193,7 +235,8 @@ static void reset_all(struct h2_mux *m, enum status status)
     LIST_EACH_SAFE (link, &m->streams) {
         struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
         if (s->open)
-            h2_stream_tell_reset(s, status);
+            h2_stream_tell_reset(s,
+                                 status == STATUS_UPSTREAM_CLOSED && s->head_told ? STATUS_UPSTREAM_TRUNCATED : status);
     }
 }
 
@@ -245,7 +288,7 @@ static void run_deferred(struct deferred *deferred)
     h2_mux_pump(m);
     free_unused_streams(m);
     if (is_finished(m) || (m->draining && list_is_empty(&m->streams))) {
-        end_stream(m, m->open_count > 0 ? STATUS_CLIENT_CANCELLED : STATUS_OK, false);
+        end_stream(m, m->open_count > 0 ? ended_by_peer(m, STATUS_UPSTREAM_BAD_RESPONSE) : STATUS_OK, false);
     } else if (m->idle_due && list_is_empty(&m->streams)) {
         m->idle_due = false;
         arm(m);
@@ -279,7 +322,7 @@ static void on_data(void *owner, const char *data, size_t len)
     m->receiving = false;
     if (n < 0) {
         nghttp2_session_terminate_session(m->session, NGHTTP2_PROTOCOL_ERROR);
-        end_stream(m, STATUS_PEER_RESET, false);
+        end_stream(m, fault_of_peer(m), false);
         return;
     }
     if (was_idle && !list_is_empty(&m->streams))
@@ -290,13 +333,12 @@ static void on_data(void *owner, const char *data, size_t len)
 
 static void on_eof(void *owner)
 {
-    end_stream(owner, STATUS_CLIENT_CANCELLED, false);
+    end_stream(owner, ended_by_peer(owner, STATUS_UPSTREAM_CLOSED), false);
 }
 
 static void on_failed(void *owner, enum status status)
 {
-    (void)status;
-    end_stream(owner, STATUS_CLIENT_CANCELLED, false);
+    end_stream(owner, ended_by_peer(owner, status == STATUS_PEER_RESET ? STATUS_UPSTREAM_RESET : status), false);
 }
 
 static void on_ready(void *owner)
@@ -328,12 +370,6 @@ static const struct stream_events stream_events = {
 
 /* ---- mux operations ---- */
 
-static struct endpoint *mux_open(struct mux *mux)
-{
-    (void)mux;
-    return NULL; /* a server opens none */
-}
-
 /* RFC 9113 section 6.8: streams that the client has begun are finished. */
 static void mux_drain(struct mux *mux)
 {
@@ -341,8 +377,9 @@ static void mux_drain(struct mux *mux)
     if (m->gone || m->draining)
         return;
     m->draining = true;
-    nghttp2_submit_goaway(m->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(m->session),
-                          NGHTTP2_NO_ERROR, NULL, 0);
+    if (m->server)
+        nghttp2_submit_goaway(m->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(m->session),
+                              NGHTTP2_NO_ERROR, NULL, 0);
     h2_mux_defer(m);
 }
 
@@ -356,7 +393,9 @@ static void mux_close(struct mux *mux, enum status status)
     h2_mux_defer(m);
 }
 
-static const struct mux_ops mux_ops = {.open = mux_open, .drain = mux_drain, .close = mux_close};
+static const struct mux_ops server_ops = {.drain = mux_drain, .close = mux_close};
+static const struct mux_ops client_ops = {
+    .open = h2_client_open, .room = h2_client_room, .drain = mux_drain, .close = mux_close};
 
 /* ---- the session ---- */
 
@@ -367,18 +406,23 @@ static nghttp2_session *new_session(struct h2_mux *m)
     nghttp2_session *session = NULL;
     if (nghttp2_session_callbacks_new(&callbacks) || nghttp2_option_new(&option))
         abort();
-    h2_receive_set_callbacks(callbacks);
+    h2_receive_set_shared_callbacks(callbacks);
+    if (m->server)
+        h2_receive_set_server_callbacks(callbacks);
+    else
+        h2_client_set_callbacks(callbacks);
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_option_set_max_send_header_block_length(option, H2_MAX_SENT_HEAD_BYTES);
-    if (nghttp2_session_server_new2(&session, callbacks, m, option))
+    if (m->server ? nghttp2_session_server_new2(&session, callbacks, m, option)
+                  : nghttp2_session_client_new2(&session, callbacks, m, option))
         abort();
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(callbacks);
     return session;
 }
 
-static void submit_settings(struct h2_mux *m)
+static void submit_server_settings(struct h2_mux *m)
 {
     const nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, H2_MAX_STREAMS},
@@ -390,30 +434,58 @@ static void submit_settings(struct h2_mux *m)
     nghttp2_session_set_local_window_size(m->session, NGHTTP2_FLAG_NONE, 0, H2_CONNECTION_WINDOW_BYTES);
 }
 
-struct mux *h2_mux_server(struct stream *stream, const struct mux_settings *settings, const struct mux_events *events,
-                          void *owner)
+static void submit_client_settings(struct h2_mux *m)
+{
+    const nghttp2_settings_entry settings[] = {
+        {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW_BYTES},
+        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)m->base.settings->response_limits.max_head_bytes},
+    };
+    nghttp2_submit_settings(m->session, NGHTTP2_FLAG_NONE, settings, sizeof settings / sizeof settings[0]);
+    nghttp2_session_set_local_window_size(m->session, NGHTTP2_FLAG_NONE, 0, H2_CLIENT_CONNECTION_WINDOW_BYTES);
+}
+
+static struct h2_mux *new_mux(struct stream *stream, const struct mux_settings *settings,
+                              const struct mux_events *events, void *owner, bool server)
 {
     struct h2_mux *m = calloc(1, sizeof *m);
     if (!m)
         abort();
-    m->base = (struct mux){.ops = &mux_ops, .events = events, .owner = owner, .stream = stream, .settings = settings};
+    m->base = (struct mux){.events = events, .owner = owner, .stream = stream, .settings = settings};
+    m->base.ops = server ? &server_ops : &client_ops;
     m->loop = stream_loop(stream);
+    m->server = server;
     m->session = new_session(m);
     list_init(&m->streams);
     list_init(&m->room_due);
     timer_init(&m->timer, on_timer);
     stream_bind(stream, &stream_events, m);
     stream_set_late_flush(stream, true);
-    submit_settings(m);
+    h2_mux_defer(m); /* SETTINGS leave at the end of the turn */
+    return m;
+}
+
+struct mux *h2_mux_server(struct stream *stream, const struct mux_settings *settings, const struct mux_events *events,
+                          void *owner)
+{
+    struct h2_mux *m = new_mux(stream, settings, events, owner, true);
+    submit_server_settings(m);
     loop_timer_arm(m->loop, &m->timer, settings->head_ms);
-    h2_mux_defer(m);
+    return &m->base;
+}
+
+struct mux *h2_mux_client(struct stream *stream, const struct mux_settings *settings, const struct mux_events *events,
+                          void *owner)
+{
+    struct h2_mux *m = new_mux(stream, settings, events, owner, false);
+    submit_client_settings(m);
     return &m->base;
 }
 
 size_t h2_mux_dump(const struct mux *mux, char *buffer, size_t size)
 {
     const struct h2_mux *m = (const void *)((const char *)mux - offsetof(struct h2_mux, base));
-    int n = snprintf(buffer, size, "h2 server streams=%u requests=%u glitches=%u%s%s", m->open_count, m->requests,
-                     m->glitches, m->draining ? " draining" : "", m->gone ? " gone" : "");
+    int n = snprintf(buffer, size, "h2 %s streams=%u requests=%u glitches=%u%s%s", m->server ? "server" : "client",
+                     m->open_count, m->requests, m->glitches, m->draining ? " draining" : "", m->gone ? " gone" : "");
     return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;
 }

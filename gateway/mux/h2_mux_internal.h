@@ -1,10 +1,12 @@
 /*
- * h2_mux_internal: the inside of an HTTP/2 mux: h2_mux.c (life, deadlines), h2_receive.c (what nghttp2 tells),
- * h2_send.c (what endpoints send).
+ * h2_mux_internal: the inside of an HTTP/2 mux: h2_mux.c (life, deadlines), h2_receive.c (what nghttp2 tells of a
+ * client's frames), h2_client.c (the client role: requests to an instance and what its frames mean), h2_send.c (what
+ * endpoints send).
  */
 #ifndef GATEWAY_MUX_H2_MUX_INTERNAL_H
 #define GATEWAY_MUX_H2_MUX_INTERNAL_H
 
+#include "gateway/http/semantics.h"
 #include "gateway/mux/h2_mux.h"
 #include "gateway/mux/send_watch.h"
 #include "gateway/net/block_queue.h"
@@ -14,6 +16,7 @@
 enum {
     H2_STREAM_WINDOW_BYTES = 1 << 18,     /* what a peer may send on one stream before it is credited */
     H2_CONNECTION_WINDOW_BYTES = 1 << 20, /* and on all streams together */
+    H2_CLIENT_CONNECTION_WINDOW_BYTES = 1 << 24,
     H2_MAX_STREAMS = 128,
     H2_QUEUE_BYTES = 65536, /* of one stream's body that waits for its window */
     H2_GLITCHES = 2000,     /* frames that did no work, more than those that did; old ones are forgotten */
@@ -29,12 +32,16 @@ struct h2_mux {
     struct list room_due; /* h2_stream.room_link */
     struct timer timer;
     struct deferred deferred;
-    unsigned open_count; /* endpoints in use */
+    unsigned open_count;     /* endpoints in use */
+    unsigned stream_count;   /* those, and streams that nghttp2 still knows */
+    unsigned expected_limit; /* client: of concurrent streams, until settings_seen; 0: nothing is known */
     unsigned glitches;
     struct send_watch send_watch;
     uint32_t requests;
     enum status close_status;
-    bool receiving; /* inside nghttp2's receive function, which must not send */
+    bool server;
+    bool settings_seen; /* client: the peer's first SETTINGS */
+    bool receiving;     /* inside nghttp2's receive function, which must not send */
     bool draining;
     bool want_close; /* close_status is to be told to the endpoints */
     bool gone;       /* the stream is closed; `closed` is due */
@@ -60,9 +67,16 @@ struct h2_stream {
     uint64_t window_bytes;
     uint64_t sent_ms; /* when the queue began or last became shorter */
     enum status malformed;
+    enum status end_status;         /* client: why it ended, if its owner has not been told */
+    struct semantics_asked asked;   /* client: what the response answers */
+    struct message_head *held_head; /* client: of a response that must have no body, until it ends */
+    nghttp2_nv *waiting;            /* client: a head that waits for the peer's SETTINGS */
+    size_t waiting_count;
     int32_t id;
     bool open;       /* the endpoint is in use */
     bool in_session; /* nghttp2 knows it */
+    bool begun;      /* client: its head was sent */
+    bool reset_by_peer;
     bool head_told;
     bool malformed_told;
     bool in_ended;
@@ -83,12 +97,29 @@ void h2_mux_gone(struct h2_mux *m, enum status status);
 /* What nghttp2 has to say goes to the stream. */
 void h2_mux_pump(struct h2_mux *m);
 void h2_mux_glitch(struct h2_mux *m, unsigned cost);
-void h2_stream_free_if_unused(struct h2_stream *s);
+struct h2_stream *h2_stream_new(struct h2_mux *m);
+/* It may have left the session, or its owner: freed when both have let it go. */
+void h2_stream_left(struct h2_stream *s);
 void h2_stream_tell_reset(struct h2_stream *s, enum status status);
 void h2_stream_tell_malformed(struct h2_stream *s, enum status status);
 void h2_stream_begin_window(struct h2_stream *s);
 
-void h2_receive_set_callbacks(nghttp2_session_callbacks *callbacks);
+void h2_receive_set_shared_callbacks(nghttp2_session_callbacks *callbacks);
+void h2_receive_set_server_callbacks(nghttp2_session_callbacks *callbacks);
+struct slice h2_receive_copy(struct arena *arena, nghttp2_rcbuf *buffer);
+bool h2_receive_is_within_limits(struct h2_stream *s, const struct h1_limits *limits, size_t name_len,
+                                 size_t value_len);
+
+void h2_client_set_callbacks(nghttp2_session_callbacks *callbacks);
+struct endpoint *h2_client_open(struct mux *mux);
+unsigned h2_client_room(struct mux *mux);
+void h2_client_send_head(struct h2_stream *s, const struct message_head *head, bool end);
+
+nghttp2_nv h2_send_nv(struct slice name, struct slice value);
+/* Puts the fields that go on the wire behind `count` others; returns the new count. */
+size_t h2_send_put_fields(struct h2_stream *s, const struct fields *fields, nghttp2_nv *nv, size_t count);
+ssize_t h2_send_read_body(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t size, uint32_t *flags,
+                          nghttp2_data_source *source, void *user_data);
 int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *header, size_t len,
                  nghttp2_data_source *source, void *user_data);
 void h2_send_drop_queue(struct h2_stream *s);

@@ -18,20 +18,9 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     struct h2_mux *m = user_data;
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
-    struct h2_stream *s = calloc(1, sizeof *s);
-    if (!s)
-        abort();
-    s->mux = m;
+    struct h2_stream *s = h2_stream_new(m);
     s->id = frame->hd.stream_id;
-    s->in_session = s->open = true;
-    s->endpoint = (struct endpoint){.ops = &h2_endpoint_ops, .mux = &m->base};
-    arena_init(&s->arena, &m->loop->arenas);
-    list_init(&s->room_link);
-    list_push(&m->streams, &s->link);
-    m->open_count++;
-    m->requests++;
-    m->glitches -= m->glitches > 0;
-    m->idle_due = false;
+    s->in_session = s->begun = true;
     nghttp2_session_set_stream_user_data(session, s->id, s);
     s->window_start_ms = loop_now_ms(m->loop);
     m->base.events->request(m->base.owner, &s->endpoint);
@@ -41,7 +30,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     return 0;
 }
 
-static struct slice copy_buffer(struct arena *arena, nghttp2_rcbuf *buffer)
+struct slice h2_receive_copy(struct arena *arena, nghttp2_rcbuf *buffer)
 {
     nghttp2_vec bytes = nghttp2_rcbuf_get_buf(buffer);
     struct slice slice = slice_make(bytes.base, bytes.len);
@@ -65,9 +54,8 @@ static void take_pseudo(struct h2_stream *s, struct slice name, struct slice val
 }
 
 /* By count and by bytes. */
-static bool is_within_limits(struct h2_stream *s, size_t name_len, size_t value_len)
+bool h2_receive_is_within_limits(struct h2_stream *s, const struct h1_limits *limits, size_t name_len, size_t value_len)
 {
-    const struct h1_limits *limits = &s->mux->base.settings->request_limits;
     s->head_bytes += name_len + value_len + FIELD_OVERHEAD;
     if (s->head_bytes > limits->max_head_bytes)
         s->malformed = STATUS_HEAD_TOO_LARGE;
@@ -84,10 +72,10 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghtt
     if (!s || !s->open || s->malformed != STATUS_OK)
         return 0;
     nghttp2_vec name_bytes = nghttp2_rcbuf_get_buf(name_buffer), value_bytes = nghttp2_rcbuf_get_buf(value_buffer);
-    if (!is_within_limits(s, name_bytes.len, value_bytes.len))
+    if (!h2_receive_is_within_limits(s, &s->mux->base.settings->request_limits, name_bytes.len, value_bytes.len))
         return 0;
     struct arena *arena = s->endpoint.arena;
-    struct slice name = copy_buffer(arena, name_buffer), value = copy_buffer(arena, value_buffer);
+    struct slice name = h2_receive_copy(arena, name_buffer), value = h2_receive_copy(arena, value_buffer);
     if (name.len > 0 && name.ptr[0] == ':')
         take_pseudo(s, name, value);
     else
@@ -210,7 +198,7 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
     if (!s)
         return 0;
     s->out_ended = true;
-    if (!s->open && !s->in_ended)
+    if (m->server && !s->open && !s->in_ended)
         nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);
     return 0;
 }
@@ -226,18 +214,23 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_
     if (s->open && s->mux->receiving && !(s->in_ended && s->out_ended))
         h2_stream_tell_reset(s, STATUS_CLIENT_CANCELLED);
     else
-        h2_mux_defer(s->mux); /* told and freed then */
+        h2_stream_left(s); /* told and freed at the end of the turn */
     return 0;
 }
 
-void h2_receive_set_callbacks(nghttp2_session_callbacks *callbacks)
+/* Those of both roles. */
+void h2_receive_set_shared_callbacks(nghttp2_session_callbacks *callbacks)
+{
+    nghttp2_session_callbacks_set_on_invalid_header_callback2(callbacks, on_invalid_header);
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
+    nghttp2_session_callbacks_set_send_data_callback(callbacks, h2_send_data);
+}
+
+void h2_receive_set_server_callbacks(nghttp2_session_callbacks *callbacks)
 {
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback2(callbacks, on_header);
-    nghttp2_session_callbacks_set_on_invalid_header_callback2(callbacks, on_invalid_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
-    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
-    nghttp2_session_callbacks_set_send_data_callback(callbacks, h2_send_data);
 }

@@ -18,7 +18,7 @@ static bool can_send(const struct h2_stream *s)
 
 /* ---- heads ---- */
 
-static nghttp2_nv make_nv(struct slice name, struct slice value)
+nghttp2_nv h2_send_nv(struct slice name, struct slice value)
 {
     union {
         const char *in;
@@ -41,20 +41,22 @@ static struct slice lower_name(const struct field *field, struct arena *arena)
 static bool is_for_wire(const struct h2_stream *s, const struct field *field)
 {
     bool framing = field->id == FIELD_CONTENT_LENGTH || field->id == FIELD_TRANSFER_ENCODING ||
-                   field->id == FIELD_CONNECTION || field->id == FIELD_UPGRADE || field->id == FIELD_KEEP_ALIVE;
-    return !framing && !(s->is_tunnel && field->id == FIELD_SEC_WEBSOCKET_ACCEPT);
+                   field->id == FIELD_CONNECTION || field->id == FIELD_UPGRADE || field->id == FIELD_KEEP_ALIVE ||
+                   field->id == FIELD_HOST;
+    bool key = field->id == FIELD_SEC_WEBSOCKET_ACCEPT || field->id == FIELD_SEC_WEBSOCKET_KEY; /* RFC 8441 section 5 */
+    return !framing && !(key && s->is_tunnel_asked);
 }
 
-static size_t put_fields(struct h2_stream *s, const struct fields *fields, nghttp2_nv *nv, size_t count)
+size_t h2_send_put_fields(struct h2_stream *s, const struct fields *fields, nghttp2_nv *nv, size_t count)
 {
     for (size_t i = 0; i < fields->count; i++)
         if (is_for_wire(s, &fields->items[i]))
-            nv[count++] = make_nv(lower_name(&fields->items[i], &s->arena), fields->items[i].value);
+            nv[count++] = h2_send_nv(lower_name(&fields->items[i], &s->arena), fields->items[i].value);
     return count;
 }
 
-static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t size, uint32_t *flags,
-                         nghttp2_data_source *source, void *user_data)
+ssize_t h2_send_read_body(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t size, uint32_t *flags,
+                          nghttp2_data_source *source, void *user_data)
 {
     (void)buffer, (void)user_data;
     struct h2_stream *s = source->ptr;
@@ -68,7 +70,7 @@ static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *buffer, 
     *flags |= NGHTTP2_DATA_FLAG_EOF;
     if (s->trailers_out.count > 0) {
         nghttp2_nv *nv = arena_alloc(&s->arena, s->trailers_out.count * sizeof *nv);
-        size_t count = put_fields(s, &s->trailers_out, nv, 0);
+        size_t count = h2_send_put_fields(s, &s->trailers_out, nv, 0);
         if (count > 0 && nghttp2_submit_trailer(session, id, nv, count) == 0)
             *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
     }
@@ -84,9 +86,8 @@ static int wire_status(const struct h2_stream *s, const struct message_head *hea
     return head->status == 101 ? 200 : head->status;
 }
 
-static void send_head(struct endpoint *endpoint, const struct message_head *head, bool end)
+static void send_response_head(struct h2_stream *s, const struct message_head *head, bool end)
 {
-    struct h2_stream *s = stream_of(endpoint);
     struct h2_mux *m = s->mux;
     nghttp2_nv *nv = arena_alloc(&s->arena, (head->fields.count + 2) * sizeof *nv); /* :status, content-length */
     char status[8], length[24];
@@ -95,21 +96,30 @@ static void send_head(struct endpoint *endpoint, const struct message_head *head
         return;
     s->is_tunnel = s->is_tunnel_asked && head->body == BODY_RAW;
     int status_len = snprintf(status, sizeof status, "%d", wire_status(s, head));
-    nv[0] = make_nv(SLICE(":status"), slice_make(status, (size_t)status_len));
-    size_t count = put_fields(s, &head->fields, nv, 1);
+    nv[0] = h2_send_nv(SLICE(":status"), slice_make(status, (size_t)status_len));
+    size_t count = h2_send_put_fields(s, &head->fields, nv, 1);
     if (head->has_content_length && !interim && head->status != 204) {
         int n = snprintf(length, sizeof length, "%llu", (unsigned long long)head->content_length);
-        nv[count++] = make_nv(SLICE("content-length"), slice_make(length, (size_t)n));
+        nv[count++] = h2_send_nv(SLICE("content-length"), slice_make(length, (size_t)n));
     }
     if (interim) {
         nghttp2_submit_headers(m->session, NGHTTP2_FLAG_NONE, s->id, NULL, nv, count, NULL);
     } else {
-        nghttp2_data_provider body = {.source = {.ptr = s}, .read_callback = read_body};
+        nghttp2_data_provider body = {.source = {.ptr = s}, .read_callback = h2_send_read_body};
         nghttp2_submit_response(m->session, s->id, nv, count, end ? NULL : &body);
         s->out_head_sent = true;
         s->out_ending = end;
     }
     h2_mux_pump(m);
+}
+
+static void send_head(struct endpoint *endpoint, const struct message_head *head, bool end)
+{
+    struct h2_stream *s = stream_of(endpoint);
+    if (s->mux->server)
+        send_response_head(s, head, end);
+    else
+        h2_client_send_head(s, head, end);
 }
 
 /* ---- bodies ---- */
@@ -191,7 +201,7 @@ static void send_trailers(struct endpoint *endpoint, const struct fields *traile
 static size_t room(struct endpoint *endpoint)
 {
     struct h2_stream *s = stream_of(endpoint);
-    if (!can_send(s))
+    if (s->begun && !can_send(s))
         return H2_QUEUE_BYTES;
     if (stream_room(s->mux->base.stream) > 0 && s->queue.bytes < H2_QUEUE_BYTES)
         return H2_QUEUE_BYTES - s->queue.bytes;
@@ -207,8 +217,8 @@ static void credit(struct endpoint *endpoint, size_t bytes)
     if (s->mux->gone)
         return;
     if (s->in_session)
-        nghttp2_session_consume(s->mux->session, s->id, bytes);
-    else
+        nghttp2_session_consume_stream(s->mux->session, s->id, bytes);
+    if (s->mux->server) /* a client has done it when they came */
         nghttp2_session_consume_connection(s->mux->session, bytes);
     h2_mux_defer(s->mux);
 }
@@ -219,8 +229,8 @@ static void credit(struct endpoint *endpoint, size_t bytes)
 static void end_stream(struct h2_stream *s, enum status status)
 {
     struct h2_mux *m = s->mux;
-    bool complete = status == STATUS_OK && s->out_ending;
-    if (!s->in_session || (complete && (s->in_ended || !s->out_ended)))
+    bool complete = m->server && status == STATUS_OK && s->out_ending;
+    if (!s->in_session || (s->in_ended && s->out_ended) || (complete && (s->in_ended || !s->out_ended)))
         return; /* it ends by itself, or when the last frame is sent */
     uint32_t code = complete ? NGHTTP2_NO_ERROR : status_h2(status) ? status_h2(status) : NGHTTP2_CANCEL;
     nghttp2_submit_rst_stream(m->session, NGHTTP2_FLAG_NONE, s->id, code);
@@ -237,15 +247,17 @@ static void release(struct endpoint **endpoint_ptr, enum status status)
     s->endpoint.arena = NULL;
     list_remove(&s->room_link);
     m->open_count--;
+    if (m->base.load)
+        --*m->base.load;
     if (!m->gone) {
-        if (s->uncredited > 0)
+        if (m->server && s->uncredited > 0)
             nghttp2_session_consume_connection(m->session, s->uncredited);
         end_stream(s, status);
         m->idle_due |= m->open_count == 0;
         h2_mux_defer(m);
     }
     s->uncredited = 0;
-    h2_stream_free_if_unused(s);
+    h2_stream_left(s);
 }
 
 const struct endpoint_ops h2_endpoint_ops = {

@@ -130,7 +130,7 @@ static void fill_back(const struct exchange *x, struct access_record *record)
         return;
     record->back_address = x->back_address;
     record->back_port = x->port;
-    record->back_protocol = "http/1.1";
+    record->back_protocol = x->is_h2c ? "h2c" : "http/1.1";
     record->back_reused = x->back_reused;
     record->retries = x->retries;
 }

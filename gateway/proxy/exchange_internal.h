@@ -58,6 +58,8 @@ struct exchange {
     bool connecting;     /* the back side is not connected: the request body is kept */
     bool body_sent;      /* some of the request body left: no retry */
     bool back_reused;
+    bool is_h2c;  /* what is spoken to the instance */
+    bool is_grpc; /* an error is told as such a client understands it */
     bool is_local;
     bool is_tunnel; /* for the log */
 };

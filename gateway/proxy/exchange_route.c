@@ -65,7 +65,7 @@ static enum status open_instance(struct exchange *x, struct claim *claim, bool f
     x->claim = claim;
     x->back_serial = claim->serial;
     x->back_address = claim->address;
-    struct pool_target target = {.claim = claim, .port = x->port};
+    struct pool_target target = {.claim = claim, .port = x->port, .protocol = x->is_h2c ? POOL_H2C : POOL_HTTP_1};
     x->back = pool_open(x->proxy->pool, x->connection->settings, &target, fresh, &x->back_reused, &status);
     if (!x->back)
         return status;
@@ -84,15 +84,19 @@ static void remember(struct exchange *x, const struct route_target *target, cons
     x->port = target->port;
 }
 
-/* Which protocols this connection may carry to that port (RFC 9110 section 7.4). */
-static enum status check_protocol(const struct route_target *target)
+/* What is spoken to that port, if this connection may go there (RFC 9110 section 7.4). */
+static enum status choose_protocol(struct exchange *x, const struct route_target *target)
 {
     switch (target->protocol) {
     case ROUTE_PROTOCOL_AUTO:
+        x->is_h2c = head_is_grpc(x->request);
+        return STATUS_OK;
     case ROUTE_PROTOCOL_HTTP:
+        x->is_h2c = false;
         return STATUS_OK;
     case ROUTE_PROTOCOL_H2C:
-        return STATUS_H2C_UNSUPPORTED;
+        x->is_h2c = true;
+        return STATUS_OK;
     case ROUTE_PROTOCOL_TCP:
     case ROUTE_PROTOCOL_PASSTHROUGH:
         return STATUS_MISDIRECTED;
@@ -107,7 +111,7 @@ static enum status pick_and_open(struct exchange *x, const struct hostname *host
     remember(x, &target, NULL);
     if (target.status != STATUS_OK)
         return target.status;
-    enum status status = check_protocol(&target);
+    enum status status = choose_protocol(x, &target);
     if (status != STATUS_OK)
         return status;
     const struct route_instance *instance = upstream_pick(x->proxy, &target, &x->tried, &status);

@@ -1,6 +1,7 @@
 #include "gateway/proxy/pool.h"
 
 #include "gateway/mux/h1_mux.h"
+#include "gateway/mux/h2_mux.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -13,13 +14,14 @@ struct bucket {
     struct claim *claim; /* a reference */
     struct list idle;    /* the longest idle first */
     struct list busy;
+    struct list shared; /* those of HTTP/2, idle or not: few, since each serves many */
     unsigned busy_count;
     unsigned idle_count;
     unsigned load; /* endpoints in use */
 };
 
 struct pooled {
-    struct list link; /* in its bucket's idle or busy list */
+    struct list link; /* in one of its bucket's lists */
     struct bucket *bucket;
     struct pool *pool;
     struct mux *mux;
@@ -101,6 +103,7 @@ static struct bucket *find_or_make(struct pool *pool, struct claim *claim)
     bucket->claim = claim_ref(claim);
     list_init(&bucket->idle);
     list_init(&bucket->busy);
+    list_init(&bucket->shared);
     struct bucket **slot = slot_of(pool, claim->serial);
     bucket->next = *slot;
     *slot = bucket;
@@ -121,6 +124,11 @@ static void drop_if_empty(struct pool *pool, struct bucket *bucket)
     free(bucket);
 }
 
+static bool is_shared(const struct pooled *c)
+{
+    return c->target.protocol == POOL_H2C;
+}
+
 /* The one mover between a bucket's lists. */
 static void move(struct pooled *c, bool idle)
 {
@@ -130,7 +138,7 @@ static void move(struct pooled *c, bool idle)
         return;
     c->is_idle = idle;
     list_remove(&c->link);
-    list_push(idle ? &bucket->idle : &bucket->busy, &c->link);
+    list_push(is_shared(c) ? &bucket->shared : idle ? &bucket->idle : &bucket->busy, &c->link);
     bucket->idle_count += idle ? 1U : -1U;
     bucket->busy_count += idle ? -1U : 1U;
     COUNTER_ADD(counters, upstream_connections_idle, idle ? 1 : -1);
@@ -192,9 +200,10 @@ static struct pooled *dial(struct pool *pool, struct settings *settings, struct 
     timer_init(&c->timer, on_idle_too_long);
     struct stream *stream =
         stream_connect(pool->loop, &bucket->claim->address, target->port, settings->connect_ms, &no_events, NULL);
-    c->mux = h1_mux_client(stream, &settings->mux, &mux_events, c);
+    c->mux = is_shared(c) ? h2_mux_client(stream, &settings->mux, &mux_events, c)
+                          : h1_mux_client(stream, &settings->mux, &mux_events, c);
     c->mux->load = &bucket->load;
-    list_push(&bucket->busy, &c->link);
+    list_push(is_shared(c) ? &bucket->shared : &bucket->busy, &c->link);
     bucket->busy_count++;
     pool->count++;
     COUNTER_INC(pool->loop->counters, upstream_connections);
@@ -205,7 +214,17 @@ static struct pooled *dial(struct pool *pool, struct settings *settings, struct 
 /* Of one bucket, so the claim is the same. */
 static bool is_same(const struct pool_target *a, const struct pool_target *b)
 {
-    return a->port == b->port;
+    return a->port == b->port && a->protocol == b->protocol;
+}
+
+static struct endpoint *use(struct pooled *c)
+{
+    struct endpoint *endpoint = c->mux->ops->open(c->mux);
+    if (endpoint) {
+        loop_timer_disarm(&c->timer);
+        move(c, false);
+    }
+    return endpoint;
 }
 
 /* The one that was used last: its peer is the least likely to have closed it. */
@@ -215,22 +234,59 @@ static struct endpoint *reuse(struct bucket *bucket, const struct pool_target *t
         struct pooled *c = CONTAINER_OF(link, struct pooled, link);
         if (!is_same(&c->target, target))
             continue;
-        struct endpoint *endpoint = c->mux->ops->open(c->mux);
-        if (!endpoint)
-            continue;
-        loop_timer_disarm(&c->timer);
-        move(c, false);
-        return endpoint;
+        struct endpoint *endpoint = use(c);
+        if (endpoint)
+            return endpoint;
     }
     return NULL;
+}
+
+/* The one with the most room. */
+static struct pooled *find_shared(struct bucket *bucket, const struct pool_target *target, bool fresh)
+{
+    struct pooled *best = NULL;
+    unsigned best_room = 0;
+    LIST_EACH (link, &bucket->shared) {
+        struct pooled *c = CONTAINER_OF(link, struct pooled, link);
+        unsigned room = is_same(&c->target, target) ? c->mux->ops->room(c->mux) : 0;
+        if (room <= best_room || (fresh && stream_is_ready(c->mux->stream)))
+            continue;
+        best = c;
+        best_room = room;
+    }
+    return best;
+}
+
+/* A new connection will most likely be allowed as many streams at once as those that the app has accepted before. */
+static unsigned learned_limit(struct bucket *bucket, const struct pool_target *target)
+{
+    unsigned limit = 0;
+    LIST_EACH (link, &bucket->shared) {
+        struct pooled *c = CONTAINER_OF(link, struct pooled, link);
+        if (is_same(&c->target, target) && h2_mux_client_limit(c->mux) > 0)
+            limit = h2_mux_client_limit(c->mux);
+    }
+    return limit;
+}
+
+static struct endpoint *open_known(struct bucket *bucket, const struct pool_target *target, bool fresh,
+                                   bool *ret_reused)
+{
+    if (target->protocol == POOL_H2C) {
+        struct pooled *c = find_shared(bucket, target, fresh);
+        *ret_reused = c && stream_is_ready(c->mux->stream);
+        return c ? use(c) : NULL;
+    }
+    struct endpoint *endpoint = fresh ? NULL : reuse(bucket, target);
+    *ret_reused = endpoint != NULL;
+    return endpoint;
 }
 
 struct endpoint *pool_open(struct pool *pool, struct settings *settings, const struct pool_target *target, bool fresh,
                            bool *ret_reused, enum status *ret_status)
 {
     struct bucket *bucket = find_or_make(pool, target->claim);
-    struct endpoint *endpoint = fresh ? NULL : reuse(bucket, target);
-    *ret_reused = endpoint != NULL;
+    struct endpoint *endpoint = open_known(bucket, target, fresh, ret_reused);
     if (endpoint) {
         COUNTER_INC(pool->loop->counters, upstream_reused_total);
         return endpoint;
@@ -242,7 +298,10 @@ struct endpoint *pool_open(struct pool *pool, struct settings *settings, const s
         drop_if_empty(pool, bucket);
         return NULL;
     }
+    unsigned limit = learned_limit(bucket, target);
     struct pooled *c = dial(pool, settings, bucket, target);
+    if (limit > 0)
+        h2_mux_client_expect(c->mux, limit);
     return c->mux->ops->open(c->mux);
 }
 
@@ -252,14 +311,17 @@ unsigned pool_active(const struct pool *pool, const struct claim *claim)
     return bucket ? bucket->load : 0;
 }
 
-static void close_list(struct pool *pool, struct list *list, enum status status)
+static void close_one(struct pooled *c, enum status status)
 {
-    LIST_EACH_SAFE (link, list) {
-        struct pooled *c = CONTAINER_OF(link, struct pooled, link);
-        if (status == STATUS_ADDRESS_REVOKED)
-            COUNTER_INC(pool->loop->counters, upstream_revoked_total);
-        c->mux->ops->close(c->mux, status);
-    }
+    if (status == STATUS_ADDRESS_REVOKED)
+        COUNTER_INC(c->pool->loop->counters, upstream_revoked_total);
+    c->mux->ops->close(c->mux, status);
+}
+
+static void close_list(struct list *list, enum status status)
+{
+    LIST_EACH_SAFE (link, list)
+        close_one(CONTAINER_OF(link, struct pooled, link), status);
 }
 
 void pool_revoke(struct pool *pool, const struct claim *claim)
@@ -267,15 +329,27 @@ void pool_revoke(struct pool *pool, const struct claim *claim)
     struct bucket *bucket = find(pool, claim->serial);
     if (!bucket)
         return;
-    close_list(pool, &bucket->idle, STATUS_ADDRESS_REVOKED);
-    close_list(pool, &bucket->busy, STATUS_ADDRESS_REVOKED);
+    close_list(&bucket->idle, STATUS_ADDRESS_REVOKED);
+    close_list(&bucket->busy, STATUS_ADDRESS_REVOKED);
+    close_list(&bucket->shared, STATUS_ADDRESS_REVOKED);
+}
+
+static void close_idle_shared(struct bucket *bucket)
+{
+    LIST_EACH_SAFE (link, &bucket->shared) {
+        struct pooled *c = CONTAINER_OF(link, struct pooled, link);
+        if (c->is_idle)
+            close_one(c, STATUS_SHUTDOWN);
+    }
 }
 
 void pool_close_idle(struct pool *pool)
 {
     for (size_t i = 0; i < pool->slot_count; i++)
-        for (struct bucket *bucket = pool->slots[i]; bucket; bucket = bucket->next)
-            close_list(pool, &bucket->idle, STATUS_SHUTDOWN);
+        for (struct bucket *bucket = pool->slots[i]; bucket; bucket = bucket->next) {
+            close_list(&bucket->idle, STATUS_SHUTDOWN);
+            close_idle_shared(bucket);
+        }
 }
 
 size_t pool_count(const struct pool *pool)

@@ -88,8 +88,6 @@ enum {
     X(APP_BUSY, "app_busy", 503, H2_REFUSED_STREAM, "the app's connection limit is reached", "Retry later.")           \
     X(OVERLOADED, "overloaded", 503, H2_REFUSED_STREAM, "the gateway is overloaded", "Retry later.")                   \
     X(DRAINING, "draining", 503, H2_REFUSED_STREAM, "the gateway is shutting down", "Retry: another one answers.")     \
-    X(H2C_UNSUPPORTED, "h2c_unsupported", 501, H2_INTERNAL_ERROR,                                                      \
-      "the port speaks HTTP/2, which is not supported yet", "Publish the port with protocol http.")                    \
     /* the CVM's side */                                                                                               \
     X(CONNECT_REFUSED, "connect_refused", 502, H2_INTERNAL_ERROR, "the app refused the connection",                    \
       "Check that it listens on this port, on 0.0.0.0 rather than on 127.0.0.1.")                                      \
@@ -104,6 +102,10 @@ enum {
     X(UPSTREAM_RESET, "upstream_reset", 502, H2_INTERNAL_ERROR, "the app reset the connection", "Check its logs.")     \
     X(UPSTREAM_CLOSED, "upstream_closed", 502, H2_INTERNAL_ERROR, "the app closed the connection without an answer",   \
       "Check its logs.")                                                                                               \
+    X(UPSTREAM_REFUSED, "upstream_refused", 502, H2_REFUSED_STREAM, "the app refused the request unprocessed",         \
+      "Retry: it may be restarting or busy.")                                                                          \
+    X(UPSTREAM_NO_TUNNEL, "upstream_no_tunnel", 501, H2_INTERNAL_ERROR,                                                \
+      "the app's HTTP/2 server takes no WebSocket (RFC 8441)", "Publish the port with protocol http.")                 \
     X(UPSTREAM_TRUNCATED, "upstream_truncated", 502, H2_INTERNAL_ERROR, "the app's answer ended early",                \
       "Check its logs.")                                                                                               \
     X(UPSTREAM_BAD_RESPONSE, "upstream_bad_response", 502, H2_INTERNAL_ERROR, "the app's answer is not valid HTTP",    \

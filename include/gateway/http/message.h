@@ -67,6 +67,9 @@ struct message_head {
 enum method method_of(struct slice text);
 struct slice method_name(enum method method); /* empty for METHOD_OTHER */
 
+/* A gRPC request by its content type: application/grpc, with or without a suffix; not gRPC-Web. */
+bool head_is_grpc(const struct message_head *head);
+
 /* RFC 9110 section 9.2.2: a request with this method may be sent again. */
 bool method_is_idempotent(enum method method);
 

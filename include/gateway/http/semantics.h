@@ -66,6 +66,22 @@ MUST_CHECK enum status semantics_check_response(struct message_head *head, enum 
  */
 MUST_CHECK enum status semantics_check_h2_request(struct message_head *head, bool end, struct arena *arena);
 
+/* What a response answers. */
+struct semantics_asked {
+    enum method method;
+    struct slice protocol;      /* of extended CONNECT (RFC 8441); empty: none was asked for */
+    struct slice websocket_key; /* the Sec-WebSocket-Key of a client that will look for the answer to it */
+};
+
+/*
+ * Checks a response head whose status and fields come from HTTP/2 (RFC 9113 section 8.3.2), and fills body and
+ * content_length. `end`: the head ends the stream. Every violation is UPSTREAM_BAD_RESPONSE: fields of a connection, a
+ * 101, a 1xx that ends the stream, several or malformed Content-Length or one that the end contradicts. BODY_NONE
+ * without `end`: none may follow. A 2xx to extended CONNECT becomes the 101 that it stands for in HTTP/1.1.
+ */
+MUST_CHECK enum status semantics_check_h2_response(struct message_head *head, bool end,
+                                                   const struct semantics_asked *asked, struct arena *arena);
+
 /* Trailers (RFC 9110 section 6.5.1): fields that frame, route, authenticate or control are removed from the list. */
 void semantics_filter_trailers(struct fields *trailers);
 

@@ -80,6 +80,8 @@ static inline void endpoint_bind(struct endpoint *endpoint, const struct endpoin
 struct mux_ops {
     /* Client: a new endpoint, to be bound at once; NULL when none can be opened now. */
     struct endpoint *(*open)(struct mux *mux);
+    /* Client: how many endpoints `open` would give now. */
+    unsigned (*room)(struct mux *mux);
     /* Ends after what is in progress: h1 Connection: close, h2 GOAWAY. An idle one closes now. */
     void (*drain)(struct mux *mux);
     /* Ends now; endpoints get `reset` with the status. `closed` is called from the loop. */

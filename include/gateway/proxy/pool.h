@@ -1,7 +1,8 @@
 /*
  * pool: connections of one loop to instances, in use and idle, keyed by what makes them interchangeable (struct
  * pool_target): the claim, which stands for (instance, generation, address), so that a connection can never serve
- * another owner of the address; and the port.
+ * another owner of the address; the port; and what is spoken there. A connection of
+ * HTTP/2 serves many exchanges at once.
  */
 #ifndef GATEWAY_PROXY_POOL_H
 #define GATEWAY_PROXY_POOL_H
@@ -12,19 +13,23 @@
 
 struct pool;
 
+enum pool_protocol { POOL_HTTP_1, POOL_H2C };
+
 /* Connections to equal targets are interchangeable. */
 struct pool_target {
     struct claim *claim;
     uint16_t port;
+    enum pool_protocol protocol;
 };
 
 struct pool *pool_new(struct loop *loop);
 void pool_free(struct pool **pool); /* no connection is left */
 
 /*
- * An endpoint on a connection to the target: an idle connection if there is one and `fresh` is false, else a
- * new one that is still connecting. To be bound at once; its release gives the connection back. NULL when the address
- * is forbidden (ret_status says so).
+ * An endpoint on a connection to the target: an idle one, or of HTTP/2 the one with the most room, else a new one that
+ * is still connecting. `fresh`: none that may have been closed by its peer meanwhile, so none that is connected
+ * already. To be bound at once; its release gives the connection back. ret_reused: it was connected. NULL when the
+ * address is forbidden (ret_status says so).
  */
 struct endpoint *pool_open(struct pool *pool, struct settings *settings, const struct pool_target *target, bool fresh,
                            bool *ret_reused, enum status *ret_status);

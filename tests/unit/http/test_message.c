@@ -54,6 +54,29 @@ static void test_kinds_of_heads(void **state)
     assert_false(head_is_interim(&(struct message_head){.status = 200}));
 }
 
+static void test_grpc_is_told_by_its_content_type(void **state)
+{
+    static const struct {
+        const char *type;
+        bool is_grpc;
+    } cases[] = {
+        {"application/grpc", true},           {"application/grpc+proto", true},
+        {"Application/gRPC;charset=x", true}, {"application/grpc ; x=y", true},
+        {"application/grpc-web", false},      {"application/grpc-web+proto", false},
+        {"application/grpcish", false},       {"application/json", false},
+        {"application/grp", false},           {"", false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct arena arena;
+        struct message_head head = {.status = 0};
+        arena_init(&arena, NULL);
+        fields_add_known(&head.fields, &arena, FIELD_CONTENT_TYPE, slice_str(cases[i].type));
+        assert_int_equal(head_is_grpc(&head), cases[i].is_grpc);
+        arena_reset(&arena);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -61,6 +84,7 @@ int main(void)
         cmocka_unit_test(test_other_methods),
         cmocka_unit_test(test_idempotent),
         cmocka_unit_test(test_kinds_of_heads),
+        cmocka_unit_test(test_grpc_is_told_by_its_content_type),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -158,13 +158,90 @@ static void test_extended_connect(void **state)
     arena_reset(&arena);
 }
 
+struct response {
+    int status;
+    enum method method;
+    const char *protocol; /* of extended CONNECT, "" for none */
+    const char *fields;
+    bool end;
+    enum status result;
+    enum body_kind body;
+    bool has_length;
+};
+
+static void test_responses(void **state)
+{
+    static const struct response cases[] = {
+        {200, METHOD_GET, "", "", false, STATUS_OK, BODY_CHUNKED, false},
+        {200, METHOD_GET, "", "content-length: 3", false, STATUS_OK, BODY_LENGTH, true},
+        {200, METHOD_GET, "", "content-length: 0", false, STATUS_OK, BODY_LENGTH, true},
+        {200, METHOD_GET, "", "", true, STATUS_OK, BODY_NONE, false},
+        {200, METHOD_GET, "", "content-length: 0", true, STATUS_OK, BODY_NONE, true},
+        {200, METHOD_GET, "", "content-length: 3", true, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {200, METHOD_GET, "", "content-length: 3\ncontent-length: 3", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE,
+         false},
+        {200, METHOD_GET, "", "content-length: -1", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {200, METHOD_HEAD, "", "content-length: 3", true, STATUS_OK, BODY_NONE, true},
+        {200, METHOD_HEAD, "", "content-length: 3", false, STATUS_OK, BODY_NONE, true},
+        {304, METHOD_GET, "", "content-length: 3", true, STATUS_OK, BODY_NONE, true},
+        {204, METHOD_GET, "", "", false, STATUS_OK, BODY_NONE, false},
+        {204, METHOD_GET, "", "content-length: 0", true, STATUS_OK, BODY_NONE, false},
+        {204, METHOD_GET, "", "content-length: 1", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {103, METHOD_GET, "", "link: x", false, STATUS_OK, BODY_NONE, false},
+        {103, METHOD_GET, "", "", true, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {100, METHOD_GET, "", "content-length: 0", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {101, METHOD_GET, "", "", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {101, METHOD_GET, "websocket", "", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {0, METHOD_GET, "", "", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {99, METHOD_GET, "", "", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {1000, METHOD_GET, "", "", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {200, METHOD_GET, "", "connection: close", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {200, METHOD_GET, "", "transfer-encoding: chunked", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {200, METHOD_GET, "", "upgrade: x", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {200, METHOD_GET, "", "te: trailers", false, STATUS_UPSTREAM_BAD_RESPONSE, BODY_NONE, false},
+        {403, METHOD_GET, "websocket", "", false, STATUS_OK, BODY_CHUNKED, false},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct response *c = &cases[i];
+        struct semantics_asked asked = {.method = c->method, .protocol = slice_str(c->protocol)};
+        struct arena arena;
+        arena_init(&arena, NULL);
+        struct message_head head = heads_response(&arena, c->status, HTTP_1_1, c->fields);
+        enum status status = semantics_check_h2_response(&head, c->end, &asked, &arena);
+        if (status != c->result || (status == STATUS_OK && head.body != c->body))
+            fail_msg("%d %s: %s, body %d", c->status, c->fields, status_code(status), (int)head.body);
+        if (status == STATUS_OK) {
+            assert_int_equal(head.has_content_length, c->has_length);
+            assert_int_equal(head.version, HTTP_2);
+        }
+        arena_reset(&arena);
+    }
+}
+
+/* RFC 8441 section 5; the key and its answer are those of RFC 6455 section 1.3. */
+static void test_a_tunnel_is_a_switch_of_protocols(void **state)
+{
+    struct semantics_asked asked = {
+        .method = METHOD_GET, .protocol = SLICE("websocket"), .websocket_key = SLICE("dGhlIHNhbXBsZSBub25jZQ==")};
+    struct arena arena;
+    (void)state;
+    arena_init(&arena, NULL);
+    struct message_head head = heads_response(&arena, 200, HTTP_2, "x: y");
+    assert_int_equal(semantics_check_h2_response(&head, false, &asked, &arena), STATUS_OK);
+    assert_int_equal(head.status, 101);
+    assert_int_equal(head.body, BODY_RAW);
+    assert_slice(head.upgrade, "websocket");
+    assert_slice(fields_value(&head.fields, FIELD_SEC_WEBSOCKET_ACCEPT), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    arena_reset(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_statuses),
-        cmocka_unit_test(test_bodies),
-        cmocka_unit_test(test_cookies),
-        cmocka_unit_test(test_extended_connect),
+        cmocka_unit_test(test_statuses),  cmocka_unit_test(test_bodies),
+        cmocka_unit_test(test_cookies),   cmocka_unit_test(test_extended_connect),
+        cmocka_unit_test(test_responses), cmocka_unit_test(test_a_tunnel_is_a_switch_of_protocols),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
