@@ -2,11 +2,11 @@
 
 #include <assert.h>
 
-/* The block that the next byte goes into. */
-static struct block *open_block(struct loop *loop, struct block_queue *queue)
+/* The block that the next `len` bytes go into. */
+static struct block *open_block(struct loop *loop, struct block_queue *queue, size_t len)
 {
     struct block *block = queue->last;
-    if (block && block->end < sizeof block->data)
+    if (block && block->end + len <= sizeof block->data)
         return block;
     block = loop_block_take(loop);
     if (queue->last)
@@ -21,7 +21,7 @@ void block_queue_append(struct loop *loop, struct block_queue *queue, const char
 {
     queue->bytes += len;
     while (len > 0) {
-        struct block *block = open_block(loop, queue);
+        struct block *block = open_block(loop, queue, 1);
         size_t room = sizeof block->data - block->end;
         size_t n = len < room ? len : room;
         memcpy(block->data + block->end, data, n);
@@ -29,6 +29,19 @@ void block_queue_append(struct loop *loop, struct block_queue *queue, const char
         data += n;
         len -= n;
     }
+}
+
+char *block_queue_reserve(struct loop *loop, struct block_queue *queue, size_t len)
+{
+    struct block *block = open_block(loop, queue, len);
+    assert(len <= sizeof block->data - block->end);
+    return block->data + block->end;
+}
+
+void block_queue_commit(struct block_queue *queue, size_t len)
+{
+    queue->last->end += (uint32_t)len;
+    queue->bytes += len;
 }
 
 int block_queue_pieces(const struct block_queue *queue, size_t max_bytes, struct iovec *pieces, int max_pieces)

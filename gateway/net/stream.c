@@ -70,8 +70,10 @@ void stream_destroy(struct stream *s)
     event_del(&s->event);
     close(fd);
     stream_drop_queue(s);
-    if (s->ssl)
-        tls_connection_free(&s->ssl);
+    tls_connection_free(&s->ssl);
+    tls_handed_over_free(&s->record, &s->tls);
+    if (s->partial)
+        loop_block_give(s->loop, s->partial);
     loop_timer_forget(&s->timer);
     list_remove(&s->dirty_link);
     list_remove(&s->ready_link);
@@ -102,7 +104,7 @@ static void got_end(struct stream *s)
             stream_fail(s, STATUS_PEER_RESET);
         return;
     }
-    if (s->ssl) {
+    if (stream_is_tls(s)) {
         bool handshake = s->state == STREAM_HANDSHAKE;
         s->tls_broken = true;
         if (handshake)
@@ -120,7 +122,7 @@ static void got_data(struct stream *s, const char *data, size_t len)
 {
     if (!stream_is_owned(s))
         return; /* lingering, or the owner is gone */
-    if (s->ssl) {
+    if (stream_is_tls(s)) {
         stream_tls_received(s, data, len);
         return;
     }
@@ -363,12 +365,12 @@ void stream_close(struct stream **stream_ptr, bool linger)
 {
     struct stream *s = *stream_ptr;
     *stream_ptr = NULL;
-    bool nothing_to_say = s->state == STREAM_CONNECTING || (s->state == STREAM_FAILED && !s->ssl);
+    bool nothing_to_say = s->state == STREAM_CONNECTING || (s->state == STREAM_FAILED && !stream_is_tls(s));
     if (nothing_to_say || event_get_fd(&s->event) < 0) {
         stream_destroy(s);
         return;
     }
-    if (s->ssl)
+    if (stream_is_tls(s))
         stream_tls_close_notify(s);
     s->linger = linger && s->state == STREAM_OPEN && !s->eof;
     s->broken = STATUS_OK;
@@ -400,7 +402,7 @@ bool stream_has_eof(const struct stream *s)
 
 bool stream_is_tls(const struct stream *s)
 {
-    return s->ssl != NULL;
+    return s->ssl || s->record;
 }
 
 SSL *stream_ssl(struct stream *s)
@@ -428,7 +430,7 @@ size_t stream_dump(const struct stream *s, char *buffer, size_t size)
     char peer[IP_PORT_TEXT_MAX];
     ip_port_format(&s->peer, s->peer_port, peer);
     int n = snprintf(buffer, size, "stream peer=%s state=%s tls=%d in=%llu out=%llu queued=%zu paused=%u%s%s%s%s", peer,
-                     state_names[s->state], s->ssl != NULL, (unsigned long long)s->bytes_in,
+                     state_names[s->state], stream_is_tls(s), (unsigned long long)s->bytes_in,
                      (unsigned long long)s->bytes_out, stream_queued(s), s->pauses, s->eof ? " eof" : "",
                      s->shutdown ? " shutdown" : "", s->blocked ? " blocked" : "", s->write_broken ? " broken" : "");
     return n < 0 ? 0 : (size_t)n < size ? (size_t)n : size - 1;

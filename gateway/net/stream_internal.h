@@ -29,8 +29,11 @@ struct stream {
     const struct stream_events *events;
     void *owner;
     SSL *ssl;
-    struct block *plain;      /* TLS: small writes of this callback, encrypted together */
-    struct block_queue queue; /* bytes for the wire */
+    struct tls_record *record; /* TLS 1.3 after `ready`: takes the place of ssl */
+    struct tls_server *tls;    /* that the record belongs to */
+    struct block *partial;     /* the beginning of a record whose rest has not come */
+    struct block *plain;       /* TLS: small writes of this callback, encrypted together */
+    struct block_queue queue;  /* bytes for the wire */
     struct list dirty_link;
     struct list ready_link;
     struct list all_link;
@@ -55,7 +58,8 @@ struct stream {
     bool linger;
     bool shutdown; /* our direction ends when the queue is empty */
     bool shutdown_done;
-    bool tls_broken; /* OpenSSL must not be asked for a close_notify */
+    bool tls_broken;      /* OpenSSL must not be asked for a close_notify */
+    uint8_t idle_records; /* received in a row without data */
 };
 
 static inline bool stream_is_owned(const struct stream *stream)
@@ -82,5 +86,12 @@ void stream_tls_encrypt_plain(struct stream *stream);
 void stream_tls_close_notify(struct stream *stream);
 /* `len` bytes from the wire: handshakes, decrypts, tells the owner. */
 void stream_tls_received(struct stream *stream, const char *data, size_t len);
+/* Of a failure, with what OpenSSL says of it; now and then. */
+void stream_tls_log_failure(struct stream *stream, const char *what);
+
+/* The same after tls_hand_over. */
+void stream_record_write(struct stream *stream, const char *data, size_t len);
+void stream_record_close_notify(struct stream *stream);
+void stream_record_received(struct stream *stream, const char *data, size_t len);
 
 #endif

@@ -77,6 +77,10 @@ void stream_loop_end(struct loop *loop)
 
 static void encrypt(struct stream *s, const char *data, size_t len)
 {
+    if (s->record) {
+        stream_record_write(s, data, len);
+        return;
+    }
     struct loop *loop = s->loop;
     size_t in_len = loop->bio_in_len; /* writing must not read what belongs to another stream */
     struct stream *reader = loop->bio_stream;
@@ -139,6 +143,10 @@ void stream_tls_close_notify(struct stream *s)
         stream_tls_encrypt_plain(s);
     if (s->tls_broken || s->state == STREAM_HANDSHAKE || s->shutdown)
         return;
+    if (s->record) {
+        stream_record_close_notify(s);
+        return;
+    }
     s->loop->bio_stream = s;
     if (SSL_shutdown(s->ssl) < 0)
         ERR_clear_error();
@@ -146,7 +154,7 @@ void stream_tls_close_notify(struct stream *s)
 
 /* ---- reading ---- */
 
-static void log_failure(struct stream *s, const char *what)
+void stream_tls_log_failure(struct stream *s, const char *what)
 {
     static _Thread_local struct log_limit limit;
     char text[TLS_ERROR_TEXT_MAX], peer[IP_PORT_TEXT_MAX];
@@ -203,38 +211,80 @@ static void fail(struct stream *s, bool in_handshake)
 {
     enum status status = in_handshake ? tls_failure(s->ssl) : STATUS_TLS_FAILED;
     s->tls_broken = true;
-    log_failure(s, in_handshake ? "handshake failed" : "TLS failed");
+    stream_tls_log_failure(s, in_handshake ? "handshake failed" : "TLS failed");
     if (in_handshake)
         COUNTER_INC(s->loop->counters, handshakes_failed_total);
     stream_fail(s, status);
 }
 
-void stream_tls_received(struct stream *s, const char *data, size_t len)
+/* What the SSL still makes of the bytes that were received. */
+static enum result read_ssl(struct stream *s)
 {
-    struct loop *loop = s->loop;
-    bool was_handshake = s->state == STREAM_HANDSHAKE;
-    enum result result = RESULT_MORE;
     size_t plain_len = 0;
-    loop->bio_in = data;
-    loop->bio_in_len = len;
-    loop->bio_stream = s;
-    if (was_handshake)
-        result = handshake(s);
-    bool became_ready = was_handshake && s->state == STREAM_OPEN;
-    if (s->state == STREAM_OPEN)
-        result = decrypt(s, &plain_len);
-    loop->bio_in_len = 0;
+    enum result result = decrypt(s, &plain_len);
+    s->loop->bio_in_len = 0;
     if (stream_queued(s) > 0)
-        stream_mark_dirty(s); /* handshake messages and alerts */
-    if (became_ready)
-        s->events->ready(s->owner);
+        stream_mark_dirty(s); /* alerts */
     s->bytes_in += plain_len;
-    if (plain_len > 0 && s->state == STREAM_OPEN)
-        s->events->data(s->owner, loop->decrypted, plain_len);
+    if (plain_len > 0)
+        s->events->data(s->owner, s->loop->decrypted, plain_len);
+    return result;
+}
+
+static void end_received(struct stream *s, enum result result, bool in_handshake)
+{
     if (result == RESULT_CLOSE_NOTIFY && s->state == STREAM_OPEN && !s->eof) {
         s->eof = true;
         s->events->eof(s->owner);
     } else if (result == RESULT_FAILED && stream_is_owned(s)) {
-        fail(s, was_handshake && !became_ready);
+        fail(s, in_handshake);
     }
+}
+
+/* Complete: what the SSL knew was the owner's to ask in `ready`, and need not be kept. */
+static void become_ready(struct stream *s)
+{
+    struct loop *loop = s->loop;
+    const char *rest = loop->bio_in;
+    size_t rest_len = loop->bio_in_len;
+    loop->bio_in_len = 0;
+    s->events->ready(s->owner);
+    if (s->state != STREAM_OPEN)
+        return;
+    if (s->plain)
+        stream_tls_encrypt_plain(s); /* counted by the SSL */
+    s->record = tls_hand_over(&s->ssl, &s->tls);
+    if (s->record) {
+        if (rest_len > 0)
+            stream_record_received(s, rest, rest_len);
+        return;
+    }
+    loop->bio_in = rest;
+    loop->bio_in_len = rest_len;
+    loop->bio_stream = s;
+    end_received(s, read_ssl(s), false);
+}
+
+void stream_tls_received(struct stream *s, const char *data, size_t len)
+{
+    struct loop *loop = s->loop;
+    if (s->record) {
+        stream_record_received(s, data, len);
+        return;
+    }
+    loop->bio_in = data;
+    loop->bio_in_len = len;
+    loop->bio_stream = s;
+    if (s->state != STREAM_HANDSHAKE) {
+        end_received(s, read_ssl(s), false);
+        return;
+    }
+    enum result result = handshake(s);
+    if (stream_queued(s) > 0)
+        stream_mark_dirty(s); /* handshake messages and alerts */
+    if (s->state == STREAM_OPEN)
+        become_ready(s);
+    else
+        end_received(s, result, true);
+    loop->bio_in_len = 0;
 }

@@ -122,7 +122,7 @@ void stream_writev(struct stream *s, const struct iovec *pieces, int count)
     if (!stream_is_owned(s) || s->shutdown || s->write_broken || len == 0)
         return;
     s->bytes_out += len;
-    if (s->ssl)
+    if (stream_is_tls(s))
         for (int i = 0; i < count; i++)
             stream_tls_write(s, pieces[i].iov_base, pieces[i].iov_len);
     else
@@ -166,7 +166,7 @@ void stream_shutdown(struct stream *s)
 {
     if (!stream_is_owned(s) || s->shutdown)
         return;
-    if (s->ssl)
+    if (stream_is_tls(s))
         stream_tls_close_notify(s);
     s->shutdown = true;
     stream_mark_dirty(s);

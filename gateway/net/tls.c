@@ -1,6 +1,7 @@
 #include "gateway/net/tls.h"
 
 #include "gateway/net/cert_store.h"
+#include "gateway/net/tls_record.h"
 #include "gateway/net/tls_ticket.h"
 
 #include <assert.h>
@@ -31,7 +32,8 @@ struct tls_server {
     OSSL_LIB_CTX *library;
     OSSL_PROVIDER *provider;
     struct tls_tickets tickets;
-    unsigned char *alpn; /* as on the wire: length, name, length, name */
+    struct tls_records records; /* of the connections that OpenSSL has handed over */
+    unsigned char *alpn;        /* as on the wire: length, name, length, name */
     unsigned alpn_len;
     bool accept_unknown_names;
     bool is_closed;     /* by tls_server_free; the last connection destroys it */
@@ -46,6 +48,7 @@ struct connection {
     char *sni; /* a resumed TLS 1.2 session would show the name of its first handshake */
     size_t sni_len;
     bool has_unknown_name;
+    struct tls_secrets secrets;
 };
 
 static int connection_slot = -1;
@@ -169,6 +172,46 @@ static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
     return result == 1 && SSL_version(ssl) == TLS1_3_VERSION ? 2 : result;
 }
 
+/* ---- what a handshake leaves for net/tls_record ---- */
+
+static bool parse_hex(const char *text, size_t len, uint8_t *ret_bytes)
+{
+    for (size_t i = 0; i < len; i++) {
+        int high = OPENSSL_hexchar2int((unsigned char)text[2 * i]);
+        int low = high < 0 ? -1 : OPENSSL_hexchar2int((unsigned char)text[2 * i + 1]);
+        if (low < 0)
+            return false;
+        ret_bytes[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}
+
+/* One line of the key log format: label, client random, secret. The only way that OpenSSL tells traffic secrets. */
+static void on_secret(const SSL *ssl, const char *line)
+{
+    static const char client[] = "CLIENT_TRAFFIC_SECRET_0 ", server[] = "SERVER_TRAFFIC_SECRET_0 ";
+    struct tls_secrets *secrets = &connection_of(ssl)->secrets;
+    bool is_server = strncmp(line, server, sizeof server - 1) == 0;
+    if (!is_server && strncmp(line, client, sizeof client - 1) != 0)
+        return;
+    const char *text = strrchr(line, ' ') + 1;
+    size_t len = strlen(text) / 2;
+    if (len > TLS_RECORD_MAX_SECRET_BYTES || !parse_hex(text, len, is_server ? secrets->server : secrets->client))
+        return;
+    if (is_server) {
+        secrets->len = (uint8_t)len;
+        secrets->sent = 0; /* the next record is the first under this secret */
+    }
+}
+
+/* Counts what is sent under the server's traffic secret: the sequence number to go on with. */
+static void on_message(int is_written, int version, int content, const void *bytes, size_t len, SSL *ssl, void *arg)
+{
+    (void)version, (void)arg;
+    if (is_written && content == SSL3_RT_HEADER && len > 0 && *(const uint8_t *)bytes == TLS_CONTENT_DATA)
+        connection_of(ssl)->secrets.sent++;
+}
+
 /* Only adds the reason, which OpenSSL keeps out of its error queue. */
 static int on_client_certificate(int is_ok, X509_STORE_CTX *store)
 {
@@ -273,6 +316,8 @@ static bool set_session_scope(OSSL_LIB_CTX *library, SSL_CTX *ssl_ctx, struct sl
 static bool set_callbacks(struct tls_server *server, SSL_CTX *ssl_ctx)
 {
     SSL_CTX_set_client_hello_cb(ssl_ctx, on_client_hello, server);
+    SSL_CTX_set_keylog_callback(ssl_ctx, on_secret);
+    SSL_CTX_set_msg_callback(ssl_ctx, on_message);
     SSL_CTX_set_tlsext_servername_callback(ssl_ctx, on_server_name);
     if (server->alpn_len > 0)
         SSL_CTX_set_alpn_select_cb(ssl_ctx, on_alpn, server);
@@ -329,7 +374,8 @@ static bool init_server(struct tls_server *server, const struct tls_options *opt
     server->provider = OSSL_PROVIDER_load(server->library, "default");
     server->accept_unknown_names = options->accept_unknown_names;
     return server->provider && init_alpn(server, options->alpn) &&
-           tls_tickets_init(&server->tickets, server->library, keys) == STATUS_OK;
+           tls_tickets_init(&server->tickets, server->library, keys) == STATUS_OK &&
+           tls_records_init(&server->records, server->library) == STATUS_OK;
 }
 
 static void destroy(struct tls_server *server)
@@ -340,6 +386,7 @@ static void destroy(struct tls_server *server)
         free((void *)(uintptr_t)server->identities[i].name.ptr);
     }
     tls_tickets_fini(&server->tickets);
+    tls_records_fini(&server->records);
     if (server->provider)
         OSSL_PROVIDER_unload(server->provider);
     OSSL_LIB_CTX_free(server->library);
@@ -417,20 +464,54 @@ SSL *tls_server_accept(struct tls_server *server)
     return ssl;
 }
 
-void tls_connection_free(SSL **ssl)
+static struct tls_server *free_ssl(SSL **ssl)
 {
-    if (!*ssl)
-        return;
     struct connection *connection = connection_of(*ssl);
     struct tls_server *server = connection->server;
     SSL_free(*ssl);
     *ssl = NULL;
     free(connection->sni);
+    OPENSSL_cleanse(&connection->secrets, sizeof connection->secrets);
     free(connection);
+    return server;
+}
+
+static void leave(struct tls_server *server)
+{
     assert(server->connections > 0);
     server->connections--;
     if (server->connections == 0 && server->is_closed)
         destroy(server);
+}
+
+void tls_connection_free(SSL **ssl)
+{
+    if (*ssl)
+        leave(free_ssl(ssl));
+}
+
+struct tls_record *tls_hand_over(SSL **ssl, struct tls_server **ret_server)
+{
+    struct connection *connection = connection_of(*ssl);
+    const struct tls_secrets *secrets = &connection->secrets;
+    if (SSL_version(*ssl) != TLS1_3_VERSION || !SSL_is_init_finished(*ssl) || SSL_has_pending(*ssl) ||
+        secrets->len == 0)
+        return NULL;
+    unsigned suite = SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(*ssl));
+    struct tls_record *record = tls_record_new(&connection->server->records, suite, secrets);
+    if (record)
+        *ret_server = free_ssl(ssl);
+    else
+        ERR_clear_error();
+    return record;
+}
+
+void tls_handed_over_free(struct tls_record **record, struct tls_server **server)
+{
+    tls_record_free(record);
+    if (*server)
+        leave(*server);
+    *server = NULL;
 }
 
 unsigned tls_identity(const SSL *ssl)
@@ -476,7 +557,7 @@ enum status tls_failure(const SSL *ssl)
 /* ---- errors ---- */
 
 /* OpenSSL's names of alerts end with TLS 1.2 (RFC 8446 section 6, RFC 7301 section 3.2 for the others). */
-static const char *alert_name(int alert)
+const char *tls_alert_name(int alert)
 {
     switch (alert) {
     case 109:
@@ -499,7 +580,7 @@ static size_t describe(unsigned long error, const char *data, int flags, char *t
     if (ERR_GET_LIB(error) == ERR_LIB_USER && has_data)
         len = snprintf(text, size, "%s", data); /* a sentence of this file */
     else if (ERR_GET_LIB(error) == ERR_LIB_SSL && reason >= SSL_AD_REASON_OFFSET)
-        len = snprintf(text, size, "alert from client: %s", alert_name(reason - SSL_AD_REASON_OFFSET));
+        len = snprintf(text, size, "alert from client: %s", tls_alert_name(reason - SSL_AD_REASON_OFFSET));
     else if (name)
         len = snprintf(text, size, has_data ? "%s (%s)" : "%s", name, data);
     else

@@ -20,6 +20,13 @@ struct block_queue {
 /* Copies the bytes to the end. */
 void block_queue_append(struct loop *loop, struct block_queue *queue, const char *data, size_t len);
 
+/*
+ * A place for `len` bytes (at most what a block has) at the end, to be filled before anything else happens to the
+ * queue; commit appends the first `len` bytes of it.
+ */
+char *block_queue_reserve(struct loop *loop, struct block_queue *queue, size_t len);
+void block_queue_commit(struct block_queue *queue, size_t len);
+
 /* The first bytes as pieces for writev, at most max_bytes and max_pieces of them; returns how many pieces. They are
  * valid until the queue changes. */
 int block_queue_pieces(const struct block_queue *queue, size_t max_bytes, struct iovec *pieces, int max_pieces);

@@ -24,7 +24,7 @@ struct stream;
 enum {
     LOOP_SCRATCH_BYTES = 65536,   /* one read */
     LOOP_DECRYPTED_BYTES = 98304, /* what one read can decrypt to, with the rest of a TLS record from before */
-    LOOP_BLOCK_BYTES = 32768,     /* one send block, with its header */
+    LOOP_BLOCK_BYTES = 32896,     /* one send block, with its header: two full TLS records */
     LOOP_TICK_MS = 64,            /* resolution of timers */
 };
 

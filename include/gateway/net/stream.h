@@ -91,7 +91,8 @@ void stream_reset(struct stream **stream);
 bool stream_is_ready(const struct stream *stream);
 bool stream_has_eof(const struct stream *stream);
 bool stream_is_tls(const struct stream *stream);
-SSL *stream_ssl(struct stream *stream); /* NULL for TCP */
+/* For net/tls's facts about a connection, until `ready` returns. NULL for TCP, and for TLS 1.3 afterwards. */
+SSL *stream_ssl(struct stream *stream);
 struct loop *stream_loop(const struct stream *stream);
 
 /* Bytes as the wire saw them (TLS included) would cost; these count what owners saw. */

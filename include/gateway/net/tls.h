@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 struct cert_snapshot;
+struct tls_record;
 struct tls_server;
 
 enum { TLS_TICKET_KEYS = 3, TLS_ERROR_TEXT_MAX = 256 };
@@ -63,6 +64,14 @@ void tls_server_free(struct tls_server **server);
 SSL *tls_server_accept(struct tls_server *server);
 void tls_connection_free(SSL **ssl);
 
+/*
+ * Right after the handshake, before anything was read: the connection without its SSL, which is freed, for
+ * net/tls_record. NULL, and the SSL stays, if it is not TLS 1.3. ret_server is what keeps the server alive; both go
+ * back with tls_handed_over_free, which accepts NULLs.
+ */
+struct tls_record *tls_hand_over(SSL **ssl, struct tls_server **ret_server);
+void tls_handed_over_free(struct tls_record **record, struct tls_server **server);
+
 /* ---- of a connection; after the handshake unless said otherwise ---- */
 
 /* Which base domain's certificate it presented: index in the snapshot. */
@@ -75,6 +84,9 @@ const char *tls_cipher_name(const SSL *ssl);
 bool tls_is_resumed(const SSL *ssl);
 /* Why the handshake failed with an unknown SNI: TLS_UNKNOWN_NAME; else TLS_FAILED. */
 enum status tls_failure(const SSL *ssl);
+
+/* "bad certificate": an alert's name (RFC 8446 section 6), static. */
+const char *tls_alert_name(int alert);
 
 /* One readable line from OpenSSL's error queue of this thread ("no shared cipher", "alert: bad certificate"), which is
  * emptied. Never raw error codes only. */
