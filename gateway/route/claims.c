@@ -1,7 +1,8 @@
 #include "gateway/route/claims.h"
 
-#include "name_hash.h"
 #include "route_alloc.h"
+
+#include "gateway/base/name_hash.h"
 
 #include <assert.h>
 

@@ -6,7 +6,7 @@
 #ifndef GATEWAY_ROUTE_NAME_MAP_H
 #define GATEWAY_ROUTE_NAME_MAP_H
 
-#include "name_hash.h"
+#include "gateway/base/name_hash.h"
 
 #include <stdint.h>
 

@@ -1,11 +1,11 @@
 /*
- * name_hash: a fast keyed hash for ids, names and addresses. Private to the route layer.
+ * name_hash: a fast keyed hash for ids, names and addresses.
  *
  * Names to look up come from clients, so the seed is random per process: nobody outside can aim at one bucket. Built on
  * 64 x 64 -> 128 bit multiplications folded to 64 bits, 16 bytes a step.
  */
-#ifndef GATEWAY_ROUTE_NAME_HASH_H
-#define GATEWAY_ROUTE_NAME_HASH_H
+#ifndef GATEWAY_BASE_NAME_HASH_H
+#define GATEWAY_BASE_NAME_HASH_H
 
 #include "gateway/base/slice.h"
 

@@ -1,4 +1,4 @@
-#include "name_hash.h"
+#include "gateway/base/name_hash.h"
 
 #include <errno.h>
 #include <stdlib.h>
