@@ -1,12 +1,13 @@
 #include "gateway/net/cert_store.h"
 
+#include "cert_parse.h"
+
 #include "gateway/base/log.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -15,6 +16,8 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { DATE_TEXT_MAX = 32 };
 
 struct cert_snapshot {
     _Atomic unsigned refs;
@@ -94,82 +97,7 @@ static enum status read_file(struct check *check, const char *path, struct slice
     return status;
 }
 
-/* ---- PEM ---- */
-
-/* Instead of OpenSSL's default, which asks on the terminal. */
-static int refuse_passphrase(char *buffer, int size, int writing, void *data)
-{
-    (void)buffer, (void)size, (void)writing, (void)data;
-    return -1;
-}
-
-static enum status parse_chain(struct check *check, struct slice pem)
-{
-    const char *path = check->source->certificate;
-    BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.len);
-    check->chain = sk_X509_new_null();
-    if (!bio || !check->chain) {
-        BIO_free(bio);
-        return fail(check, path, "out of memory");
-    }
-    X509 *cert;
-    bool stored = true;
-    while (stored && (cert = PEM_read_bio_X509(bio, NULL, refuse_passphrase, NULL)) != NULL)
-        if (!(stored = sk_X509_push(check->chain, cert) > 0))
-            X509_free(cert);
-    BIO_free(bio);
-    /* The end of a PEM file shows as the missing start of another block. */
-    unsigned long error = ERR_peek_last_error();
-    bool at_end = ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
-    ERR_clear_error();
-    int count = sk_X509_num(check->chain);
-    if (!stored)
-        return fail(check, path, "out of memory");
-    if (!at_end)
-        return fail(check, path, "certificate %d is malformed; copy the PEM file again, whole", count + 1);
-    if (count == 0)
-        return fail(check, path, "no certificate found; put the chain in PEM, leaf first");
-    return STATUS_OK;
-}
-
-static enum status parse_key(struct check *check, struct slice pem)
-{
-    const char *path = check->source->private_key;
-    BIO *bio = BIO_new_mem_buf(pem.ptr, (int)pem.len);
-    if (!bio)
-        return fail(check, path, "out of memory");
-    check->key = PEM_read_bio_PrivateKey(bio, NULL, refuse_passphrase, NULL);
-    BIO_free(bio);
-    if (check->key)
-        return STATUS_OK;
-    if (memmem(pem.ptr, pem.len, "ENCRYPTED", 9))
-        return fail(check, path,
-                    "the private key is encrypted; remove the passphrase with: openssl pkey -in FILE -out NEW");
-    if (!memmem(pem.ptr, pem.len, "PRIVATE KEY-----", 16))
-        return fail(check, path, "no private key found; put the key of the leaf certificate in PEM");
-    return fail(check, path, "the private key is malformed; copy the PEM file again, whole");
-}
-
 /* ---- what they say ---- */
-
-static enum status check_key_kind(struct check *check)
-{
-    const char *path = check->source->private_key;
-    char group[32] = "";
-    if (EVP_PKEY_is_a(check->key, "RSA")) {
-        int bits = EVP_PKEY_get_bits(check->key);
-        if (bits < 2048)
-            return fail(check, path, "RSA with %d bits is too weak; use ECDSA P-256 or RSA with 2048 or more", bits);
-        return STATUS_OK;
-    }
-    if (!EVP_PKEY_is_a(check->key, "EC"))
-        return fail(check, path, "keys of this kind are not supported; use ECDSA P-256, P-384 or RSA");
-    if (!EVP_PKEY_get_group_name(check->key, group, sizeof group, NULL))
-        return fail(check, path, "an elliptic curve without a name is not supported; use P-256 or P-384");
-    if (strcmp(group, "prime256v1") != 0 && strcmp(group, "secp384r1") != 0)
-        return fail(check, path, "the elliptic curve %s is not supported; use P-256 or P-384", group);
-    return STATUS_OK;
-}
 
 static enum status check_key_matches(struct check *check)
 {
@@ -186,27 +114,6 @@ static enum status check_key_matches(struct check *check)
                 source->certificate);
 }
 
-/* The DNS names of the leaf as "a, b", cut to fit. */
-static void list_names(const X509 *leaf, char *text, size_t size)
-{
-    size_t len = 0;
-    text[0] = '\0';
-    GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
-    for (int i = 0; names && i < sk_GENERAL_NAME_num(names); i++) {
-        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
-        if (name->type != GEN_DNS)
-            continue;
-        int more = snprintf(text + len, size - len, "%s%.*s", len > 0 ? ", " : "", ASN1_STRING_length(name->d.dNSName),
-                            (const char *)ASN1_STRING_get0_data(name->d.dNSName));
-        if (more < 0 || (size_t)more >= size - len)
-            break;
-        len += (size_t)more;
-    }
-    GENERAL_NAMES_free(names);
-    if (text[0] == '\0')
-        snprintf(text, size, "none");
-}
-
 static enum status check_names(struct check *check)
 {
     const char *name = check->source->name;
@@ -221,7 +128,7 @@ static enum status check_names(struct check *check)
     if (X509_check_host(leaf, host, 0, flags, NULL) == 1)
         return STATUS_OK;
     char names[160];
-    list_names(leaf, names, sizeof names);
+    cert_list_names(leaf, names, sizeof names);
     return fail(check, check->source->certificate,
                 "does not cover *.%s (its names: %s); get a certificate with DNS:*.%s as subjectAltName", name, names,
                 name);
@@ -238,33 +145,46 @@ static void warn_chain_order(const struct check *check)
     }
 }
 
+static void date_text(int64_t seconds, char ret_text[DATE_TEXT_MAX])
+{
+    struct tm tm;
+    time_t when = (time_t)seconds;
+    gmtime_r(&when, &tm);
+    strftime(ret_text, DATE_TEXT_MAX, "%Y-%m-%d %H:%M UTC", &tm);
+}
+
 static enum status check_dates(struct check *check, int64_t *ret_not_after)
 {
     const char *path = check->source->certificate;
     const X509 *leaf = sk_X509_value(check->chain, 0);
-    struct tm from, until;
-    if (!ASN1_TIME_to_tm(X509_get0_notBefore(leaf), &from) || !ASN1_TIME_to_tm(X509_get0_notAfter(leaf), &until))
+    int64_t not_before, not_after;
+    if (!cert_dates(leaf, &not_before, &not_after))
         return fail(check, path, "its validity has no readable dates; get a new certificate");
-    time_t now = time(NULL), not_before = timegm(&from), not_after = timegm(&until);
-    char text[32];
+    time_t now = time(NULL);
+    char text[DATE_TEXT_MAX];
     if (not_after < now) {
-        strftime(text, sizeof text, "%Y-%m-%d %H:%M UTC", &until);
+        date_text(not_after, text);
         log_warn("%s: the certificate expired at %s; clients will refuse it, renew it", path, text);
     } else if (not_before > now) {
-        strftime(text, sizeof text, "%Y-%m-%d %H:%M UTC", &from);
+        date_text(not_before, text);
         log_warn("%s: the certificate is not valid before %s; clients will refuse it until then", path, text);
     }
-    *ret_not_after = (int64_t)not_after;
+    *ret_not_after = not_after;
     return STATUS_OK;
 }
 
 static enum status check_identity(struct check *check, struct cert_identity *identity)
 {
-    enum status status = parse_chain(check, identity->chain_pem);
+    const struct cert_source *source = check->source;
+    char why[CERT_ERROR_TEXT_MAX];
+    enum status status = cert_parse_chain(identity->chain_pem, &check->chain, why);
+    if (status != STATUS_OK)
+        return fail(check, source->certificate, "%s", why);
+    status = cert_parse_key(identity->key_pem, &check->key, why);
     if (status == STATUS_OK)
-        status = parse_key(check, identity->key_pem);
-    if (status == STATUS_OK)
-        status = check_key_kind(check);
+        status = cert_check_key_kind(check->key, why);
+    if (status != STATUS_OK)
+        status = fail(check, source->private_key, "%s", why);
     if (status == STATUS_OK)
         status = check_key_matches(check);
     if (status == STATUS_OK)

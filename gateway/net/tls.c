@@ -1,5 +1,7 @@
 #include "gateway/net/tls.h"
 
+#include "tls_custom.h"
+
 #include "gateway/net/cert_store.h"
 #include "gateway/net/tls_record.h"
 #include "gateway/net/tls_ticket.h"
@@ -33,7 +35,9 @@ struct tls_server {
     OSSL_PROVIDER *provider;
     struct tls_tickets tickets;
     struct tls_records records; /* of the connections that OpenSSL has handed over */
-    unsigned char *alpn;        /* as on the wire: length, name, length, name */
+    struct tls_customs customs;
+    SSL_CTX *blank;      /* for connections that present one of them */
+    unsigned char *alpn; /* as on the wire: length, name, length, name */
     unsigned alpn_len;
     bool accept_unknown_names;
     bool is_closed;     /* by tls_server_free; the last connection destroys it */
@@ -47,6 +51,7 @@ struct connection {
     struct tls_server *server;
     char *sni; /* a resumed TLS 1.2 session would show the name of its first handshake */
     size_t sni_len;
+    struct tls_custom *custom; /* the uploaded certificate that it presents */
     bool has_unknown_name;
     struct tls_secrets secrets;
 };
@@ -83,6 +88,18 @@ static int find_identity(const struct tls_server *server, struct slice sni)
     return found < 0 && server->accept_unknown_names ? 0 : found;
 }
 
+static struct tls_custom *find_custom(const struct tls_server *server, struct slice sni)
+{
+    char host[256];
+    if (sni.len > 0 && sni.ptr[sni.len - 1] == '.')
+        sni.len--;
+    if (sni.len == 0 || sni.len > sizeof host)
+        return NULL;
+    for (size_t i = 0; i < sni.len; i++)
+        host[i] = ascii_lower(sni.ptr[i]);
+    return tls_customs_find(&server->customs, slice_make(host, sni.len));
+}
+
 /* RFC 6066 section 3: a list of (type, name) with one entry of type host_name (0). Anything else is malformed. */
 static bool parse_sni(const unsigned char *bytes, size_t len, struct slice *ret_sni)
 {
@@ -112,6 +129,19 @@ static bool keep_sni(struct connection *connection, struct slice sni, int *ret_a
     return true;
 }
 
+/* False if no uploaded certificate covers the name; otherwise the connection presents it, or the alert is set. */
+static bool use_custom(const struct tls_server *server, SSL *ssl, struct slice sni, int *ret_alert)
+{
+    struct connection *connection = connection_of(ssl);
+    struct tls_custom *custom = connection->custom ? connection->custom : find_custom(server, sni);
+    if (!custom)
+        return false;
+    *ret_alert = SSL_AD_INTERNAL_ERROR;
+    if (!connection->custom && tls_custom_use(custom, server->library, ssl, server->blank))
+        connection->custom = custom;
+    return true;
+}
+
 /*
  * Chooses the identity before OpenSSL looks at tickets. In the later servername callback a ticket would already have
  * been judged by the default identity's session id context, and one base domain's session would pass for another's.
@@ -131,6 +161,8 @@ static int on_client_hello(SSL *ssl, int *ret_alert, void *arg)
     if (!keep_sni(connection, sni, ret_alert))
         return SSL_CLIENT_HELLO_ERROR;
     int found = find_identity(server, sni);
+    if (found < 0 && use_custom(server, ssl, sni, ret_alert))
+        return connection->custom ? SSL_CLIENT_HELLO_SUCCESS : SSL_CLIENT_HELLO_ERROR;
     if (found < 0) {
         connection->has_unknown_name = true;
         *ret_alert = SSL_AD_UNRECOGNIZED_NAME;
@@ -324,6 +356,15 @@ static bool set_callbacks(struct tls_server *server, SSL_CTX *ssl_ctx)
     return SSL_CTX_set_tlsext_ticket_key_evp_cb(ssl_ctx, on_ticket) == 1;
 }
 
+/* Connections that use it get a certificate and a session scope of their own. */
+static bool init_blank(struct tls_server *server, const struct tls_options *options)
+{
+    server->blank = SSL_CTX_new_ex(server->library, NULL, TLS_server_method());
+    return server->blank && set_protocol(server->blank) &&
+           set_session_scope(server->library, server->blank, SLICE_NONE, options->client_ca_pem) &&
+           set_callbacks(server, server->blank);
+}
+
 static bool init_identity(struct tls_server *server, struct identity *identity, const struct cert_identity *source,
                           const struct tls_options *options)
 {
@@ -371,11 +412,12 @@ static bool init_server(struct tls_server *server, const struct tls_options *opt
     server->library = OSSL_LIB_CTX_new();
     if (!server->library)
         return false;
+    tls_customs_init(&server->customs, server->library);
     server->provider = OSSL_PROVIDER_load(server->library, "default");
     server->accept_unknown_names = options->accept_unknown_names;
     return server->provider && init_alpn(server, options->alpn) &&
            tls_tickets_init(&server->tickets, server->library, keys) == STATUS_OK &&
-           tls_records_init(&server->records, server->library) == STATUS_OK;
+           tls_records_init(&server->records, server->library) == STATUS_OK && init_blank(server, options);
 }
 
 static void destroy(struct tls_server *server)
@@ -385,6 +427,9 @@ static void destroy(struct tls_server *server)
         SSL_CTX_free(server->identities[i].ssl_ctx);
         free((void *)(uintptr_t)server->identities[i].name.ptr);
     }
+    if (server->library)
+        tls_customs_fini(&server->customs);
+    SSL_CTX_free(server->blank);
     tls_tickets_fini(&server->tickets);
     tls_records_fini(&server->records);
     if (server->provider)
@@ -446,6 +491,23 @@ void tls_server_free(struct tls_server **server)
         destroy(old);
 }
 
+/* ---- uploaded certificates ---- */
+
+void tls_server_put_custom(struct tls_server *server, struct cert_custom *cert)
+{
+    tls_customs_put(&server->customs, cert);
+}
+
+void tls_server_remove_custom(struct tls_server *server, struct slice name)
+{
+    tls_customs_remove(&server->customs, name);
+}
+
+bool tls_server_has_custom(const struct tls_server *server, struct slice host)
+{
+    return find_custom(server, host) != NULL;
+}
+
 /* ---- connections ---- */
 
 SSL *tls_server_accept(struct tls_server *server)
@@ -470,6 +532,7 @@ static struct tls_server *free_ssl(SSL **ssl)
     struct tls_server *server = connection->server;
     SSL_free(*ssl);
     *ssl = NULL;
+    tls_custom_release(&connection->custom);
     free(connection->sni);
     OPENSSL_cleanse(&connection->secrets, sizeof connection->secrets);
     free(connection);
@@ -516,8 +579,16 @@ void tls_handed_over_free(struct tls_record **record, struct tls_server **server
 
 unsigned tls_identity(const SSL *ssl)
 {
+    if (connection_of(ssl)->custom)
+        return TLS_IDENTITY_CUSTOM;
     const struct identity *identity = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
     return identity->index;
+}
+
+const struct cert_custom *tls_custom_certificate(const SSL *ssl)
+{
+    const struct tls_custom *custom = connection_of(ssl)->custom;
+    return custom ? custom->cert : NULL;
 }
 
 struct slice tls_sni(const SSL *ssl)

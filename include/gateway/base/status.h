@@ -147,6 +147,23 @@ enum {
       "Stop that instance first, or send a newer generation.")                                                         \
     X(REVISION_CONFLICT, "revision_conflict", 412, H2_PROTOCOL_ERROR, "the app has changed meanwhile",                 \
       "Read it again and repeat the change.")                                                                          \
+    X(CERT_UNKNOWN, "certificate_unknown", 404, H2_PROTOCOL_ERROR, "no certificate was uploaded for this name",        \
+      "GET /v1/certificates lists them.")                                                                              \
+    X(CERT_NAME_RESERVED, "certificate_name_reserved", 409, H2_PROTOCOL_ERROR,                                         \
+      "the name belongs to a base domain of the gateway", "Configure its certificate under base_domains.")             \
+    X(CERT_MALFORMED, "certificate_malformed", 422, H2_PROTOCOL_ERROR, "the certificate or key can't be read",         \
+      "Send PEM text without a passphrase.")                                                                           \
+    X(CERT_KEY_UNSUITABLE, "certificate_key_unsuitable", 422, H2_PROTOCOL_ERROR, "the key is too weak or of no use",   \
+      "Use ECDSA P-256, P-384 or RSA with 2048 bits or more.")                                                         \
+    X(CERT_KEY_MISMATCH, "certificate_key_mismatch", 422, H2_PROTOCOL_ERROR, "the key is not the certificate's",       \
+      "Send the pair.")                                                                                                \
+    X(CERT_CHAIN_BROKEN, "certificate_chain_broken", 422, H2_PROTOCOL_ERROR, "the chain is not complete and in order", \
+      "Send the leaf first, then each issuer; only the root may be missing.")                                          \
+    X(CERT_EXPIRED, "certificate_expired", 422, H2_PROTOCOL_ERROR, "the certificate has expired", "Renew it.")         \
+    X(CERT_NOT_YET_VALID, "certificate_not_yet_valid", 422, H2_PROTOCOL_ERROR, "the certificate is not valid yet",     \
+      "Upload it when it is, or check the clocks.")                                                                    \
+    X(CERT_NAME_MISMATCH, "certificate_name_mismatch", 422, H2_PROTOCOL_ERROR,                                         \
+      "the certificate does not serve this name", "Get one with the name as subjectAltName.")                          \
     X(PAYLOAD_TOO_LARGE, "payload_too_large", 413, H2_PROTOCOL_ERROR, "the body is too large", "Send a smaller one.")  \
     X(STORE_FAILED, "store_failed", 507, H2_INTERNAL_ERROR, "the change could not be stored and was not applied",      \
       "Check the disk of state_dir, then repeat it.")                                                                  \

@@ -3,7 +3,8 @@
  *
  * Each thread has a `struct tls_server` of its own with its own OSSL_LIB_CTX, since OpenSSL 3.0 scales badly when these
  * are shared. It holds one SSL_CTX per identity; the SNI chooses (RFC 6066 section 3): a name of a base domain gets
- * that identity, no SNI gets the first one, any other name the alert unrecognized_name.
+ * that identity, no SNI gets the first one, a name that an uploaded certificate covers (net/cert_custom) gets that one,
+ * any other name the alert unrecognized_name.
  *
  * TLS 1.2 and 1.3, ECDHE with AEAD only, X25519 and P-256, server preference, no renegotiation, no compression. ALPN
  * picks the server's first protocol that the client offers; no common one is the alert no_application_protocol (RFC
@@ -19,11 +20,12 @@
 #include <openssl/types.h>
 #include <stdint.h>
 
+struct cert_custom;
 struct cert_snapshot;
 struct tls_record;
 struct tls_server;
 
-enum { TLS_TICKET_KEYS = 3, TLS_ERROR_TEXT_MAX = 256 };
+enum { TLS_TICKET_KEYS = 3, TLS_ERROR_TEXT_MAX = 256, TLS_IDENTITY_CUSTOM = 255 };
 
 /*
  * keys[0] encrypts; all of the first `count` (1 to TLS_TICKET_KEYS) decrypt. A ticket decrypted with another than
@@ -57,6 +59,15 @@ MUST_CHECK enum status tls_server_new(const struct cert_snapshot *snapshot, cons
                                       char ret_error[TLS_ERROR_TEXT_MAX]);
 void tls_server_set_ticket_keys(struct tls_server *server, const struct tls_ticket_keys *keys);
 
+/*
+ * Uploaded certificates, for handshakes from then on: put replaces what was uploaded under the same name. Takes a
+ * reference. Cheap: nothing is parsed before a client asks for it.
+ */
+void tls_server_put_custom(struct tls_server *server, struct cert_custom *cert);
+void tls_server_remove_custom(struct tls_server *server, struct slice name);
+/* True if one of them covers the host (any letter case). */
+bool tls_server_has_custom(const struct tls_server *server, struct slice host);
+
 /* Connections made from it stay valid (they hold it); accepts no new ones. Accepts NULL. */
 void tls_server_free(struct tls_server **server);
 
@@ -74,8 +85,10 @@ void tls_handed_over_free(struct tls_record **record, struct tls_server **server
 
 /* ---- of a connection; after the handshake unless said otherwise ---- */
 
-/* Which base domain's certificate it presented: index in the snapshot. */
+/* Which base domain's certificate it presented: index in the snapshot; TLS_IDENTITY_CUSTOM: an uploaded one. */
 unsigned tls_identity(const SSL *ssl);
+/* The uploaded certificate that it presented, or NULL; valid while the connection lives. */
+const struct cert_custom *tls_custom_certificate(const SSL *ssl);
 struct slice
 tls_sni(const SSL *ssl); /* as sent; empty if none; valid while the connection lives; also before the end */
 struct slice tls_alpn(const SSL *ssl); /* "h2"; empty if none */
