@@ -233,6 +233,7 @@ static void make_api(struct server *s)
         .loop = s->loop,
         .table = s->table,
         .changes = s->changes,
+        .certs = s->certs,
         .base_domains = s->config->settings->base_domains,
         .base_domain_count = s->config->settings->base_domain_count,
         .status = api_status,
@@ -254,7 +255,12 @@ static enum status start_routes(struct server *s, char *error)
     route_table_thread_begin();
     s->changes = changes_new(s->loop, s->table, s->store, on_revoked, s);
     changes_set_rules(s->changes, &s->config->settings->rules);
-    return changes_load(s->changes, error);
+    status = changes_load(s->changes, error);
+    if (status != STATUS_OK)
+        return status;
+    s->certs = certs_new(s->loop, s->store, server_publish_certificate, s);
+    certs_set_base(s->certs, s->certificates);
+    return certs_load(s->certs, error);
 }
 
 static enum status start_access_log(struct server *s, char *error)
@@ -402,6 +408,7 @@ void server_free(struct server **server)
     free(s->workers);
     if (s->changes)
         changes_free(&s->changes);
+    certs_free(&s->certs);
     store_close(&s->store); /* what it still posts is taken by loop_free */
     server_free_controls(s);
     if (s->control_proxy)

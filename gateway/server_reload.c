@@ -47,9 +47,47 @@ static enum status make_tls(const struct cert_snapshot *snapshot, const struct t
     return status;
 }
 
+static void put_uploaded(const struct server *s, struct tls_server *tls)
+{
+    for (size_t i = 0; i < certs_count(s->certs); i++)
+        tls_server_put_custom(tls, certs_at(s->certs, i));
+}
+
+/* ---- an uploaded certificate's way to the workers ---- */
+
+struct publication {
+    unsigned waiting; /* workers that have not applied it yet */
+    void (*done)(void *done_arg);
+    void *done_arg;
+};
+
+static void on_applied(void *arg)
+{
+    struct publication *publication = arg;
+    if (--publication->waiting > 0)
+        return;
+    publication->done(publication->done_arg);
+    free(publication);
+}
+
+void server_publish_certificate(void *arg, struct slice name, struct cert_custom *cert, void (*done)(void *done_arg),
+                                void *done_arg)
+{
+    struct server *s = arg;
+    struct publication *publication = malloc(sizeof *publication);
+    if (!publication)
+        abort();
+    *publication = (struct publication){.waiting = s->worker_count, .done = done, .done_arg = done_arg};
+    for (unsigned i = 0; i < s->worker_count; i++)
+        worker_set_certificate(s->workers[i], name, cert, on_applied, publication);
+}
+
 enum status server_make_tls(struct server *s, struct tls_server **ret_tls, char ret_error[SERVER_ERROR_TEXT_MAX])
 {
-    return make_tls(s->certificates, &s->ticket_keys, ret_tls, ret_error);
+    enum status status = make_tls(s->certificates, &s->ticket_keys, ret_tls, ret_error);
+    if (status == STATUS_OK)
+        put_uploaded(s, *ret_tls);
+    return status;
 }
 
 enum status server_check(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX])
@@ -142,6 +180,7 @@ static void adopt(struct server *s, struct config *config, struct cert_snapshot 
     log_set_level(config->log_level);
     cert_snapshot_unref(&s->certificates);
     s->certificates = certificates;
+    certs_set_base(s->certs, certificates);
     if (s->config != s->started)
         config_free(&s->config);
     s->config = config;
@@ -151,8 +190,10 @@ static enum status make_all_tls(struct server *s, const struct cert_snapshot *ce
 {
     for (unsigned i = 0; i < s->worker_count; i++) {
         enum status status = make_tls(certificates, &s->ticket_keys, &servers[i], s->reload_error);
-        if (status == STATUS_OK)
+        if (status == STATUS_OK) {
+            put_uploaded(s, servers[i]);
             continue;
+        }
         while (i > 0)
             tls_server_free(&servers[--i]);
         return status;

@@ -68,6 +68,10 @@ struct message {
     struct tls_server *tls;
     struct tls_ticket_keys keys;
     struct claim *claim;
+    struct cert_custom *cert;
+    char *cert_name;
+    void (*applied)(void *arg);
+    void *arg;
 };
 
 static void post(struct worker *w, void (*fn)(void *arg), struct message content)
@@ -104,6 +108,19 @@ static void do_set_ticket_keys(void *arg)
     if (!has_ended(m))
         tls_server_set_ticket_keys(m->worker->proxy->tls, &m->keys);
     explicit_bzero(m, sizeof *m);
+    free(m);
+}
+
+static void do_set_certificate(void *arg)
+{
+    struct message *m = arg;
+    if (!has_ended(m) && m->cert)
+        tls_server_put_custom(m->worker->proxy->tls, m->cert);
+    else if (!has_ended(m))
+        tls_server_remove_custom(m->worker->proxy->tls, slice_str(m->cert_name));
+    loop_post(m->worker->control, m->applied, m->arg);
+    cert_custom_unref(&m->cert);
+    free(m->cert_name);
     free(m);
 }
 
@@ -205,6 +222,17 @@ void worker_reload(struct worker *w, struct settings *settings, struct tls_serve
 void worker_set_ticket_keys(struct worker *w, const struct tls_ticket_keys *keys)
 {
     post(w, do_set_ticket_keys, (struct message){.keys = *keys});
+}
+
+void worker_set_certificate(struct worker *w, struct slice name, struct cert_custom *cert, void (*applied)(void *arg),
+                            void *arg)
+{
+    char *copy = strndup(name.ptr, name.len);
+    if (!copy)
+        abort();
+    post(w, do_set_certificate,
+         (struct message){
+             .cert = cert ? cert_custom_ref(cert) : NULL, .cert_name = copy, .applied = applied, .arg = arg});
 }
 
 void worker_revoke(struct worker *w, struct claim *claim)

@@ -11,6 +11,10 @@ static const struct api_route routes[] = {
     {METHOD_PATCH, "v1/apps/*/instances/*", "", true, api_apps_patch_instance},
     {METHOD_GET, "v1/snapshot", "", false, api_export_snapshot},
     {METHOD_PUT, "v1/snapshot", "strict", false, api_import_snapshot},
+    {METHOD_GET, "v1/certificates", "", false, api_certs_list},
+    {METHOD_GET, "v1/certificates/*", "", false, api_certs_get},
+    {METHOD_PUT, "v1/certificates/*", "", true, api_certs_put},
+    {METHOD_DELETE, "v1/certificates/*", "", false, api_certs_delete},
     {METHOD_GET, "v1/resolve", "host", false, api_resolve_host},
     {METHOD_GET, "v1/status", "", false, api_status_get},
     {METHOD_POST, "v1/drain", "", false, api_status_drain},
@@ -141,6 +145,8 @@ void api_call_gone(void *self)
     struct api_call *call = self;
     if (call->changing)
         changes_forget(call->api->params.changes, call);
+    if (call->certifying)
+        certs_forget(call->api->params.certs, call);
     api_text_free(&call->body);
 }
 

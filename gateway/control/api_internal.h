@@ -76,8 +76,9 @@ struct api_call {
     struct slice captures[API_MAX_CAPTURES]; /* what "*" stood for */
     struct api_text body;
     bool answered;
-    bool changing; /* a change is under way: forget it when the call goes */
-    void *state;   /* of the route */
+    bool changing;   /* a change is under way: forget it when the call goes */
+    bool certifying; /* the same of a certificate */
+    void *state;     /* of the route */
 };
 
 /* Takes what is left of a body without reading it; for handlers that do not want one. */
@@ -125,6 +126,10 @@ void api_apps_patch_instance(struct api_call *call);
 void api_export_apps(struct api_call *call);
 void api_export_snapshot(struct api_call *call);
 void api_import_snapshot(struct api_call *call);
+void api_certs_list(struct api_call *call);
+void api_certs_get(struct api_call *call);
+void api_certs_put(struct api_call *call);
+void api_certs_delete(struct api_call *call);
 void api_resolve_host(struct api_call *call);
 void api_status_get(struct api_call *call);
 void api_status_drain(struct api_call *call);

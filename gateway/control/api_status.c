@@ -52,6 +52,15 @@ static json_t *base_domains_json(const struct api_params *params)
     return array;
 }
 
+static json_t *certificates_json(const struct certs *certs)
+{
+    int64_t first = certs_first_not_after(certs);
+    json_t *json = json_pack("{sI}", "uploaded", (json_int_t)certs_count(certs));
+    if (first != 0)
+        json_object_set_new(json, "first_ends_in_days", json_integer((first - (json_int_t)time(NULL)) / 86400));
+    return json;
+}
+
 static json_t *needs_restart_json(const struct api_status *status)
 {
     json_t *array = json_array();
@@ -81,6 +90,7 @@ void api_status_get(struct api_call *call)
     json_object_set_new(json, "apps", json_integer((json_int_t)route_table_app_count(params->table)));
     json_object_set_new(json, "instances", json_integer((json_int_t)route_table_instance_count(params->table)));
     json_object_set_new(json, "revision", json_integer((json_int_t)route_table_revision(params->table)));
+    json_object_set_new(json, "certificates", certificates_json(params->certs));
     json_object_set_new(json, "base_domains", base_domains_json(params));
     json_object_set_new(json, "config", api_json_text(slice_str(status.config_path)));
     json_object_set_new(json, "last_reload_error", api_json_text(slice_str(status.last_reload_error)));
@@ -155,6 +165,8 @@ void api_status_metrics(struct api_call *call)
         .apps = route_table_app_count(table),
         .instances = route_table_instance_count(table),
         .revision = route_table_revision(table),
+        .certificates = certs_count(call->api->params.certs),
+        .certificate_not_after = certs_first_not_after(call->api->params.certs),
         .workers = status.workers,
         .ready = status.ready && !status.draining,
         .draining = status.draining,

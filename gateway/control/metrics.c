@@ -105,6 +105,11 @@ char *metrics_format(const struct metrics_facts *facts)
     write_number(out, PREFIX "apps", GAUGE, "Apps in the route table.", facts->apps);
     write_number(out, PREFIX "instances", GAUGE, "Instances in the route table.", facts->instances);
     write_number(out, PREFIX "revision", GAUGE, "Revision of the route table.", facts->revision);
+    write_number(out, PREFIX "certificates", GAUGE, "Uploaded certificates in force.", facts->certificates);
+    if (facts->certificate_not_after > 0)
+        write_number(out, PREFIX "certificate_first_not_after_seconds", GAUGE,
+                     "When the first of all certificates in force ends, since 1970-01-01 UTC.",
+                     (uint64_t)facts->certificate_not_after);
     write_totals(out, facts->totals);
     write_process(out, facts);
     if (fclose(out) != 0)

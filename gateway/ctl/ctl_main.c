@@ -19,6 +19,10 @@ static const char help[] =
     "                             --app ID --address IP needed; --instance ID (default: <app id>-i1),\n"
     "                             --generation N (default: what the gateway knows, else 1),\n"
     "                             --domain NAME (default: the gateway's base domains), --dry-run (changes nothing)\n"
+    "  cert put NAME CHAIN KEY    store a certificate for a custom domain (PEM files); NAME may be *.example.com\n"
+    "  cert get NAME              show one; the key never comes out\n"
+    "  cert rm NAME               remove one\n"
+    "  cert ls                    all certificates in force, with their ends\n"
     "  resolve HOST               what a host name routes to, and why not\n"
     "  snapshot save FILE|-       write all apps as NDJSON\n"
     "  snapshot load FILE|-       replace all apps; --strict: nothing is changed if any line is bad\n"
@@ -55,6 +59,10 @@ static const struct command commands[] = {
     {"app", "get", 1, "ID", ctl_app_get},
     {"app", "rm", 1, "ID", ctl_app_rm},
     {"app", "ls", 0, "", ctl_app_ls},
+    {"cert", "put", 3, "NAME CHAIN KEY", ctl_cert_put},
+    {"cert", "get", 1, "NAME", ctl_cert_get},
+    {"cert", "rm", 1, "NAME", ctl_cert_rm},
+    {"cert", "ls", 0, "", ctl_cert_ls},
     {"compose", NULL, 1, "FILE", ctl_compose},
     {"resolve", NULL, 1, "HOST", ctl_resolve},
     {"snapshot", "save", 1, "FILE", ctl_snapshot_save},
@@ -151,14 +159,15 @@ static const struct command *find_command(char *const *words, int count)
             return command;
     }
     if (count == 0)
-        ctl_error("say what to do: app, compose, resolve, snapshot, status, drain or reload");
+        ctl_error("say what to do: app, cert, compose, resolve, snapshot, status, drain or reload");
     else if (!first_known)
-        ctl_error("there is no command %s; use app, compose, resolve, snapshot, status, drain or reload", words[0]);
+        ctl_error("there is no command %s; use app, cert, compose, resolve, snapshot, status, drain or reload",
+                  words[0]);
     else
         ctl_error("%s: %s %s", words[0], count > 1 ? "there is no" : "say which of",
-                  count > 1                      ? words[1]
-                  : strcmp(words[0], "app") == 0 ? "put, get, rm, ls"
-                                                 : "save, load");
+                  count > 1                           ? words[1]
+                  : strcmp(words[0], "snapshot") == 0 ? "save, load"
+                                                      : "put, get, rm, ls");
     return NULL;
 }
 

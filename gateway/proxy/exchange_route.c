@@ -3,6 +3,7 @@
 
 #include "gateway/http/hostname.h"
 #include "gateway/http/semantics.h"
+#include "gateway/net/cert_custom.h"
 
 #include <assert.h>
 
@@ -104,10 +105,19 @@ static enum status choose_protocol(struct exchange *x, const struct route_target
     return STATUS_INTERNAL;
 }
 
+/* The host as names of records are written: without a final dot. */
+static struct slice custom_name(const struct exchange *x)
+{
+    struct slice host = x->host;
+    if (host.len > 0 && host.ptr[host.len - 1] == '.')
+        host.len--;
+    return host;
+}
+
 static enum status pick_and_open(struct exchange *x, const struct hostname *hostname, bool fresh)
 {
     struct route_target target;
-    route_table_resolve(x->proxy->table, hostname, x->host, &target);
+    route_table_resolve(x->proxy->table, hostname, custom_name(x), &target);
     remember(x, &target, NULL);
     if (target.status != STATUS_OK)
         return target.status;
@@ -140,13 +150,23 @@ static void parse_host(struct exchange *x, struct hostname *ret_hostname)
     hostname_parse(x->host, settings->base_domains, settings->base_domain_count, ret_hostname);
 }
 
-/* A name under another base domain than the presented certificate's must not be served (RFC 9110 section 15.5.20). */
+/* A name that the presented certificate does not cover must not be served (RFC 9110 section 15.5.20). */
 static bool is_misdirected(const struct exchange *x, const struct hostname *hostname)
 {
-    if (!x->connection->is_tls)
+    const struct connection *c = x->connection;
+    if (!c->is_tls)
         return false;
-    bool under_base = hostname->kind == HOSTNAME_APP || hostname->kind == HOSTNAME_HEALTH;
-    return (under_base && hostname->base_index != x->connection->identity) || hostname->kind == HOSTNAME_CUSTOM;
+    switch (hostname->kind) {
+    case HOSTNAME_APP:
+    case HOSTNAME_HEALTH:
+        return hostname->base_index != c->identity;
+    case HOSTNAME_CUSTOM:
+        return !c->custom || !cert_custom_covers(c->custom, custom_name(x));
+    case HOSTNAME_BASE:
+    case HOSTNAME_INVALID:
+        return false;
+    }
+    return true;
 }
 
 /* RFC 9110 section 7.6.2: how many more proxies an OPTIONS or TRACE may pass. */
@@ -179,7 +199,7 @@ static void route_by_name(struct exchange *x)
     } else if (hostname.kind == HOSTNAME_HEALTH) {
         exchange_answer_health(x);
         return;
-    } else if (hostname.kind == HOSTNAME_APP) {
+    } else if (hostname.kind == HOSTNAME_APP || hostname.kind == HOSTNAME_CUSTOM) {
         switch (spend_hop(x)) {
         case HOPS_INVALID:
             exchange_answer_error(x, STATUS_BAD_FIELD_VALUE);

@@ -95,6 +95,7 @@ static void on_closed(void *owner, enum status status)
     (void)status;
     struct connection *c = owner;
     c->mux = NULL;
+    c->custom = NULL;
     drop(c);
 }
 
@@ -108,6 +109,7 @@ static void learn_tls(struct connection *c)
     if (!ssl)
         return;
     c->identity = (uint8_t)tls_identity(ssl);
+    c->custom = tls_custom_certificate(ssl);
     c->tls_version = tls_version_name(ssl);
     c->tls_cipher = tls_cipher_name(ssl);
     c->tls_resumed = tls_is_resumed(ssl);

@@ -7,6 +7,7 @@
 
 #include "gateway/base/log.h"
 #include "gateway/control/api.h"
+#include "gateway/control/certs.h"
 #include "gateway/control/changes.h"
 #include "gateway/control/store.h"
 #include "gateway/net/cert_store.h"
@@ -33,6 +34,7 @@ struct server {
     struct store *store;
     struct route_table *table;
     struct changes *changes;
+    struct certs *certs;
     struct api *api;
     struct access_log *access_log;
     struct cert_snapshot *certificates;
@@ -64,6 +66,9 @@ void server_reload(struct server *server);
 
 MUST_CHECK enum status server_load_certificates(const struct config *config, struct cert_snapshot **ret_snapshot,
                                                 char ret_error[SERVER_ERROR_TEXT_MAX]);
+/* Hands an uploaded certificate to all workers; a certs_publish_cb. */
+void server_publish_certificate(void *arg, struct slice name, struct cert_custom *cert, void (*done)(void *done_arg),
+                                void *done_arg);
 /* A TLS server for one worker. */
 MUST_CHECK enum status server_make_tls(struct server *server, struct tls_server **ret_tls,
                                        char ret_error[SERVER_ERROR_TEXT_MAX]);

@@ -7,6 +7,7 @@
 #define GATEWAY_WORKER_H
 
 #include "gateway/control/config.h"
+#include "gateway/net/cert_custom.h"
 #include "gateway/net/tls.h"
 #include "gateway/proxy/access_log.h"
 #include "gateway/route/route_table.h"
@@ -32,6 +33,10 @@ void worker_join(struct worker **worker);
 /* For connections from now on; both may be NULL (unchanged); both pass to the worker. */
 void worker_reload(struct worker *worker, struct settings *settings, struct tls_server *tls);
 void worker_set_ticket_keys(struct worker *worker, const struct tls_ticket_keys *keys);
+/* Serves this uploaded certificate, or none any more under this name when it is NULL; `applied` is then called on the
+ * control thread's loop. */
+void worker_set_certificate(struct worker *worker, struct slice name, struct cert_custom *cert,
+                            void (*applied)(void *arg), void *arg);
 void worker_revoke(struct worker *worker, struct claim *claim);
 
 /* Stops accepting, ends what is idle, ends itself when the last exchange is over. */

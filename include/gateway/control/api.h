@@ -7,6 +7,7 @@
 #define GATEWAY_CONTROL_API_H
 
 #include "gateway/base/counters.h"
+#include "gateway/control/certs.h"
 #include "gateway/control/changes.h"
 #include "gateway/proxy/local.h"
 
@@ -28,6 +29,7 @@ struct api_params {
     struct loop *loop;
     struct route_table *table;
     struct changes *changes;
+    struct certs *certs;
     const struct slice *base_domains; /* borrowed until api_set_base_domains */
     size_t base_domain_count;
     void (*status)(void *arg, struct api_status *ret_status);

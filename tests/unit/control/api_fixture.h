@@ -11,6 +11,7 @@ struct fixture {
     struct counters counters;
     struct loop *loop;
     struct changes changes;
+    struct certs *certs;
     struct api *api;
     struct api_listener listener;
     bool ready;
@@ -118,9 +119,11 @@ static int setup(void **state)
     f->changes.table = route_table_new();
     f->ready = true;
     f->reload_error = "";
+    f->certs = certs_new(f->loop, NULL, NULL, NULL);
     struct api_params params = {.loop = f->loop,
                                 .table = f->changes.table,
                                 .changes = &f->changes,
+                                .certs = f->certs,
                                 .base_domains = fixture_domains,
                                 .base_domain_count = 2,
                                 .status = fill_status,
@@ -148,6 +151,7 @@ static int teardown(void **state)
     struct fixture *f = *state;
     hang_up(f);
     api_free(&f->api);
+    certs_free(&f->certs);
     delete_all(&f->changes);
     route_table_free(&f->changes.table);
     loop_free(&f->loop);

@@ -1,0 +1,45 @@
+/*
+ * certs: the uploaded certificates: validated (net/cert_custom) -> stored -> published to all workers -> acknowledged.
+ *
+ * Lives on the control thread. Also knows the base domains' certificates, to tell about all of them in one place.
+ */
+#ifndef GATEWAY_CONTROL_CERTS_H
+#define GATEWAY_CONTROL_CERTS_H
+
+#include "gateway/control/store.h"
+#include "gateway/net/cert_custom.h"
+
+struct certs;
+
+/* Tells all workers: serve `cert`, or nothing any more under this name when it is NULL; then calls done(done_arg) on
+ * the loop. */
+typedef void (*certs_publish_cb)(void *arg, struct slice name, struct cert_custom *cert, void (*done)(void *done_arg),
+                                 void *done_arg);
+
+struct certs *certs_new(struct loop *loop, struct store *store, certs_publish_cb publish, void *publish_arg);
+/* Answers what is in progress with SHUTDOWN. Accepts NULL. */
+void certs_free(struct certs **certs);
+
+/* Reads all from the store; one that is not valid (any more) is said in the log and left out, but stays stored. */
+MUST_CHECK enum status certs_load(struct certs *certs, char ret_error[STORE_ERROR_TEXT_MAX]);
+
+/* Called on the loop, never from inside the call; `text` says what failed. */
+typedef void (*certs_done_cb)(void *arg, enum status status, bool created, const char *text);
+void certs_put(struct certs *certs, struct cert_custom *cert, certs_done_cb done, void *arg); /* takes the reference */
+void certs_delete(struct certs *certs, struct slice name, certs_done_cb done, void *arg);
+/* The caller goes away: its `done` is not called. */
+void certs_forget(struct certs *certs, const void *arg);
+
+/* Those in force, in the order of their names. */
+size_t certs_count(const struct certs *certs);
+struct cert_custom *certs_at(const struct certs *certs, size_t index); /* borrowed */
+struct cert_custom *certs_find(const struct certs *certs, struct slice name);
+
+/* The base domains' certificates; takes a reference of its own. */
+void certs_set_base(struct certs *certs, struct cert_snapshot *snapshot);
+const struct cert_snapshot *certs_base(const struct certs *certs); /* NULL before certs_set_base */
+
+/* The soonest end of any certificate in force, seconds since 1970; 0 if there is none. */
+int64_t certs_first_not_after(const struct certs *certs);
+
+#endif
