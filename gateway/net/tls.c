@@ -585,7 +585,7 @@ unsigned tls_identity(const SSL *ssl)
     return identity->index;
 }
 
-const struct cert_custom *tls_custom_certificate(const SSL *ssl)
+struct cert_custom *tls_custom_certificate(const SSL *ssl)
 {
     const struct tls_custom *custom = connection_of(ssl)->custom;
     return custom ? custom->cert : NULL;

@@ -2,6 +2,7 @@
 
 #include "gateway/base/log.h"
 #include "gateway/mux/negotiate.h"
+#include "gateway/net/cert_custom.h"
 #include "gateway/proxy/exchange.h"
 
 #include <assert.h>
@@ -66,6 +67,7 @@ static void free_connection(struct deferred *deferred)
     c->frontend->connection_count--;
     proxy->connection_count--;
     settings_unref(&c->settings);
+    cert_custom_unref(&c->custom);
     free(c);
     tell_if_drained(proxy);
 }
@@ -95,7 +97,6 @@ static void on_closed(void *owner, enum status status)
     (void)status;
     struct connection *c = owner;
     c->mux = NULL;
-    c->custom = NULL;
     drop(c);
 }
 
@@ -109,7 +110,8 @@ static void learn_tls(struct connection *c)
     if (!ssl)
         return;
     c->identity = (uint8_t)tls_identity(ssl);
-    c->custom = tls_custom_certificate(ssl);
+    struct cert_custom *custom = tls_custom_certificate(ssl);
+    c->custom = custom ? cert_custom_ref(custom) : NULL;
     c->tls_version = tls_version_name(ssl);
     c->tls_cipher = tls_cipher_name(ssl);
     c->tls_resumed = tls_is_resumed(ssl);

@@ -87,8 +87,8 @@ void tls_handed_over_free(struct tls_record **record, struct tls_server **server
 
 /* Which base domain's certificate it presented: index in the snapshot; TLS_IDENTITY_CUSTOM: an uploaded one. */
 unsigned tls_identity(const SSL *ssl);
-/* The uploaded certificate that it presented, or NULL; valid while the connection lives. */
-const struct cert_custom *tls_custom_certificate(const SSL *ssl);
+/* The uploaded certificate that it presented, or NULL; valid while the SSL lives. */
+struct cert_custom *tls_custom_certificate(const SSL *ssl);
 struct slice
 tls_sni(const SSL *ssl); /* as sent; empty if none; valid while the connection lives; also before the end */
 struct slice tls_alpn(const SSL *ssl); /* "h2"; empty if none */

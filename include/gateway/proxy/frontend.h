@@ -45,8 +45,8 @@ struct connection {
     struct deferred deferred;
     struct ip_addr client;
     uint16_t client_port;
-    uint8_t identity;                 /* base domain whose certificate was presented; TLS_IDENTITY_CUSTOM: see custom */
-    const struct cert_custom *custom; /* the uploaded certificate that was presented; NULL: none */
+    uint8_t identity;           /* base domain whose certificate was presented; TLS_IDENTITY_CUSTOM: see custom */
+    struct cert_custom *custom; /* a reference: the uploaded certificate that was presented; NULL: none */
     bool is_tls;
     bool is_trusted; /* in trusted_proxies */
     bool is_idle;
