@@ -39,6 +39,31 @@ unsigned status_h2(enum status status)
     return row_of(status)->h2;
 }
 
+unsigned status_grpc(enum status status)
+{
+    enum { UNKNOWN = 2, DEADLINE_EXCEEDED = 4, PERMISSION_DENIED = 7, UNIMPLEMENTED = 12, INTERNAL = 13 };
+    enum { UNAVAILABLE = 14, UNAUTHENTICATED = 16 };
+    if (status == STATUS_UPSTREAM_TIMEOUT || status == STATUS_UPSTREAM_STALLED)
+        return DEADLINE_EXCEEDED;
+    switch (status_http(status)) {
+    case 400:
+        return INTERNAL;
+    case 401:
+        return UNAUTHENTICATED;
+    case 403:
+        return PERMISSION_DENIED;
+    case 404:
+        return UNIMPLEMENTED;
+    case 429:
+    case 502:
+    case 503:
+    case 504:
+        return UNAVAILABLE;
+    default:
+        return UNKNOWN;
+    }
+}
+
 const char *status_what(enum status status)
 {
     return row_of(status)->what;

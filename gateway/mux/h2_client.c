@@ -147,7 +147,7 @@ void h2_client_send_head(struct h2_stream *s, const struct message_head *head, b
         int n = snprintf(length, sizeof length, "%llu", (unsigned long long)head->content_length);
         nv[count++] = h2_send_nv(SLICE("content-length"), slice_make(length, (size_t)n));
     }
-    if (head->te_trailers)
+    if (head->te_trailers || head_is_grpc(head))
         nv[count++] = h2_send_nv(SLICE("te"), SLICE("trailers"));
     if (head->expect_continue)
         nv[count++] = h2_send_nv(SLICE("expect"), SLICE("100-continue"));

@@ -158,8 +158,9 @@ static void check_stream(struct h2_stream *s)
         return;
     }
     s->window_paused |= is_connection_paused(s->mux);
+    bool may_be_silent = s->out_head_sent || head_is_grpc(&s->head); /* a dialogue: only its owner sees both sides */
     bool receives = s->open && s->head_told && !s->in_ended && !s->is_tunnel && s->head.body != BODY_NONE;
-    if (!receives || s->malformed != STATUS_OK || elapsed + LOOP_TICK_MS < settings->body_idle_ms)
+    if (!receives || may_be_silent || s->malformed != STATUS_OK || elapsed + LOOP_TICK_MS < settings->body_idle_ms)
         return;
     if (!s->window_paused && s->window_bytes == 0 && !s->head.expect_continue)
         h2_stream_tell_malformed(s, STATUS_BODY_TIMEOUT);
@@ -169,6 +170,16 @@ static void check_stream(struct h2_stream *s)
         h2_stream_begin_window(s);
 }
 
+/* Of a client: tunnels that have ended on both sides may still have bytes to send. */
+static void check_left_streams(struct h2_mux *m)
+{
+    LIST_EACH_SAFE (link, &m->streams) {
+        struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
+        if (!s->open && s->in_session)
+            (void)check_stalled(s);
+    }
+}
+
 static void on_timer(struct timer *timer)
 {
     struct h2_mux *m = CONTAINER_OF(timer, struct h2_mux, timer);
@@ -176,6 +187,7 @@ static void on_timer(struct timer *timer)
         return;
     m->glitches /= 2;
     if (!m->server) {
+        check_left_streams(m);
         arm(m);
         return;
     }
@@ -254,6 +266,7 @@ static void end_stream(struct h2_mux *m, enum status status, bool abrupt)
 {
     if (m->gone)
         return;
+    m->draining = true; /* whoever is told now may try again, but not here */
     reset_all(m, status);
     if (!abrupt) {
         h2_mux_pump(m); /* once it is to end, nghttp2 sends no RST_STREAM any more */

@@ -225,14 +225,24 @@ static void credit(struct endpoint *endpoint, size_t bytes)
 
 /* ---- release ---- */
 
+/* It ends by itself, or when the last frame is sent. A client's request is not worth sending once it is answered. */
+static bool ends_in_order(const struct h2_stream *s, enum status status)
+{
+    if (s->in_ended && s->out_ended)
+        return true;
+    if (status != STATUS_OK || !s->out_ending)
+        return false;
+    return s->mux->server ? s->in_ended || !s->out_ended : s->in_ended && s->is_tunnel;
+}
+
 /* RFC 9113 section 8.1: after a whole response, NO_ERROR tells the client to stop sending the rest of its request. */
 static void end_stream(struct h2_stream *s, enum status status)
 {
     struct h2_mux *m = s->mux;
-    bool complete = m->server && status == STATUS_OK && s->out_ending;
-    if (!s->in_session || (s->in_ended && s->out_ended) || (complete && (s->in_ended || !s->out_ended)))
-        return; /* it ends by itself, or when the last frame is sent */
-    uint32_t code = complete ? NGHTTP2_NO_ERROR : status_h2(status) ? status_h2(status) : NGHTTP2_CANCEL;
+    if (!s->in_session || ends_in_order(s, status))
+        return;
+    bool answered = m->server && status == STATUS_OK && s->out_ending;
+    uint32_t code = answered ? NGHTTP2_NO_ERROR : status_h2(status) ? status_h2(status) : NGHTTP2_CANCEL;
     nghttp2_submit_rst_stream(m->session, NGHTTP2_FLAG_NONE, s->id, code);
 }
 

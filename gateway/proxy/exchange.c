@@ -145,6 +145,7 @@ static void front_head(void *owner, const struct message_head *head, bool end)
     struct exchange *x = owner;
     x->request = head;
     x->request_ended = end;
+    x->is_grpc = head->version == HTTP_2 && head_is_grpc(head);
     exchange_set_state(x, EXCHANGE_WAITING);
     touch(x);
     exchange_route(x);
@@ -170,6 +171,7 @@ static void front_body(void *owner, const char *data, size_t len, bool end)
         return;
     }
     x->body_sent = true;
+    exchange_keep_sent(x, data, len);
     x->back->ops->send_body(x->back, data, len, end);
     if (x->back->ops->room(x->back) > 0)
         x->front->ops->credit(x->front, len);
@@ -188,7 +190,7 @@ static void front_trailers(void *owner, const struct fields *trailers)
         exchange_flush_kept(x);
     }
     x->request_ended = true; /* only now: the kept body does not end the message, the trailers do */
-    x->body_sent = true;
+    x->body_sent = x->request_lost = true;
     x->back->ops->send_trailers(x->back, trailers);
 }
 
@@ -249,7 +251,10 @@ static void back_failed(struct exchange *x, enum status status)
             exchange_answer_error(x, status);
         return;
     }
-    exchange_finish(x, status, status);
+    if (x->is_grpc && x->state == EXCHANGE_STREAMING)
+        exchange_end_grpc(x, status);
+    else
+        exchange_finish(x, status, status);
 }
 
 static void become_tunnel(struct exchange *x)
@@ -282,6 +287,8 @@ static void back_head(void *owner, const struct message_head *head, bool end)
     x->front_answered = true;
     x->response_status = head->status;
     x->first_byte_us = x->proxy->loop->now_us;
+    x->is_grpc = x->is_grpc && head_is_grpc(head) && !head->has_content_length; /* trailers of ours could end it */
+    block_queue_drop(x->proxy->loop, &x->kept);
     if (head->body == BODY_RAW)
         become_tunnel(x);
     else
@@ -317,6 +324,21 @@ static void back_trailers(void *owner, const struct fields *trailers)
     finish_if_complete(x);
 }
 
+static void credit_front(struct exchange *x)
+{
+    size_t owed = x->front_owed;
+    x->front_owed = 0;
+    if (owed > 0)
+        x->front->ops->credit(x->front, owed);
+}
+
+void exchange_resume_front(struct exchange *x)
+{
+    exchange_flush_kept(x);
+    if (x->back->ops->room(x->back) > 0)
+        credit_front(x);
+}
+
 static void back_room(void *owner)
 {
     struct exchange *x = owner;
@@ -329,10 +351,7 @@ static void back_room(void *owner)
         }
         exchange_flush_kept(x);
     }
-    size_t owed = x->front_owed;
-    x->front_owed = 0;
-    if (owed > 0)
-        x->front->ops->credit(x->front, owed);
+    credit_front(x);
 }
 
 static void back_reset(void *owner, enum status status)

@@ -31,7 +31,7 @@ static void answer(struct exchange *x, struct message_head *head, struct slice b
 {
     bool no_body = x->request->method == METHOD_HEAD || body.len == 0;
     head->version = HTTP_1_1;
-    head->has_content_length = true;
+    head->has_content_length = !x->is_grpc;
     head->content_length = body.len;
     head->body = no_body ? BODY_NONE : BODY_LENGTH;
     head->close = !x->request_ended;
@@ -51,12 +51,44 @@ static void answer(struct exchange *x, struct message_head *head, struct slice b
     exchange_finish(x, STATUS_OK, STATUS_CLIENT_CANCELLED);
 }
 
+static void add_grpc_outcome(struct exchange *x, enum status status, struct fields *fields)
+{
+    fields_add(fields, &x->arena, SLICE("grpc-status"), arena_printf(&x->arena, "%u", status_grpc(status)));
+    fields_add(fields, &x->arena, SLICE("grpc-message"), slice_str(status_what(status)));
+    fields_add_known(fields, &x->arena, FIELD_X_GATEWAY_ERROR, slice_str(status_code(status)));
+}
+
+/* What the gRPC protocol calls Trailers-Only: clients look at nothing else. */
+static void answer_grpc(struct exchange *x, enum status status)
+{
+    struct message_head head = {.status = 200};
+    fields_add_known(&head.fields, &x->arena, FIELD_CONTENT_TYPE, SLICE("application/grpc"));
+    add_grpc_outcome(x, status, &head.fields);
+    answer(x, &head, SLICE_NONE);
+}
+
+void exchange_end_grpc(struct exchange *x, enum status status)
+{
+    struct fields trailers = FIELDS_NONE;
+    add_grpc_outcome(x, status, &trailers);
+    x->front->ops->send_trailers(x->front, &trailers);
+    x->response_ended = true;
+    exchange_finish(x, STATUS_OK, status);
+}
+
 void exchange_answer_error(struct exchange *x, enum status status)
 {
+    x->error = status;
+    COUNTER_INC(x->proxy->loop->counters, gateway_errors_total);
+    /* A client must see a 421 to know that it may ask on another connection. */
+    x->is_grpc &= status != STATUS_MISDIRECTED;
+    if (x->is_grpc) {
+        answer_grpc(x, status);
+        return;
+    }
     struct message_head head = {.status = status_http(status) ? status_http(status) : 502};
     struct error_page page;
     struct slice accept = fields_value(&x->request->fields, FIELD_ACCEPT);
-    x->error = status;
     error_page_make(status, accept, x->host, x->request_id, &x->arena, &page);
     fields_add_known(&head.fields, &x->arena, FIELD_CONTENT_TYPE, page.content_type);
     fields_add(&head.fields, &x->arena, SLICE("cache-control"), SLICE("no-store"));
@@ -66,7 +98,6 @@ void exchange_answer_error(struct exchange *x, enum status status)
                          arena_printf(&x->arena, "%d", RETRY_AFTER_STARTING_S));
     if (head.status == 405)
         fields_add(&head.fields, &x->arena, SLICE("allow"), allowed_methods);
-    COUNTER_INC(x->proxy->loop->counters, gateway_errors_total);
     answer(x, &head, page.body);
 }
 

@@ -29,8 +29,8 @@ struct exchange {
     struct exchange *next_free;
     const struct message_head *request; /* as received; NULL before its head */
     struct message_head forward;        /* as sent on */
-    struct block_queue kept; /* request body that waits for the connection, so that it can go to another one */
-    size_t front_owed;       /* received from the front and not credited */
+    struct block_queue kept;            /* request body from its beginning, so that it can go to another connection */
+    size_t front_owed;                  /* received from the front and not credited */
     size_t back_owed;
     const struct claim *claim; /* that `back` uses; valid while it does, since its pool holds a reference */
     uint64_t back_serial;      /* of that claim, and its address, for the retry and the log */
@@ -56,7 +56,8 @@ struct exchange {
     bool response_ended;
     bool front_answered; /* a final response head was sent */
     bool connecting;     /* the back side is not connected: the request body is kept */
-    bool body_sent;      /* some of the request body left: no retry */
+    bool body_sent;      /* some of the request body left */
+    bool request_lost;   /* something left that is not kept: no retry */
     bool back_reused;
     bool is_h2c;  /* what is spoken to the instance */
     bool is_grpc; /* an error is told as such a client understands it */
@@ -73,11 +74,17 @@ void exchange_set_state(struct exchange *x, enum exchange_state state);
 void exchange_route(struct exchange *x);
 /* The back side failed before it answered: tries another instance or connection; false: nothing is left to try. */
 bool exchange_retry(struct exchange *x, enum status why);
-/* Sends the kept part of the request body. */
+/* Sends the kept part of the request body. It stays kept while an HTTP/2 instance may still refuse the request. */
 void exchange_flush_kept(struct exchange *x);
+/* The back side takes bytes: sends what is kept and lets more of the request come. */
+void exchange_resume_front(struct exchange *x);
+/* Keeps a piece that is sent on, for the same purpose. */
+void exchange_keep_sent(struct exchange *x, const char *data, size_t len);
 
 /* A complete answer made here. */
 void exchange_answer_error(struct exchange *x, enum status status);
+/* Ends a response of gRPC that has begun with the status as its outcome. */
+void exchange_end_grpc(struct exchange *x, enum status status);
 void exchange_answer_health(struct exchange *x);
 void exchange_answer_redirect(struct exchange *x);
 /* To an OPTIONS or TRACE that may go no farther. */

@@ -7,6 +7,11 @@
 
 #include <assert.h>
 
+enum {
+    MAX_KEPT_BYTES = 65536, /* of a request that was sent on */
+    MAX_KEPT_PIECES = 4,
+};
+
 const struct slice exchange_via = SLICE_INIT("phala-gateway");
 
 /* ---- the request as it is sent on ---- */
@@ -237,18 +242,60 @@ void exchange_route(struct exchange *x)
 
 /* ---- the body that waits ---- */
 
+/* RFC 9113 section 8.7: until its response begins, an HTTP/2 instance may say that it has not processed the request. */
+static bool may_be_refused(const struct exchange *x)
+{
+    return x->is_h2c && !x->request_lost && x->state == EXCHANGE_WAITING;
+}
+
+static void lose_kept(struct exchange *x)
+{
+    x->request_lost = true;
+    block_queue_drop(x->proxy->loop, &x->kept);
+}
+
+void exchange_keep_sent(struct exchange *x, const char *data, size_t len)
+{
+    if (may_be_refused(x) && x->kept.bytes + len <= MAX_KEPT_BYTES)
+        block_queue_append(x->proxy->loop, &x->kept, data, len);
+    else if (!x->request_lost)
+        lose_kept(x);
+}
+
+static void send_kept(struct exchange *x, bool ended)
+{
+    struct iovec pieces[MAX_KEPT_PIECES];
+    size_t left = x->kept.bytes;
+    int count = block_queue_pieces(&x->kept, SIZE_MAX, pieces, MAX_KEPT_PIECES);
+    for (int i = 0; i < count; i++) {
+        left -= pieces[i].iov_len;
+        x->back->ops->send_body(x->back, pieces[i].iov_base, pieces[i].iov_len, ended && left == 0);
+    }
+    assert(left == 0);
+}
+
+/* A body that is not kept any more leaves block by block. */
+static void send_and_lose_kept(struct exchange *x, bool ended)
+{
+    x->request_lost |= x->kept.bytes > 0;
+    while (x->kept.bytes > 0) {
+        struct iovec piece;
+        block_queue_pieces(&x->kept, SIZE_MAX, &piece, 1);
+        x->back->ops->send_body(x->back, piece.iov_base, piece.iov_len, ended && piece.iov_len == x->kept.bytes);
+        block_queue_consume(x->proxy->loop, &x->kept, piece.iov_len);
+    }
+}
+
 void exchange_flush_kept(struct exchange *x)
 {
     bool ended = x->request_ended && x->request->body != BODY_NONE;
     if (x->kept.bytes == 0 && ended && !x->body_sent)
         x->back->ops->send_body(x->back, NULL, 0, true);
-    while (x->kept.bytes > 0) {
-        struct iovec piece;
-        block_queue_pieces(&x->kept, SIZE_MAX, &piece, 1);
-        x->body_sent = true;
-        x->back->ops->send_body(x->back, piece.iov_base, piece.iov_len, ended && piece.iov_len == x->kept.bytes);
-        block_queue_consume(x->proxy->loop, &x->kept, piece.iov_len);
-    }
+    x->body_sent |= x->kept.bytes > 0;
+    if (may_be_refused(x) && x->kept.bytes <= MAX_KEPT_BYTES)
+        send_kept(x, ended);
+    else
+        send_and_lose_kept(x, ended);
 }
 
 /* ---- again ---- */
@@ -266,23 +313,33 @@ static bool is_stale_reuse(const struct exchange *x, enum status why)
     return x->back_reused && closed && method_is_idempotent(x->request->method);
 }
 
+static bool may_retry(const struct exchange *x, enum status why)
+{
+    if (x->is_local || x->request_lost || x->retries >= x->connection->settings->max_retries)
+        return false;
+    if (why == STATUS_UPSTREAM_REFUSED) /* not processed, whatever the method */
+        return true;
+    return !x->body_sent && ((x->connecting && is_connect_failure(why)) || is_stale_reuse(x, why));
+}
+
 bool exchange_retry(struct exchange *x, enum status why)
 {
-    bool failed_to_connect = x->connecting && is_connect_failure(why);
-    if (x->is_local || x->body_sent || x->retries >= x->connection->settings->max_retries ||
-        !(failed_to_connect || is_stale_reuse(x, why)))
+    if (!may_retry(x, why))
         return false;
-    if (failed_to_connect && x->tried.count < UPSTREAM_MAX_TRIED)
+    if (x->connecting && is_connect_failure(why) && x->tried.count < UPSTREAM_MAX_TRIED)
         x->tried.serials[x->tried.count++] = x->back_serial;
     struct hostname hostname;
     parse_host(x, &hostname);
     route_table_read_begin();
-    enum status status = pick_and_open(x, &hostname, true);
+    enum status status = pick_and_open(x, &hostname, why != STATUS_UPSTREAM_REFUSED);
     route_table_read_end();
     if (status != STATUS_OK)
         return false;
     x->retries++;
+    x->body_sent = false;
     COUNTER_INC(x->proxy->loop->counters, upstream_retries_total);
     send_request(x);
+    if (!x->connecting)
+        exchange_resume_front(x);
     return true;
 }

@@ -68,12 +68,14 @@ class H2Peer:
                 self.answer(request)
         elif isinstance(event, h2.events.ConnectionTerminated):
             self.goaway = event
+        elif isinstance(event, h2.events.WindowUpdated):
+            if self.origin.on_window:
+                self.origin.on_window(self)
         elif request is None:
             pass
         elif isinstance(event, h2.events.DataReceived):
             request.body += event.data
-            if self.origin.credits:
-                self.h2.acknowledge_received_data(event.flow_controlled_length, number)
+            self.h2.acknowledge_received_data(event.flow_controlled_length, number)
             if self.origin.on_data:
                 self.origin.on_data(self, request, event.data)
         elif isinstance(event, h2.events.TrailersReceived):
@@ -135,9 +137,9 @@ class H2Peer:
 
 class H2Origin(Origin):
     """`answer(peer, request)` is called when a request is complete, or with `early` at its head; on_data(peer, request,
-    data) and on_end(peer, request) in between. Without `credits` the windows stay closed."""
+    data) and on_end(peer, request) in between; on_window(peer) after a window has opened."""
 
-    def __init__(self, answer, early=False, on_data=None, on_end=None, credits=True, settings=None):
-        self.early, self.on_data, self.on_end, self.credits = early, on_data, on_end, credits
+    def __init__(self, answer, early=False, on_data=None, on_end=None, on_window=None, settings=None):
+        self.early, self.on_data, self.on_end, self.on_window = early, on_data, on_end, on_window
         self.settings = settings or {}
         super().__init__(answer, script=lambda connection: H2Peer(self, connection).run())

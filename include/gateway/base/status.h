@@ -180,6 +180,7 @@ enum status {
 const char *status_code(enum status status);   /* "host_unknown" */
 int status_http(enum status status);           /* 404; 0: nothing can be answered */
 unsigned status_h2(enum status status);        /* RFC 9113 section 7 */
+unsigned status_grpc(enum status status);      /* a grpc-status, as gRPC's http-grpc-status-mapping has it */
 const char *status_what(enum status status);   /* "no app is published under this host name" */
 const char *status_advice(enum status status); /* a sentence, or "" */
 

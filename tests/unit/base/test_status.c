@@ -55,6 +55,27 @@ static void test_reasons(void **state)
     assert_string_equal(status_reason(-1), "");
 }
 
+/* A grpc-message is sent as it is: without what would have to be percent-encoded. */
+static void test_grpc(void **state)
+{
+    (void)state;
+    assert_int_equal(status_grpc(STATUS_APP_UNKNOWN), 12);
+    assert_int_equal(status_grpc(STATUS_UNAUTHORIZED), 16);
+    assert_int_equal(status_grpc(STATUS_BAD_FIELD_VALUE), 13);
+    assert_int_equal(status_grpc(STATUS_RATE_LIMITED), 14);
+    assert_int_equal(status_grpc(STATUS_CONNECT_REFUSED), 14);
+    assert_int_equal(status_grpc(STATUS_CONNECT_TIMEOUT), 14);
+    assert_int_equal(status_grpc(STATUS_APP_STARTING), 14);
+    assert_int_equal(status_grpc(STATUS_UPSTREAM_TIMEOUT), 4);
+    assert_int_equal(status_grpc(STATUS_UPSTREAM_STALLED), 4);
+    assert_int_equal(status_grpc(STATUS_HEAD_TOO_LARGE), 2);
+    for (unsigned i = 1; i < STATUS_COUNT; i++) {
+        assert_in_range(status_grpc((enum status)i), 1, 16);
+        for (const char *c = status_what((enum status)i); *c; c++)
+            assert_true(*c >= ' ' && *c <= '~' && *c != '%');
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -62,6 +83,7 @@ int main(void)
         cmocka_unit_test(test_codes_are_unique),
         cmocka_unit_test(test_some_rows),
         cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_grpc),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

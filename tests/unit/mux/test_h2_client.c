@@ -1,0 +1,769 @@
+/* h2_mux as a client; the peer is an nghttp2 server that does what the test tells it to, or frames written by hand. */
+#include "mux/call.h"
+#include "mux/mux_fixture.h"
+
+#include "gateway/mux/h2_mux.h"
+
+#include <nghttp2/nghttp2.h>
+
+enum { MAX_CALLS = 8 };
+
+struct h2_fixture {
+    struct mux_fixture *f;
+    nghttp2_session *server;
+    struct inbox told; /* "head 1 :method=GET …;end 1;" … of the server */
+    struct call calls[MAX_CALLS];
+    unsigned load;
+    bool by_bytes;   /* what the server says comes byte by byte */
+    size_t to_send;  /* of a response body */
+    size_t received; /* bytes of request bodies */
+    bool body_ends;  /* with END_STREAM, else trailers follow */
+};
+
+/* ---- requests ---- */
+
+static struct message_head request_of(const char *method, struct fields fields)
+{
+    return (struct message_head){.method = method_of(slice_str(method)),
+                                 .method_text = slice_str(method),
+                                 .scheme = SLICE("https"),
+                                 .authority = SLICE("app.test"),
+                                 .path = SLICE("/path"),
+                                 .version = HTTP_1_1,
+                                 .body = BODY_NONE,
+                                 .fields = fields};
+}
+
+static void call_send(struct h2_fixture *h, unsigned i, const char *method, bool end)
+{
+    struct message_head head = request_of(method, FIELDS_NONE);
+    assert_true(call_open(&h->calls[i], h->f->mux));
+    head.body = end ? BODY_NONE : BODY_CHUNKED;
+    h->calls[i].endpoint->ops->send_head(h->calls[i].endpoint, &head, end);
+}
+
+/* ---- the server ---- */
+
+static void tell(struct h2_fixture *h, const char *what, unsigned number)
+{
+    char text[64];
+    snprintf(text, sizeof text, "%s %u;", what, number);
+    inbox_add(&h->told, text, strlen(text));
+}
+
+static int server_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_len,
+                         const uint8_t *value, size_t value_len, uint8_t flags, void *user_data)
+{
+    (void)session, (void)frame, (void)flags;
+    struct h2_fixture *h = user_data;
+    inbox_add(&h->told, (const char *)name, name_len);
+    inbox_add(&h->told, "=", 1);
+    inbox_add(&h->told, (const char *)value, value_len);
+    inbox_add(&h->told, ",", 1);
+    return 0;
+}
+
+static int server_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
+{
+    (void)session;
+    if (frame->hd.type == NGHTTP2_RST_STREAM)
+        tell(user_data, "rst", frame->rst_stream.error_code);
+    else if (frame->hd.type == NGHTTP2_GOAWAY)
+        tell(user_data, "goaway", frame->goaway.error_code);
+    else if (frame->hd.type == NGHTTP2_HEADERS)
+        tell(user_data, "head", (unsigned)frame->hd.stream_id);
+    if (frame->hd.type <= NGHTTP2_HEADERS && frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
+        tell(user_data, "end", (unsigned)frame->hd.stream_id);
+    return 0;
+}
+
+static int server_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t len,
+                       void *user_data)
+{
+    (void)session, (void)flags, (void)id, (void)data;
+    struct h2_fixture *h = user_data;
+    h->received += len;
+    return 0;
+}
+
+static void server_say(struct h2_fixture *h)
+{
+    const uint8_t *data;
+    ssize_t n;
+    while ((n = nghttp2_session_mem_send(h->server, &data)) > 0) {
+        size_t step = h->by_bytes ? 1 : (size_t)n;
+        for (ssize_t at = 0; at < n; at += (ssize_t)step) {
+            (void)!send(h->f->peer, data + at, step, MSG_NOSIGNAL);
+            if (h->by_bytes)
+                loop_turn(h->f->loop, 0);
+        }
+    }
+}
+
+static void server_turn(struct h2_fixture *h)
+{
+    server_say(h);
+    inbox_read(&h->f->inbox, h->f->peer);
+    if (h->f->inbox.len > 0)
+        nghttp2_session_mem_recv(h->server, (const uint8_t *)h->f->inbox.bytes, h->f->inbox.len);
+    h->f->inbox.len = 0;
+    server_say(h);
+}
+
+static bool is_told(struct h2_fixture *h, const char *text)
+{
+    server_turn(h);
+    return h->told.bytes && strstr(h->told.bytes, text);
+}
+
+static bool has_event(struct h2_fixture *h, unsigned i, const char *text)
+{
+    server_turn(h);
+    return strstr(h->calls[i].events.bytes, text) != NULL;
+}
+
+#define AWAIT_TOLD(h, text)    TURN_UNTIL((h)->f->loop, is_told(h, text))
+#define AWAIT_CALL(h, i, text) TURN_UNTIL((h)->f->loop, has_event(h, i, text))
+
+static nghttp2_nv pair_of(const char *name, const char *value)
+{
+    return (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name,
+                        .value = (uint8_t *)(uintptr_t)value,
+                        .namelen = strlen(name),
+                        .valuelen = strlen(value)};
+}
+
+static ssize_t read_response(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t size, uint32_t *flags,
+                             nghttp2_data_source *source, void *user_data)
+{
+    (void)source;
+    struct h2_fixture *h = user_data;
+    size_t n = h->to_send < size ? h->to_send : size;
+    memset(buffer, 'd', n);
+    h->to_send -= n;
+    if (h->to_send > 0)
+        return (ssize_t)n;
+    *flags |= NGHTTP2_DATA_FLAG_EOF;
+    if (!h->body_ends) {
+        const nghttp2_nv trailer = pair_of("x-sum", "abc");
+        *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+        nghttp2_submit_trailer(session, id, &trailer, 1);
+    }
+    return (ssize_t)n;
+}
+
+static void respond(struct h2_fixture *h, int32_t id, const char *status, size_t bytes)
+{
+    const nghttp2_nv head[] = {pair_of(":status", status), pair_of("x-own", "yes")};
+    nghttp2_data_provider body = {.read_callback = read_response};
+    h->to_send = bytes;
+    assert_int_equal(nghttp2_submit_response(h->server, id, head, 2, bytes > 0 ? &body : NULL), 0);
+    server_say(h);
+}
+
+/* ---- set up ---- */
+
+static int set_up(void **state)
+{
+    struct h2_fixture *h = calloc(1, sizeof *h);
+    h->f = fixture_new();
+    h->body_ends = true;
+    *state = h;
+    return 0;
+}
+
+static void client_open(struct h2_fixture *h)
+{
+    int pair[2];
+    struct ip_addr addr = loopback_ip();
+    tcp_pair(pair);
+    h->f->peer = pair[0];
+    struct stream *stream = stream_accept(h->f->loop, pair[1], &addr, 1, NULL, 0, &no_stream_events, NULL);
+    h->f->mux = h2_mux_client(stream, &h->f->settings, &test_mux_events, h->f);
+    h->f->mux->load = &h->load;
+}
+
+static void server_open(struct h2_fixture *h, const nghttp2_settings_entry *settings, size_t count)
+{
+    nghttp2_session_callbacks *callbacks;
+    nghttp2_option *option;
+    nghttp2_option_new(&option);
+    nghttp2_option_set_no_http_messaging(option, 1);
+    nghttp2_session_callbacks_new(&callbacks);
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, server_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, server_frame);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, server_data);
+    nghttp2_session_server_new2(&h->server, callbacks, h, option);
+    nghttp2_session_callbacks_del(callbacks);
+    nghttp2_option_del(option);
+    nghttp2_submit_settings(h->server, NGHTTP2_FLAG_NONE, settings, count);
+}
+
+static void both_open(struct h2_fixture *h)
+{
+    client_open(h);
+    server_open(h, NULL, 0);
+}
+
+static bool is_settled(struct h2_fixture *h)
+{
+    server_turn(h);
+    return h2_mux_client_limit(h->f->mux) > 0;
+}
+
+/* The server's SETTINGS have come. */
+static void both_settle(struct h2_fixture *h, uint32_t max_streams)
+{
+    const nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams}};
+    client_open(h);
+    server_open(h, settings, 1);
+    TURN_UNTIL(h->f->loop, is_settled(h));
+}
+
+static int tear_down(void **state)
+{
+    struct h2_fixture *h = *state;
+    void *f = h->f;
+    if (h->f->mux)
+        h->f->mux->ops->close(h->f->mux, STATUS_SHUTDOWN);
+    TURN_UNTIL(h->f->loop, !h->f->mux);
+    assert_int_equal(h->load, 0);
+    for (unsigned i = 0; i < MAX_CALLS; i++) {
+        assert_null(h->calls[i].endpoint);
+        inbox_clear(&h->calls[i].events);
+    }
+    fixture_tear_down(&f);
+    nghttp2_session_del(h->server);
+    inbox_clear(&h->told);
+    free(h);
+    return 0;
+}
+
+/* ---- requests and responses ---- */
+
+static void a_request_and_its_response(struct h2_fixture *h)
+{
+    struct arena arena;
+    struct fields fields = FIELDS_NONE;
+    both_open(h);
+    arena_init(&arena, NULL);
+    fields_add_known(&fields, &arena, FIELD_HOST, SLICE("app.test"));
+    fields_add(&fields, &arena, SLICE("X-Upper"), SLICE("v"));
+    struct message_head head = request_of("GET", fields);
+    head.te_trailers = true;
+    assert_true(call_open(&h->calls[0], h->f->mux));
+    assert_int_equal(h->load, 1);
+    h->calls[0].endpoint->ops->send_head(h->calls[0].endpoint, &head, true);
+    AWAIT_TOLD(h, "end 1;");
+    assert_non_null(strstr(h->told.bytes, ":method=GET,:scheme=http,:authority=app.test,:path=/path,x-upper=v,"
+                                          "te=trailers,head 1;"));
+    arena_reset(&arena);
+    respond(h, 1, "200", 5);
+    AWAIT_CALL(h, 0, "end;");
+    assert_string_equal(h->calls[0].events.bytes, ";head 200;body ddddd;end;");
+    assert_int_equal(h->calls[0].head.version, HTTP_2);
+    assert_int_equal(h->load, 0);
+    TURN_UNTIL(h->f->loop, h->f->idles == 1);
+}
+
+static void requests_are_answered(void **state)
+{
+    a_request_and_its_response(*state);
+}
+
+static void requests_are_answered_byte_by_byte(void **state)
+{
+    struct h2_fixture *h = *state;
+    h->by_bytes = true;
+    a_request_and_its_response(h);
+}
+
+static void bodies_and_trailers_pass_both_ways(void **state)
+{
+    struct h2_fixture *h = *state;
+    struct arena arena;
+    struct fields trailers = FIELDS_NONE;
+    both_open(h);
+    h->body_ends = false;
+    call_send(h, 0, "POST", false);
+    struct endpoint *endpoint = h->calls[0].endpoint;
+    endpoint->ops->send_body(endpoint, "body", 4, false);
+    arena_init(&arena, NULL);
+    fields_add(&trailers, &arena, SLICE("x-in"), SLICE("v"));
+    endpoint->ops->send_trailers(endpoint, &trailers);
+    arena_reset(&arena);
+    AWAIT_TOLD(h, "x-in=v,head 1;end 1;");
+    assert_int_equal(h->received, 4);
+    respond(h, 1, "200", 3);
+    AWAIT_CALL(h, 0, "end;");
+    assert_string_equal(h->calls[0].events.bytes, ";head 200;body ddd;trailers abc;end;");
+}
+
+static void interim_heads_come_before_the_final_one(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    call_send(h, 0, "GET", true);
+    AWAIT_TOLD(h, "end 1;");
+    const nghttp2_nv early[] = {pair_of(":status", "103"), pair_of("link", "</a>")};
+    nghttp2_submit_headers(h->server, NGHTTP2_FLAG_NONE, 1, NULL, early, 2, NULL);
+    nghttp2_submit_headers(h->server, NGHTTP2_FLAG_NONE, 1, NULL, early, 2, NULL);
+    server_say(h);
+    AWAIT_CALL(h, 0, "head 103;head 103;");
+    respond(h, 1, "204", 0);
+    AWAIT_CALL(h, 0, "head 204;end;");
+    assert_int_equal(h->calls[0].head.fields.count, 1);
+}
+
+static void many_at_once(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    for (unsigned i = 0; i < MAX_CALLS; i++)
+        call_send(h, i, "GET", true);
+    assert_int_equal(h->load, MAX_CALLS);
+    AWAIT_TOLD(h, "end 15;");
+    for (int i = MAX_CALLS; i-- > 0;) {
+        respond(h, i * 2 + 1, "200", 5);
+        AWAIT_CALL(h, (unsigned)i, "end;");
+    }
+    TURN_UNTIL(h->f->loop, h->f->idles == 1);
+    char line[256];
+    assert_in_range(h2_mux_dump(h->f->mux, line, sizeof line), 10, sizeof line);
+    assert_non_null(strstr(line, "h2 client streams=0 requests=8"));
+}
+
+/* ---- flow control ---- */
+
+static void a_response_waits_for_credit_and_holds_up_nobody(void **state)
+{
+    enum { STREAM_WINDOW = 1 << 18 };
+    struct h2_fixture *h = *state;
+    both_open(h);
+    h->calls[0].keeps = true;
+    call_send(h, 0, "GET", true);
+    AWAIT_TOLD(h, "end 1;");
+    respond(h, 1, "200", 1000000);
+    TURN_UNTIL(h->f->loop, (server_turn(h), h->calls[0].uncredited == STREAM_WINDOW));
+    for (int i = 0; i < 10; i++) {
+        server_turn(h);
+        turn_some(h->f->loop);
+    }
+    assert_int_equal(h->calls[0].uncredited, STREAM_WINDOW);
+    h->calls[0].keeps = false;
+    h->calls[0].endpoint->ops->credit(h->calls[0].endpoint, STREAM_WINDOW);
+    h->calls[0].uncredited = 0;
+    AWAIT_CALL(h, 0, "end;");
+}
+
+static void a_request_waits_for_the_window(void **state)
+{
+    static char body[400000];
+    struct h2_fixture *h = *state;
+    both_open(h);
+    call_send(h, 0, "POST", false);
+    struct endpoint *endpoint = h->calls[0].endpoint;
+    TURN_UNTIL(h->f->loop, (server_turn(h), h2_mux_client_limit(h->f->mux) > 0));
+    nghttp2_session_set_local_window_size(h->server, NGHTTP2_FLAG_NONE, 1, 1000);
+    endpoint->ops->send_body(endpoint, body, sizeof body, true);
+    assert_int_equal(endpoint->ops->room(endpoint), 0);
+    AWAIT_TOLD(h, "end 1;");
+    assert_int_equal(h->received, sizeof body);
+    assert_true(h->calls[0].rooms > 0);
+    respond(h, 1, "200", 1);
+    AWAIT_CALL(h, 0, "end;");
+}
+
+/* ---- limits ---- */
+
+static void as_many_streams_as_the_peer_allows(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_settle(h, 2);
+    assert_int_equal(h2_mux_client_limit(h->f->mux), 2);
+    assert_int_equal(h->f->mux->ops->room(h->f->mux), 2);
+    call_send(h, 0, "GET", true);
+    call_send(h, 1, "GET", true);
+    assert_int_equal(h->f->mux->ops->room(h->f->mux), 0);
+    assert_false(call_open(&h->calls[2], h->f->mux));
+    AWAIT_TOLD(h, "end 3;");
+    respond(h, 1, "204", 0);
+    AWAIT_CALL(h, 0, "end;");
+    assert_int_equal(h->f->mux->ops->room(h->f->mux), 1);
+    call_send(h, 0, "GET", true);
+    respond(h, 3, "204", 0);
+    AWAIT_TOLD(h, "end 5;");
+    respond(h, 5, "204", 0);
+    AWAIT_CALL(h, 0, "end;");
+    AWAIT_CALL(h, 1, "end;");
+}
+
+static void what_is_taken_for_the_limit_before_it_is_known(void **state)
+{
+    struct h2_fixture *h = *state;
+    client_open(h);
+    assert_int_equal(h2_mux_client_limit(h->f->mux), 0);
+    assert_int_equal(h->f->mux->ops->room(h->f->mux), 100);
+    h2_mux_client_expect(h->f->mux, 1);
+    assert_int_equal(h->f->mux->ops->room(h->f->mux), 1);
+    server_open(h, NULL, 0);
+    TURN_UNTIL(h->f->loop, is_settled(h));
+    assert_int_equal(h->f->mux->ops->room(h->f->mux), 1000); /* unlimited */
+}
+
+static void no_more_when_draining(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    call_send(h, 0, "GET", true);
+    h->f->mux->ops->drain(h->f->mux);
+    assert_false(call_open(&h->calls[1], h->f->mux));
+    AWAIT_TOLD(h, "end 1;");
+    respond(h, 1, "200", 5);
+    AWAIT_CALL(h, 0, "end;");
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_int_equal(h->f->closed_status, STATUS_OK);
+}
+
+/* ---- streams that end otherwise ---- */
+
+static void a_goaway_leaves_out_later_streams(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    for (unsigned i = 0; i < 3; i++)
+        call_send(h, i, "POST", true);
+    AWAIT_TOLD(h, "end 5;");
+    nghttp2_submit_goaway(h->server, NGHTTP2_FLAG_NONE, 1, NGHTTP2_NO_ERROR, NULL, 0);
+    AWAIT_CALL(h, 1, "reset upstream_refused;");
+    AWAIT_CALL(h, 2, "reset upstream_refused;");
+    assert_false(call_open(&h->calls[1], h->f->mux));
+    respond(h, 1, "200", 5);
+    AWAIT_CALL(h, 0, "body ddddd;end;");
+    TURN_UNTIL(h->f->loop, h->f->closed);
+}
+
+static void resets_tell_what_happened(void **state)
+{
+    static const struct {
+        uint32_t code;
+        enum status status;
+    } cases[] = {
+        {NGHTTP2_REFUSED_STREAM, STATUS_UPSTREAM_REFUSED},
+        {NGHTTP2_INTERNAL_ERROR, STATUS_UPSTREAM_RESET},
+        {NGHTTP2_CANCEL, STATUS_UPSTREAM_RESET},
+        {NGHTTP2_NO_ERROR, STATUS_UPSTREAM_RESET},
+    };
+    struct h2_fixture *h = *state;
+    both_open(h);
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char told[32];
+        call_send(h, 0, "GET", true);
+        snprintf(told, sizeof told, "end %u;", i * 2 + 1);
+        AWAIT_TOLD(h, told);
+        nghttp2_submit_rst_stream(h->server, NGHTTP2_FLAG_NONE, (int32_t)i * 2 + 1, cases[i].code);
+        AWAIT_CALL(h, 0, "reset");
+        assert_int_equal(h->calls[0].status, cases[i].status);
+    }
+    TURN_UNTIL(h->f->loop, h->f->idles > 0);
+}
+
+static void a_cancelled_request_resets_its_stream(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    call_send(h, 0, "POST", false);
+    AWAIT_TOLD(h, "head 1;");
+    call_release(&h->calls[0], STATUS_CLIENT_CANCELLED);
+    AWAIT_TOLD(h, "rst 8;");
+    TURN_UNTIL(h->f->loop, h->f->idles == 1);
+}
+
+static void an_early_response_cancels_the_rest_of_the_request(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    call_send(h, 0, "POST", false);
+    AWAIT_TOLD(h, "head 1;");
+    respond(h, 1, "413", 0);
+    AWAIT_CALL(h, 0, "head 413;end;");
+    AWAIT_TOLD(h, "rst 8;");
+    TURN_UNTIL(h->f->loop, h->f->idles == 1);
+}
+
+static void responses_that_are_none_reset_their_stream(void **state)
+{
+    static const struct {
+        const char *method;
+        nghttp2_nv head[3];
+        size_t count;
+        size_t body;
+        enum status status;
+    } cases[] = {
+#define NV(n, v)                                                                                                       \
+    {.name = (uint8_t *)(uintptr_t)n,                                                                                  \
+     .value = (uint8_t *)(uintptr_t)v,                                                                                 \
+     .namelen = sizeof n - 1,                                                                                          \
+     .valuelen = sizeof v - 1}
+        {"GET", {NV(":status", "200"), NV("content-length", "9")}, 2, 5, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"GET", {NV(":status", "200"), NV("content-length", "3")}, 2, 5, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"GET", {NV(":status", "200"), NV("content-length", "3")}, 2, 0, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"HEAD", {NV(":status", "200"), NV("content-length", "5")}, 2, 5, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"GET", {NV(":status", "204")}, 1, 5, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"GET", {NV(":status", "304")}, 1, 5, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"GET", {NV(":status", "101")}, 1, 0, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"GET", {NV(":status", "103")}, 1, 0, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"GET", {NV(":status", "2x0")}, 1, 0, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"GET", {NV("x-own", "no status")}, 1, 0, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"GET", {NV(":status", "200"), NV("connection", "close")}, 2, 0, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"GET", {NV(":status", "200"), NV("bad name", "x")}, 2, 0, STATUS_UPSTREAM_BAD_RESPONSE},
+        {"GET", {NV(":status", "200"), NV("x-bad", "a\nb")}, 2, 0, STATUS_UPSTREAM_BAD_RESPONSE},
+#undef NV
+    };
+    struct h2_fixture *h = *state;
+    both_open(h);
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char told[32];
+        nghttp2_data_provider body = {.read_callback = read_response};
+        int32_t id = (int32_t)i * 2 + 1;
+        call_send(h, 0, cases[i].method, true);
+        snprintf(told, sizeof told, "end %d;", id);
+        AWAIT_TOLD(h, told);
+        h->to_send = cases[i].body;
+        nghttp2_submit_response(h->server, id, cases[i].head, cases[i].count, cases[i].body > 0 ? &body : NULL);
+        AWAIT_CALL(h, 0, "reset");
+        if (h->calls[0].status != cases[i].status)
+            fail_msg("case %u: %s", i, h->calls[0].events.bytes);
+    }
+    AWAIT_TOLD(h, "rst ");
+}
+
+static void a_head_over_the_limits_resets_its_stream(void **state)
+{
+    static char value[5000];
+    struct h2_fixture *h = *state;
+    both_open(h);
+    memset(value, 'v', sizeof value - 1);
+    nghttp2_nv large[] = {pair_of(":status", "200"), pair_of("x-large", value)}, many[30] = {pair_of(":status", "200")};
+    for (int i = 1; i < 30; i++)
+        many[i] = pair_of("x-many", "v");
+    call_send(h, 0, "GET", true);
+    call_send(h, 1, "GET", true);
+    AWAIT_TOLD(h, "end 3;");
+    nghttp2_submit_response(h->server, 1, large, 2, NULL);
+    nghttp2_submit_response(h->server, 3, many, 30, NULL);
+    AWAIT_CALL(h, 0, "reset upstream_head_too_large;");
+    AWAIT_CALL(h, 1, "reset upstream_head_too_large;");
+}
+
+static void bodiless_responses_may_end_late(void **state)
+{
+    static const char *const statuses[] = {"204", "304"};
+    struct h2_fixture *h = *state;
+    both_open(h);
+    for (unsigned i = 0; i < 2; i++) {
+        const nghttp2_nv head[] = {pair_of(":status", statuses[i])};
+        nghttp2_data_provider nothing = {.read_callback = read_response};
+        char told[32];
+        call_send(h, 0, "GET", true);
+        snprintf(told, sizeof told, "end %u;", i * 2 + 1);
+        AWAIT_TOLD(h, told);
+        h->to_send = 0;
+        nghttp2_submit_response(h->server, (int32_t)i * 2 + 1, head, 1, &nothing);
+        AWAIT_CALL(h, 0, "end;");
+    }
+}
+
+/* ---- connections that end ---- */
+
+static void another_protocol_is_a_bad_response(void **state)
+{
+    struct h2_fixture *h = *state;
+    client_open(h);
+    call_send(h, 0, "GET", true);
+    turn_some(h->f->loop);
+    send_text(h->f->peer, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_string_equal(h->calls[0].events.bytes, ";reset upstream_bad_response;");
+}
+
+static void an_end_before_settings(void **state)
+{
+    struct h2_fixture *h = *state;
+    client_open(h);
+    call_send(h, 0, "GET", true);
+    turn_some(h->f->loop);
+    shutdown(h->f->peer, SHUT_WR);
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_string_equal(h->calls[0].events.bytes, ";reset upstream_closed;");
+}
+
+/* Who is told that it ends tries again at once: that must be elsewhere. */
+static void a_connection_that_ends_takes_no_more(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    h->calls[0].again = h->f->mux;
+    call_send(h, 0, "GET", true);
+    AWAIT_TOLD(h, "end 1;");
+    shutdown(h->f->peer, SHUT_WR);
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_int_equal(h->calls[0].status, STATUS_UPSTREAM_CLOSED);
+    assert_false(h->calls[0].got_another);
+}
+
+static void an_end_in_a_response_is_a_truncation(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    h->calls[0].keeps = true;
+    call_send(h, 0, "GET", true);
+    call_send(h, 1, "GET", true);
+    AWAIT_TOLD(h, "end 3;");
+    respond(h, 1, "200", 1000000);
+    AWAIT_CALL(h, 0, "head 200;");
+    shutdown(h->f->peer, SHUT_WR);
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_int_equal(h->calls[0].status, STATUS_UPSTREAM_TRUNCATED);
+    assert_int_equal(h->calls[1].status, STATUS_UPSTREAM_CLOSED);
+}
+
+static void a_refused_connection_resets_with_the_reason(void **state)
+{
+    struct h2_fixture *h = *state;
+    struct ip_addr addr = loopback_ip();
+    uint16_t port;
+    close(listen_any(&port));
+    struct stream *stream = stream_connect(h->f->loop, &addr, port, 10000, &no_stream_events, NULL);
+    h->f->mux = h2_mux_client(stream, &h->f->settings, &test_mux_events, h->f);
+    h->f->mux->load = &h->load;
+    assert_true(call_open(&h->calls[0], h->f->mux));
+    assert_int_equal(h->calls[0].endpoint->ops->room(h->calls[0].endpoint), 0);
+    struct message_head head = request_of("GET", FIELDS_NONE);
+    h->calls[0].endpoint->ops->send_head(h->calls[0].endpoint, &head, true);
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_int_equal(h->calls[0].status, STATUS_CONNECT_REFUSED);
+    assert_int_equal(h->f->closed_status, STATUS_CONNECT_REFUSED);
+}
+
+static void a_close_resets_what_is_open(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    call_send(h, 0, "GET", true);
+    AWAIT_TOLD(h, "end 1;");
+    h->f->mux->ops->close(h->f->mux, STATUS_ADDRESS_REVOKED);
+    assert_non_null(h->calls[0].endpoint); /* not inside the call */
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_int_equal(h->calls[0].status, STATUS_ADDRESS_REVOKED);
+}
+
+static void a_flood_ends_the_connection(void **state)
+{
+    struct h2_fixture *h = *state;
+    const uint8_t opaque[8] = {0};
+    both_open(h);
+    call_send(h, 0, "GET", true);
+    AWAIT_TOLD(h, "end 1;");
+    for (uint64_t begun = sockets_now_ms(); !h->f->closed;) {
+        assert_true(sockets_now_ms() - begun < SOCKETS_DEADLINE_MS);
+        for (int i = 0; i < 100; i++)
+            nghttp2_submit_ping(h->server, NGHTTP2_FLAG_NONE, opaque);
+        server_turn(h);
+        loop_turn(h->f->loop, 0);
+    }
+    assert_int_equal(h->calls[0].status, STATUS_UPSTREAM_BAD_RESPONSE);
+}
+
+/* ---- tunnels (RFC 8441) ---- */
+
+static void open_tunnel(struct h2_fixture *h, struct arena *arena)
+{
+    struct fields fields = FIELDS_NONE;
+    fields_add_known(&fields, arena, FIELD_SEC_WEBSOCKET_KEY, SLICE("dGhlIHNhbXBsZSBub25jZQ=="));
+    struct message_head head = request_of("GET", fields);
+    head.upgrade = SLICE("websocket");
+    assert_true(call_open(&h->calls[0], h->f->mux));
+    h->calls[0].endpoint->ops->send_head(h->calls[0].endpoint, &head, true);
+    arena_reset(arena);
+}
+
+static void a_tunnel_waits_for_settings_and_carries_both_ways(void **state)
+{
+    const nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1}};
+    struct h2_fixture *h = *state;
+    struct arena arena;
+    client_open(h);
+    arena_init(&arena, NULL);
+    open_tunnel(h, &arena);
+    turn_some(h->f->loop);
+    server_open(h, settings, 1);
+    AWAIT_TOLD(h, "head 1;");
+    assert_non_null(strstr(h->told.bytes, ":method=CONNECT,:protocol=websocket,:scheme=http,:authority=app.test,"
+                                          ":path=/path,head 1;"));
+    const nghttp2_nv ok[] = {pair_of(":status", "200")};
+    nghttp2_data_provider body = {.read_callback = read_response};
+    h->to_send = 3;
+    nghttp2_submit_response(h->server, 1, ok, 1, &body);
+    h->calls[0].releases = false;
+    AWAIT_CALL(h, 0, "head 101;body ddd;end;");
+    assert_int_equal(h->calls[0].head.body, BODY_RAW);
+    struct slice accept = fields_value(&h->calls[0].head.fields, FIELD_SEC_WEBSOCKET_ACCEPT);
+    assert_true(slice_eq(accept, SLICE("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")));
+    struct endpoint *endpoint = h->calls[0].endpoint;
+    endpoint->ops->send_body(endpoint, "up", 2, false);
+    endpoint->ops->send_body(endpoint, NULL, 0, true);
+    call_release(&h->calls[0], STATUS_OK);
+    AWAIT_TOLD(h, "end 1;");
+    assert_int_equal(h->received, 2);
+    TURN_UNTIL(h->f->loop, h->f->idles == 1);
+}
+
+static void a_peer_without_tunnels_is_an_error(void **state)
+{
+    struct h2_fixture *h = *state;
+    struct arena arena;
+    client_open(h);
+    arena_init(&arena, NULL);
+    open_tunnel(h, &arena);
+    server_open(h, NULL, 0);
+    AWAIT_CALL(h, 0, "reset upstream_no_tunnel;");
+    open_tunnel(h, &arena);
+    assert_non_null(h->calls[0].endpoint); /* not inside the call */
+    AWAIT_CALL(h, 0, "reset upstream_no_tunnel;");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        TEST(requests_are_answered),
+        TEST(requests_are_answered_byte_by_byte),
+        TEST(bodies_and_trailers_pass_both_ways),
+        TEST(interim_heads_come_before_the_final_one),
+        TEST(many_at_once),
+        TEST(a_response_waits_for_credit_and_holds_up_nobody),
+        TEST(a_request_waits_for_the_window),
+        TEST(as_many_streams_as_the_peer_allows),
+        TEST(what_is_taken_for_the_limit_before_it_is_known),
+        TEST(no_more_when_draining),
+        TEST(a_goaway_leaves_out_later_streams),
+        TEST(resets_tell_what_happened),
+        TEST(a_cancelled_request_resets_its_stream),
+        TEST(an_early_response_cancels_the_rest_of_the_request),
+        TEST(responses_that_are_none_reset_their_stream),
+        TEST(a_head_over_the_limits_resets_its_stream),
+        TEST(bodiless_responses_may_end_late),
+        TEST(another_protocol_is_a_bad_response),
+        TEST(an_end_before_settings),
+        TEST(a_connection_that_ends_takes_no_more),
+        TEST(an_end_in_a_response_is_a_truncation),
+        TEST(a_refused_connection_resets_with_the_reason),
+        TEST(a_close_resets_what_is_open),
+        TEST(a_flood_ends_the_connection),
+        TEST(a_tunnel_waits_for_settings_and_carries_both_ways),
+        TEST(a_peer_without_tunnels_is_an_error),
+#undef TEST
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
