@@ -1,0 +1,201 @@
+/* Connections of HTTP/2: each serves many exchanges. The instance is played with frames written by hand. */
+#include "proxy/pool_fixture.h"
+
+static int set_up_h2c(void **state)
+{
+    int result = set_up(state);
+    struct fixture *f = *state;
+    f->protocol = POOL_H2C;
+    return result;
+}
+
+static void send_bytes(int fd, const char *bytes, size_t len)
+{
+    assert_int_equal(send(fd, bytes, len, MSG_NOSIGNAL), (ssize_t)len);
+}
+
+/* SETTINGS with MAX_CONCURRENT_STREAMS. */
+static void send_settings(int fd, unsigned max_streams)
+{
+    const char frame[] = {0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, (char)max_streams};
+    send_bytes(fd, frame, sizeof frame);
+}
+
+/* A whole response: 204. */
+static void send_answer(int fd, unsigned stream)
+{
+    const char frame[] = {0, 0, 1, 1, 5, 0, 0, 0, (char)stream, (char)0x89};
+    send_bytes(fd, frame, sizeof frame);
+}
+
+static void answer_one(struct fixture *f, int fd, unsigned stream, struct use *use)
+{
+    send_answer(fd, stream);
+    TURN_UNTIL(f->loop, use->ends == 1);
+}
+
+/* The connection's SETTINGS have come; it has answered its first request and is idle. */
+static int warm_up(struct fixture *f, unsigned max_streams)
+{
+    struct use use;
+    assert_false(open_use(f, &use, false));
+    int fd = accept_one(f);
+    send_settings(fd, max_streams);
+    answer_one(f, fd, 1, &use);
+    TURN_UNTIL(f->loop, f->counters.upstream_connections_idle == 1);
+    return fd;
+}
+
+static void one_connection_serves_many(void **state)
+{
+    struct fixture *f = *state;
+    struct use uses[5];
+    for (int i = 0; i < 5; i++)
+        assert_false(open_use(f, &uses[i], false)); /* not connected yet */
+    assert_int_equal(pool_count(f->pool), 1);
+    assert_int_equal(pool_active(f->pool, f->claim), 5);
+    int fd = accept_one(f);
+    send_settings(fd, 100);
+    for (int i = 0; i < 5; i++) {
+        answer_one(f, fd, (unsigned)i * 2 + 1, &uses[i]);
+        assert_int_equal(pool_active(f->pool, f->claim), 4 - i);
+    }
+    TURN_UNTIL(f->loop, f->counters.upstream_connections_idle == 1);
+    assert_true(open_use(f, &uses[0], false));
+    assert_int_equal(f->counters.upstream_connections_idle, 0);
+    answer_one(f, fd, 11, &uses[0]);
+    assert_int_equal(f->counters.upstream_connects_total, 1);
+    assert_int_equal(f->counters.upstream_reused_total, 5);
+    close(fd);
+}
+
+static void another_one_is_opened_when_all_are_full(void **state)
+{
+    struct fixture *f = *state;
+    struct use uses[3];
+    int fd = warm_up(f, 1);
+    assert_true(open_use(f, &uses[0], false));
+    assert_false(open_use(f, &uses[1], false));
+    int second = accept_one(f);
+    assert_false(open_use(f, &uses[2], false)); /* what the app allows is known before the second one says so */
+    int third = accept_one(f);
+    assert_int_equal(pool_count(f->pool), 3);
+    answer_one(f, fd, 3, &uses[0]);
+    const int fds[] = {second, third};
+    for (int i = 0; i < 2; i++) {
+        send_settings(fds[i], 1);
+        answer_one(f, fds[i], 1, &uses[i + 1]);
+        close(fds[i]);
+    }
+    close(fd);
+}
+
+static void the_one_with_the_most_room_is_used(void **state)
+{
+    struct fixture *f = *state;
+    struct use uses[4];
+    int fd = warm_up(f, 2);
+    assert_true(open_use(f, &uses[0], false));
+    assert_true(open_use(f, &uses[1], false));
+    assert_false(open_use(f, &uses[2], false));
+    int second = accept_one(f);
+    send_settings(second, 2);
+    answer_one(f, second, 1, &uses[2]);
+    answer_one(f, fd, 3, &uses[0]);
+    assert_true(open_use(f, &uses[3], false)); /* the second one has room for two, the first for one */
+    answer_one(f, second, 3, &uses[3]);
+    answer_one(f, fd, 5, &uses[1]);
+    close(fd);
+    close(second);
+}
+
+static void a_fresh_one_is_not_connected_yet(void **state)
+{
+    struct fixture *f = *state;
+    struct use uses[3];
+    int fd = warm_up(f, 100);
+    assert_false(open_use(f, &uses[0], true));
+    assert_false(open_use(f, &uses[1], true)); /* many that retry share it */
+    assert_int_equal(pool_count(f->pool), 2);
+    int second = accept_one(f);
+    send_settings(second, 100);
+    answer_one(f, second, 1, &uses[0]);
+    assert_false(open_use(f, &uses[2], true));
+    assert_int_equal(pool_count(f->pool), 3);
+    int third = accept_one(f);
+    send_settings(third, 100);
+    answer_one(f, third, 1, &uses[2]);
+    answer_one(f, second, 3, &uses[1]);
+    close(fd);
+    close(second);
+    close(third);
+}
+
+static void another_protocol_is_another_connection(void **state)
+{
+    struct fixture *f = *state;
+    struct use use;
+    int fd = warm_up(f, 100);
+    f->protocol = POOL_HTTP_1;
+    assert_false(open_use(f, &use, false));
+    assert_int_equal(pool_count(f->pool), 2);
+    int second = accept_one(f);
+    send_text(second, "HTTP/1.1 204 No Content\r\n\r\n");
+    TURN_UNTIL(f->loop, use.ends == 1);
+    close(fd);
+    close(second);
+}
+
+static void too_long_idle_is_closed(void **state)
+{
+    struct fixture *f = *state;
+    f->settings->upstream_idle_ms = 50;
+    int fd = warm_up(f, 100);
+    await_end(f, fd);
+    TURN_UNTIL(f->loop, pool_count(f->pool) == 0);
+}
+
+static void a_revoked_claim_resets_all_streams(void **state)
+{
+    struct fixture *f = *state;
+    struct use uses[3];
+    int fd = warm_up(f, 100);
+    for (int i = 0; i < 3; i++)
+        assert_true(open_use(f, &uses[i], false));
+    pool_revoke(f->pool, f->claim);
+    assert_int_equal(uses[0].resets, 0); /* not inside the call */
+    TURN_UNTIL(f->loop, pool_count(f->pool) == 0);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(uses[i].resets, 1);
+        assert_int_equal(uses[i].status, STATUS_ADDRESS_REVOKED);
+    }
+    await_end(f, fd);
+    assert_int_equal(f->counters.upstream_revoked_total, 1);
+}
+
+static void a_connection_that_ended_is_forgotten(void **state)
+{
+    struct fixture *f = *state;
+    struct use use;
+    int fd = warm_up(f, 100);
+    assert_true(open_use(f, &use, false));
+    close(fd);
+    TURN_UNTIL(f->loop, pool_count(f->pool) == 0);
+    assert_int_equal(use.resets, 1);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up_h2c, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(one_connection_serves_many),
+        TEST(another_one_is_opened_when_all_are_full),
+        TEST(the_one_with_the_most_room_is_used),
+        TEST(a_fresh_one_is_not_connected_yet),
+        TEST(another_protocol_is_another_connection),
+        TEST(too_long_idle_is_closed),
+        TEST(a_revoked_claim_resets_all_streams),
+        TEST(a_connection_that_ended_is_forgotten),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
