@@ -8,7 +8,7 @@
 #ifndef GATEWAY_NET_TLS_CUSTOM_H
 #define GATEWAY_NET_TLS_CUSTOM_H
 
-#include "name_table.h"
+#include "gateway/base/name_table.h"
 
 #include "gateway/net/cert_custom.h"
 

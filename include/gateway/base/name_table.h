@@ -1,11 +1,11 @@
 /*
- * name_table: a hash table from host names to objects that embed an entry. Private to the net layer, for one thread.
+ * name_table: a hash table from host names to objects that embed an entry. For one thread.
  *
  * Several entries may have the same name; the one added last is found first. Names are in lower case and borrowed from
  * the object. The hash is keyed, since names come from clients.
  */
-#ifndef GATEWAY_NET_NAME_TABLE_H
-#define GATEWAY_NET_NAME_TABLE_H
+#ifndef GATEWAY_BASE_NAME_TABLE_H
+#define GATEWAY_BASE_NAME_TABLE_H
 
 #include "gateway/base/name_hash.h"
 

@@ -1,4 +1,4 @@
-#include "name_table.h"
+#include "gateway/base/name_table.h"
 
 #include <assert.h>
 #include <stdlib.h>
