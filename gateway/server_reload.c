@@ -147,6 +147,11 @@ static bool same_access_log(const struct access_log_options *a, const struct acc
            a->query == b->query;
 }
 
+static bool same_dns(const struct config_dns *a, const struct config_dns *b)
+{
+    return a->enabled == b->enabled && same_text(a->servers, b->servers) && a->timeout_ms == b->timeout_ms;
+}
+
 /* What is fixed for the life of the process is kept, and said. */
 static void note_unchanged(struct server *s, const struct config *new)
 {
@@ -162,6 +167,8 @@ static void note_unchanged(struct server *s, const struct config *new)
         s->needs_restart[count++] = "control";
     if (!same_access_log(&old->access_log, &new->access_log))
         s->needs_restart[count++] = "access_log";
+    if (!same_dns(&old->dns, &new->dns))
+        s->needs_restart[count++] = "dns";
     s->needs_restart[count] = NULL;
     for (size_t i = 0; i < count; i++)
         log_warn("reload: %s changed; that needs a restart, the old value stays in force", s->needs_restart[i]);

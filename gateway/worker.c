@@ -1,6 +1,7 @@
 #include "gateway/worker.h"
 
 #include "gateway/base/log.h"
+#include "gateway/proxy/domains.h"
 #include "gateway/proxy/frontend.h"
 #include "gateway/proxy/pool.h"
 #include "gateway/proxy/proxy.h"
@@ -170,6 +171,17 @@ static uint16_t https_port(const struct config *config)
     return 443;
 }
 
+/* Without a usable resolver, custom domains are those of route records. */
+static struct domains *new_domains(struct worker *w, const struct config_dns *dns)
+{
+    struct resolver *resolver = NULL;
+    char error[RESOLVER_ERROR_TEXT_MAX];
+    struct resolver_options options = {.servers = dns->servers, .try_ms = dns->timeout_ms / 3};
+    if (dns->enabled && resolver_new(w->loop, &options, &resolver, error) != STATUS_OK)
+        log_warn("dns: %s; custom domains by TXT records are off", error);
+    return domains_new(w->loop, resolver, dns->timeout_ms);
+}
+
 struct worker *worker_start(const struct worker_params *params)
 {
     const struct config *config = params->config;
@@ -182,6 +194,7 @@ struct worker *worker_start(const struct worker_params *params)
     w->loop = loop_new(&w->counters);
     w->proxy = proxy_new(w->loop, settings_ref(config->settings), params->table, params->tls,
                          access_log_attach(params->log, &w->counters));
+    w->proxy->domains = new_domains(w, &config->dns);
     w->frontends = calloc(config->listener_count, sizeof(struct frontend *));
     if (!w->frontends)
         abort();

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { DEFAULT_DRAIN_MS = 30000, LOCAL_ADDRESSES_MAX = 256 };
+enum { DEFAULT_DRAIN_MS = 30000, DEFAULT_DNS_MS = 5000, LOCAL_ADDRESSES_MAX = 256 };
 
 static const char default_state_dir[] = "/var/lib/phala-gateway";
 static const struct config_control default_control = {.unix_socket = "/run/phala-gateway/control.sock"};
@@ -91,6 +91,7 @@ static bool read_root(struct config_reader *reader)
         {.name = "control", .read = config_listeners_control},
         {.name = "upstream", .read = config_sections_upstream, .required = true},
         {.name = "access_log", .read = read_access_log, .offset = offsetof(struct config, access_log)},
+        {.name = "dns", .read = config_sections_dns, .offset = offsetof(struct config, dns)},
         {.name = "trusted_proxies", .read = config_sections_trusted_proxies},
         {.name = "limits", .read = config_sections_limits},
         {.name = "timeouts", .read = config_sections_timeouts},
@@ -193,6 +194,7 @@ static struct config *new_config(const char *path)
     config->state_dir = default_state_dir;
     config->access_log.format = "json";
     config->drain_ms = DEFAULT_DRAIN_MS;
+    config->dns = (struct config_dns){.enabled = true, .timeout_ms = DEFAULT_DNS_MS};
     config->log_level = LOG_LEVEL_INFO;
     config->settings = settings_new();
     return config;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 enum { SECOND = 1000, HOUR = 3600 * SECOND, DAY = 24 * HOUR, KIB = 1024, MIB = 1024 * KIB };
+enum { MAX_DNS_SERVERS = 8 };
 enum { BASE_DOMAIN_MAX = HOSTNAME_MAX - HOSTNAME_MAX_LABEL - 1 };
 
 /* A number of the settings: its key, kind, member, and the least and the greatest value. */
@@ -180,4 +181,47 @@ bool config_sections_base_domains(struct config_reader *reader, const struct con
         arena_alloc_zeroed(&config->arena, (config->base_domain_count + 1) * sizeof *domains);
     config->base_domains = domains;
     return config_read_list(reader, 1, CONFIG_MAX_BASE_DOMAINS, "base domains", read_base_domain, domains);
+}
+
+/* ---- dns ---- */
+
+static bool read_server(struct config_reader *reader, size_t index, void *arg)
+{
+    const char **servers = arg;
+    struct slice text = SLICE_NONE;
+    struct ip_addr addr;
+    char shown[IP_PORT_TEXT_MAX];
+    uint16_t port = 53;
+    if (!config_text(reader, &text))
+        return false;
+    if (!ip_parse(text, &addr) && (!ip_port_parse(text, &addr, &port) || port == 0))
+        return config_refuse(reader,
+                             "%.*s is not the address of a DNS server; write 192.0.2.53, or with a port "
+                             "192.0.2.53:5353 or [2001:db8::53]:5353",
+                             config_shown(text), text.ptr);
+    ip_port_format(&addr, port, shown);
+    *servers = index == 0 ? arena_printf(&reader->config->arena, "%s", shown).ptr
+                          : arena_printf(&reader->config->arena, "%s,%s", *servers, shown).ptr;
+    return true;
+}
+
+static bool read_servers(struct config_reader *reader, const struct config_key *key, void *target)
+{
+    (void)key;
+    return config_read_list(reader, 0, MAX_DNS_SERVERS, "DNS servers", read_server, target);
+}
+
+bool config_sections_dns(struct config_reader *reader, const struct config_key *key, void *target)
+{
+    static const struct config_key keys[] = {
+        {.name = "enabled", .read = config_read_bool, .offset = offsetof(struct config_dns, enabled)},
+        {.name = "servers", .read = read_servers, .offset = offsetof(struct config_dns, servers)},
+        {.name = "timeout",
+         .read = config_read_duration,
+         .offset = offsetof(struct config_dns, timeout_ms),
+         .min = 100,
+         .max = 30 * SECOND},
+    };
+    (void)key;
+    return config_read_mapping(reader, keys, CONFIG_COUNT(keys), target);
 }

@@ -14,6 +14,7 @@ bool config_sections_limits(struct config_reader *reader, const struct config_ke
 bool config_sections_timeouts(struct config_reader *reader, const struct config_key *key, void *target);
 bool config_sections_upstream(struct config_reader *reader, const struct config_key *key, void *target);
 bool config_sections_trusted_proxies(struct config_reader *reader, const struct config_key *key, void *target);
+bool config_sections_dns(struct config_reader *reader, const struct config_key *key, void *target);
 bool config_sections_base_domains(struct config_reader *reader, const struct config_key *key, void *target);
 
 /* In config_listeners.c. */

@@ -4,6 +4,7 @@
 #include "gateway/http/hostname.h"
 #include "gateway/http/semantics.h"
 #include "gateway/net/cert_custom.h"
+#include "gateway/proxy/domains.h"
 
 #include <assert.h>
 
@@ -122,8 +123,11 @@ static struct slice custom_name(const struct exchange *x)
 static enum status pick_and_open(struct exchange *x, const struct hostname *hostname, bool fresh)
 {
     struct route_target target;
-    route_table_resolve(x->proxy->table, hostname, custom_name(x), &target);
+    bool pending;
+    domains_resolve(x->proxy->domains, x->proxy->table, hostname, custom_name(x), &target, &pending);
     remember(x, &target, NULL);
+    if (pending)
+        return STATUS_MISDIRECTED; /* a new connection waits for the look-up */
     if (target.status != STATUS_OK)
         return target.status;
     enum status status = choose_protocol(x, &target);

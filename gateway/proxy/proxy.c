@@ -1,5 +1,6 @@
 #include "gateway/proxy/proxy.h"
 
+#include "gateway/proxy/domains.h"
 #include "gateway/proxy/exchange.h"
 #include "gateway/proxy/pool.h"
 
@@ -36,6 +37,7 @@ void proxy_free(struct proxy **proxy_ptr)
     assert(proxy->connection_count == 0);
     exchange_free_stock(proxy);
     pool_free(&proxy->pool);
+    domains_free(&proxy->domains);
     tls_server_free(&proxy->tls);
     access_log_detach(&proxy->log);
     settings_unref(&proxy->settings);

@@ -24,7 +24,7 @@ struct server_control {
 };
 
 /* What a reload cannot change. */
-enum { SERVER_FIXED_SECTIONS = 5 };
+enum { SERVER_FIXED_SECTIONS = 6 };
 
 struct server {
     struct config *config;  /* in force */

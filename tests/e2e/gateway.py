@@ -109,6 +109,7 @@ class Gateway:
             "control": [{"unix_socket": str(self.control_path)}],
             "upstream": {"allow": ["127.0.0.0/8"]},
             "access_log": {"path": str(self.access_log), "format": "json"},
+            "dns": {"enabled": False},
         }
         self.config.update(sections)
         (self.folder / "state").mkdir(exist_ok=True)

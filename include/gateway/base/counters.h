@@ -40,6 +40,10 @@
     X(upstream_reused_total, COUNTER, "Requests sent on a pooled connection")                                          \
     X(upstream_retries_total, COUNTER, "Requests tried again")                                                         \
     X(upstream_revoked_total, COUNTER, "Connections closed because their instance lost its address")                   \
+    X(dns_lookups_total, COUNTER, "Custom domains looked up by DNS")                                                   \
+    X(dns_failures_total, COUNTER, "Look-ups that no DNS server answered in time or soundly")                          \
+    X(dns_cache_hits_total, COUNTER, "Custom domains answered from the cache of look-ups")                             \
+    X(dns_refused_total, COUNTER, "Look-ups not made because too many were in progress")                               \
     X(access_log_lines_total, COUNTER, "Access log lines handed to the log thread")                                    \
     X(access_log_dropped_total, COUNTER, "Access log lines dropped because the log thread was behind")
 

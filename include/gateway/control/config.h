@@ -48,6 +48,13 @@ struct config_control {
     const char *token_file; /* NULL: no token; else the bearer token is the file's first line */
 };
 
+/* Custom domains by TXT records. */
+struct config_dns {
+    bool enabled;
+    const char *servers; /* "address:port,address:port"; NULL: those of /etc/resolv.conf */
+    uint32_t timeout_ms; /* of a whole look-up */
+};
+
 struct config {
     struct arena arena; /* owns all strings and arrays below */
     const char *path;
@@ -60,6 +67,7 @@ struct config {
     const struct config_control *controls; /* at least one */
     size_t control_count;
     struct access_log_options access_log;
+    struct config_dns dns;
     uint32_t drain_ms;
     enum log_level log_level;
     struct settings *settings; /* one reference; take more with settings_ref */

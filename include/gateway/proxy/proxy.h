@@ -12,6 +12,7 @@
 #include "gateway/proxy/settings.h"
 #include "gateway/route/route_table.h"
 
+struct domains;
 struct pool;
 struct exchange;
 
@@ -21,6 +22,7 @@ struct proxy {
     struct route_table *table; /* borrowed */
     struct tls_server *tls;    /* owned; the newest */
     struct pool *pool;
+    struct domains *domains;        /* owned; NULL: custom domains by route records only */
     struct access_log_ring *log;    /* owned; NULL: none */
     struct list connections_idle;   /* oldest first: evicted when the proxy is full */
     struct list connections_active; /* handshaking or with a request in progress */

@@ -44,6 +44,7 @@ static void minimal_file_gets_defaults(void **state)
     assert_null(config->access_log.path);
     assert_string_equal(config->access_log.format, "json");
     assert_int_equal(config->drain_ms, 30000);
+    assert_true(config->dns.enabled && !config->dns.servers && config->dns.timeout_ms == 5000);
     assert_int_equal(config->log_level, LOG_LEVEL_INFO);
     assert_int_equal(config->settings->base_domain_count, 1);
     assert_int_equal(config->settings->rules.allow_count, 1);
@@ -64,6 +65,7 @@ static void every_key_is_taken(void **state)
               "  - {address: 127.0.0.1:80, redirect_to_https: true, proxy_protocol: off}\n"
               "control:\n  - unix_socket: c.sock\n  - {address: '127.0.0.1:9443', " CONTROL ", token_file: t}\n"
               "upstream: {allow: [127.0.0.0/8, '::1'], max_idle_per_instance: 7}\n"
+              "dns: {enabled: false, servers: [192.0.2.53, '192.0.2.1:5353', '::1', '[fd00::1]:54'], timeout: 900ms}\n"
               "access_log: {path: log/a, format: combined, client: masked, query: hashed}\n"
               "limits: {max_connections: 9, max_retries: 1, request_head: 16KiB, request_fields: 50,\n"
               "  request_target: 1024, requests_per_connection: 5, response_head: 1MiB, response_fields: 60}\n"
@@ -86,6 +88,8 @@ static void every_key_is_taken(void **state)
     assert_int_equal(settings->rules.allow_count, 2);
     assert_int_equal(settings->trusted_proxy_count, 2);
     assert_int_equal(settings->max_idle_per_instance, 7);
+    assert_string_equal(config->dns.servers, "192.0.2.53:53,192.0.2.1:5353,[::1]:53,[fd00::1]:54");
+    assert_true(!config->dns.enabled && config->dns.timeout_ms == 900);
     assert_string_equal(config->access_log.path, "conf/log/a");
     assert_int_equal(config->access_log.client, ACCESS_CLIENT_MASKED);
     assert_int_equal(config->access_log.query, ACCESS_QUERY_HASHED);

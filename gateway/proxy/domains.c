@@ -1,0 +1,337 @@
+#include "gateway/proxy/domains.h"
+
+#include "gateway/base/name_table.h"
+#include "gateway/wire/txt_record.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { QUESTIONS = 3 };
+
+/* A name in the cache. */
+struct name {
+    struct name_entry entry;
+    struct list lru_link;
+    struct list waiters;
+    struct domains *domains;
+    struct lookup *lookup; /* NULL: none in progress */
+    bool is_found;
+    struct txt_target target;
+    uint64_t fresh_until_ms;
+    uint64_t stale_until_ms;
+    size_t len;
+    char text[];
+};
+
+/* One look-up in progress: three questions at most, one after the other. */
+struct lookup {
+    struct name *name;
+    struct resolver_query *query;
+    struct timer deadline;
+    unsigned question;
+};
+
+struct domains {
+    struct loop *loop;
+    struct resolver *resolver;
+    uint32_t deadline_ms;
+    unsigned lookup_count;
+    struct name_table names;
+    struct list lru; /* used longest ago first */
+};
+
+/* ---- names ---- */
+
+static struct name *find_name(struct domains *domains, struct slice text)
+{
+    struct name_entry *entry = name_table_find(&domains->names, text);
+    return entry ? CONTAINER_OF(entry, struct name, entry) : NULL;
+}
+
+static void free_name(struct name *name)
+{
+    assert(!name->lookup);
+    name_table_remove(&name->domains->names, &name->entry);
+    list_remove(&name->lru_link);
+    free(name);
+}
+
+/* Those that are being looked up stay: they are few. */
+static void make_room(struct domains *domains)
+{
+    LIST_EACH_SAFE (link, &domains->lru) {
+        struct name *oldest = CONTAINER_OF(link, struct name, lru_link);
+        if (domains->names.count < DOMAINS_MAX_NAMES)
+            return;
+        if (!oldest->lookup)
+            free_name(oldest);
+    }
+}
+
+static struct name *add_name(struct domains *domains, struct slice text)
+{
+    make_room(domains);
+    struct name *name = calloc(1, sizeof *name + text.len + 1);
+    if (!name)
+        abort();
+    memcpy(name->text, text.ptr, text.len);
+    name->len = text.len;
+    name->domains = domains;
+    name->entry.name = slice_make(name->text, text.len);
+    list_init(&name->waiters);
+    list_push(&domains->lru, &name->lru_link);
+    name_table_add(&domains->names, &name->entry);
+    return name;
+}
+
+static void touch(struct name *name)
+{
+    list_remove(&name->lru_link);
+    list_push(&name->domains->lru, &name->lru_link);
+}
+
+static bool is_fresh(const struct name *name)
+{
+    return loop_now_ms(name->domains->loop) < name->fresh_until_ms;
+}
+
+/* Found, and not too long ago. */
+static bool is_usable(const struct name *name)
+{
+    return name->is_found && loop_now_ms(name->domains->loop) < name->stale_until_ms;
+}
+
+static void remember(struct name *name, const struct txt_target *target, uint32_t ttl)
+{
+    uint64_t now = loop_now_ms(name->domains->loop);
+    uint32_t seconds = ttl < DOMAINS_MIN_TTL ? DOMAINS_MIN_TTL : ttl > DOMAINS_MAX_TTL ? DOMAINS_MAX_TTL : ttl;
+    name->is_found = target != NULL;
+    if (target)
+        name->target = *target;
+    name->fresh_until_ms = now + (uint64_t)(target ? seconds : DOMAINS_NEGATIVE_TTL) * 1000;
+    name->stale_until_ms = name->fresh_until_ms + (target ? DOMAINS_STALE_TTL * 1000ULL : 0);
+}
+
+/* What was found before goes on for a while; the next try is not at once. */
+static void remember_failure(struct name *name)
+{
+    COUNTER_INC(name->domains->loop->counters, dns_failures_total);
+    if (!is_usable(name))
+        name->is_found = false;
+    name->fresh_until_ms = loop_now_ms(name->domains->loop) + DOMAINS_NEGATIVE_TTL * 1000ULL;
+}
+
+/* ---- look-ups ---- */
+
+static void tell_waiters(struct name *name)
+{
+    enum domains_state state = is_usable(name) ? DOMAINS_KNOWN : DOMAINS_UNKNOWN;
+    struct list waiters; /* what they do may let the name go */
+    list_init(&waiters);
+    while (!list_is_empty(&name->waiters))
+        list_push(&waiters, list_pop(&name->waiters));
+    while (!list_is_empty(&waiters)) {
+        struct domains_wait *wait = CONTAINER_OF(list_pop(&waiters), struct domains_wait, link);
+        wait->done(wait, state);
+    }
+}
+
+static void free_lookup(struct lookup *lookup)
+{
+    lookup->name->lookup = NULL;
+    lookup->name->domains->lookup_count--;
+    resolver_cancel(&lookup->query);
+    loop_timer_forget(&lookup->deadline);
+    free(lookup);
+}
+
+/* The caller has remembered the result. */
+static void finish(struct lookup *lookup)
+{
+    struct name *name = lookup->name;
+    free_lookup(lookup);
+    tell_waiters(name);
+}
+
+/* The next name to ask for, "" if there is none any more. */
+static void next_question(struct lookup *lookup, char ret_name[HOSTNAME_MAX + 1])
+{
+    static const char *const prefixes[QUESTIONS] = {"_dstack-app-address.", "_tapp-address.",
+                                                    "_dstack-app-address-wildcard."};
+    ret_name[0] = '\0';
+    while (lookup->question < QUESTIONS && ret_name[0] == '\0') {
+        const char *of = lookup->name->text;
+        bool is_wildcard = lookup->question == QUESTIONS - 1;
+        const char *dot = strchr(of, '.');
+        bool is_possible = !is_wildcard || (dot && strchr(dot + 1, '.')); /* a parent of two labels at least */
+        if (is_wildcard && is_possible)
+            of = dot + 1;
+        const char *prefix = prefixes[lookup->question++];
+        if (is_possible && strlen(prefix) + strlen(of) <= HOSTNAME_MAX)
+            snprintf(ret_name, HOSTNAME_MAX + 1, "%s%s", prefix, of);
+    }
+}
+
+static void on_answer(void *arg, enum resolver_result result, const uint8_t *message, size_t len);
+
+/* Asks what comes next, or ends with "not found". */
+static void ask(struct lookup *lookup)
+{
+    char name[HOSTNAME_MAX + 1];
+    next_question(lookup, name);
+    if (name[0] != '\0') {
+        lookup->query = resolver_query_txt(lookup->name->domains->resolver, name, on_answer, lookup);
+        return;
+    }
+    remember(lookup->name, NULL, 0);
+    finish(lookup);
+}
+
+static void on_answer(void *arg, enum resolver_result result, const uint8_t *message, size_t len)
+{
+    struct lookup *lookup = arg;
+    struct txt_target target;
+    uint32_t ttl = 0;
+    lookup->query = NULL;
+    enum txt_result said = result == RESOLVER_NOTHING  ? TXT_NONE
+                           : result == RESOLVER_FAILED ? TXT_MALFORMED
+                                                       : txt_answer_parse(message, len, &target, &ttl);
+    switch (said) {
+    case TXT_FOUND:
+        remember(lookup->name, &target, ttl);
+        finish(lookup);
+        return;
+    case TXT_NONE:
+        ask(lookup);
+        return;
+    case TXT_AMBIGUOUS:
+        remember(lookup->name, NULL, 0);
+        finish(lookup);
+        return;
+    case TXT_MALFORMED:
+        remember_failure(lookup->name);
+        finish(lookup);
+        return;
+    }
+}
+
+static void on_deadline(struct timer *timer)
+{
+    struct lookup *lookup = CONTAINER_OF(timer, struct lookup, deadline);
+    remember_failure(lookup->name);
+    finish(lookup);
+}
+
+/* Does nothing if too much is being looked up. */
+static void start(struct name *name)
+{
+    struct domains *domains = name->domains;
+    if (domains->lookup_count >= DOMAINS_MAX_LOOKUPS) {
+        COUNTER_INC(domains->loop->counters, dns_refused_total);
+        return;
+    }
+    struct lookup *lookup = calloc(1, sizeof *lookup);
+    if (!lookup)
+        abort();
+    lookup->name = name;
+    name->lookup = lookup;
+    domains->lookup_count++;
+    COUNTER_INC(domains->loop->counters, dns_lookups_total);
+    timer_init(&lookup->deadline, on_deadline);
+    loop_timer_arm(domains->loop, &lookup->deadline, domains->deadline_ms);
+    ask(lookup);
+}
+
+/* ---- what others ask ---- */
+
+static struct name *find_or_add(struct domains *domains, struct slice text)
+{
+    struct name *name = find_name(domains, text);
+    if (!name)
+        return add_name(domains, text);
+    touch(name);
+    return name;
+}
+
+enum domains_state domains_look_up(struct domains *domains, struct slice text, struct domains_wait *wait)
+{
+    if (!domains->resolver || text.len == 0 || text.len > HOSTNAME_MAX)
+        return DOMAINS_UNKNOWN;
+    struct name *name = find_or_add(domains, text);
+    if (is_fresh(name)) {
+        COUNTER_INC(domains->loop->counters, dns_cache_hits_total);
+        return is_usable(name) ? DOMAINS_KNOWN : DOMAINS_UNKNOWN;
+    }
+    if (!name->lookup)
+        start(name);
+    if (!name->lookup) /* refused, or there is nothing to ask for */
+        return is_usable(name) ? DOMAINS_KNOWN : DOMAINS_UNKNOWN;
+    list_push(&name->waiters, &wait->link);
+    return DOMAINS_PENDING;
+}
+
+void domains_cancel(struct domains_wait *wait)
+{
+    if (wait->link.next)
+        list_remove(&wait->link);
+}
+
+static void resolve_target(const struct route_table *table, const struct txt_target *target,
+                           struct route_target *ret_target)
+{
+    struct hostname hostname = {.kind = HOSTNAME_APP, .mode = HOSTNAME_MODE_DEFAULT, .port = target->port};
+    size_t len = strlen(target->id);
+    hostname.has_port = true;
+    hostname.id_len = hostname.whole_len = (uint8_t)len;
+    memcpy(hostname.label, target->id, len + 1);
+    route_table_resolve(table, &hostname, SLICE_NONE, ret_target);
+}
+
+void domains_resolve(struct domains *domains, const struct route_table *table, const struct hostname *hostname,
+                     struct slice custom, struct route_target *ret_target, bool *ret_pending)
+{
+    route_table_resolve(table, hostname, custom, ret_target);
+    *ret_pending = false;
+    bool by_record = hostname->kind != HOSTNAME_CUSTOM || ret_target->app;
+    if (by_record || !domains || !domains->resolver || custom.len == 0)
+        return;
+    struct name *name = find_or_add(domains, custom);
+    if (!is_fresh(name) && !name->lookup)
+        start(name);
+    if (is_usable(name))
+        resolve_target(table, &name->target, ret_target);
+    else
+        *ret_pending = name->lookup != NULL;
+}
+
+/* ---- life ---- */
+
+struct domains *domains_new(struct loop *loop, struct resolver *resolver, uint32_t deadline_ms)
+{
+    struct domains *domains = calloc(1, sizeof *domains);
+    if (!domains)
+        abort();
+    *domains = (struct domains){.loop = loop, .resolver = resolver, .deadline_ms = deadline_ms};
+    name_table_init(&domains->names);
+    list_init(&domains->lru);
+    return domains;
+}
+
+void domains_free(struct domains **domains_ptr)
+{
+    struct domains *domains = *domains_ptr;
+    if (!domains)
+        return;
+    *domains_ptr = NULL;
+    LIST_EACH_SAFE (link, &domains->lru) {
+        struct name *name = CONTAINER_OF(link, struct name, lru_link);
+        assert(list_is_empty(&name->waiters));
+        if (name->lookup)
+            free_lookup(name->lookup);
+        free_name(name);
+    }
+    resolver_free(&domains->resolver);
+    name_table_fini(&domains->names);
+    free(domains);
+}
