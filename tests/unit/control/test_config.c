@@ -65,7 +65,6 @@ static void every_key_is_taken(void **state)
               "  - {address: 127.0.0.1:80, redirect_to_https: true, proxy_protocol: off}\n"
               "control:\n  - unix_socket: c.sock\n  - {address: '127.0.0.1:9443', " CONTROL ", token_file: t}\n"
               "upstream: {allow: [127.0.0.0/8, '::1'], max_idle_per_instance: 7}\n"
-              "dns: {enabled: false, servers: [192.0.2.53, '192.0.2.1:5353', '::1', '[fd00::1]:54'], timeout: 900ms}\n"
               "access_log: {path: log/a, format: combined, client: masked, query: hashed}\n"
               "limits: {max_connections: 9, max_retries: 1, request_head: 16KiB, request_fields: 50,\n"
               "  request_target: 1024, requests_per_connection: 5, response_head: 1MiB, response_fields: 60}\n"
@@ -88,8 +87,6 @@ static void every_key_is_taken(void **state)
     assert_int_equal(settings->rules.allow_count, 2);
     assert_int_equal(settings->trusted_proxy_count, 2);
     assert_int_equal(settings->max_idle_per_instance, 7);
-    assert_string_equal(config->dns.servers, "192.0.2.53:53,192.0.2.1:5353,[::1]:53,[fd00::1]:54");
-    assert_true(!config->dns.enabled && config->dns.timeout_ms == 900);
     assert_string_equal(config->access_log.path, "conf/log/a");
     assert_int_equal(config->access_log.client, ACCESS_CLIENT_MASKED);
     assert_int_equal(config->access_log.query, ACCESS_QUERY_HASHED);
@@ -114,6 +111,20 @@ static void every_key_is_taken(void **state)
     assert_int_equal(settings->upstream_idle_ms, 10000);
     assert_int_equal(config->drain_ms, 0);
     assert_int_equal(config->log_level, LOG_LEVEL_DEBUG);
+    config_free(&config);
+}
+
+static void dns_servers_get_their_ports(void **state)
+{
+    (void)state;
+    struct config *config = parse(
+        MINIMAL
+        "dns: {enabled: false, servers: [192.0.2.53, '192.0.2.1:5353', '::1', '[fd00::1]:54'], timeout: 900ms}\n");
+    assert_string_equal(config->dns.servers, "192.0.2.53:53,192.0.2.1:5353,[::1]:53,[fd00::1]:54");
+    assert_true(!config->dns.enabled && config->dns.timeout_ms == 900);
+    config_free(&config);
+    config = parse(MINIMAL "dns: {servers: []}\n");
+    assert_null(config->dns.servers);
     config_free(&config);
 }
 
@@ -230,6 +241,9 @@ static const struct bad bad_yaml[] = {
 };
 
 static const struct bad bad_values[] = {
+    {MINIMAL "dns: {servers: [resolver.test]}\n", "g.yaml:4: dns.servers[0]: resolver.test is not the address", "53"},
+    {MINIMAL "dns: {servers: ['192.0.2.1:0']}\n", "g.yaml:4: dns.servers[0]: 192.0.2.1:0 is not", ""},
+    {MINIMAL "dns: {timeout: 1m}\n", "g.yaml:4: dns.timeout:", "30s"},
     {"workers: -1\n", "g.yaml:1: workers: -1 is not understood; write a whole number", ""},
     {"workers: two\n", "g.yaml:1: workers: two is not understood", ""},
     {"workers: 1.5\n", "g.yaml:1: workers: 1.5 is not understood", ""},
@@ -393,6 +407,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(minimal_file_gets_defaults),
         cmocka_unit_test(every_key_is_taken),
+        cmocka_unit_test(dns_servers_get_their_ports),
         cmocka_unit_test(json_is_yaml),
         cmocka_unit_test(any_address_stands_for_each_of_this_machine),
         cmocka_unit_test(a_reload_keeps_the_listeners_of_the_start),
