@@ -1,0 +1,348 @@
+"""What crosses the gateway, for each pair of HTTP versions in front and behind: [front-back] in the test's name."""
+import os
+import threading
+
+import pytest
+
+from back import open_back, read_all
+from front import Reset, open_front
+
+WAIT = 30
+KIB, MIB = 1 << 10, 1 << 20
+
+
+class Pair:
+    def __init__(self, gateway, front, back):
+        self.gateway, self.front, self.back = gateway, front, back
+        self.servers, self.fronts = [], []
+
+    def open(self, script):
+        """(front, app) for an app that runs the script for each request."""
+        server, app = open_back(self.gateway, self.back, script)
+        self.servers.append(server)
+        front = open_front(self.gateway, self.front, app.host())
+        self.fronts.append(front)
+        return front, app
+
+    def close(self):
+        for front in self.fronts:
+            front.__exit__()
+        for server in self.servers:
+            server.close()
+
+
+@pytest.fixture(params=["h1-h1", "h1-h2c", "h2-h1", "h2-h2c"])
+def pair(request, gateway):
+    made = Pair(gateway, *request.param.split("-"))
+    yield made
+    made.close()
+
+
+def echo(side):
+    body = read_all(side)
+    side.head(200, ("content-length", str(len(body))), end=not body)
+    side.data(body)
+    if body:
+        side.end()
+
+
+@pytest.mark.parametrize("framing", ["length", "pieces"])
+@pytest.mark.parametrize("size", [0, 1, 64 * KIB, 5 * MIB])
+def test_body_both_ways(pair, size, framing):
+    """With a length that is known before, and without."""
+    def script(side):
+        if framing == "length":
+            return echo(side)
+        body = read_all(side)
+        side.head(200)
+        for at in range(0, len(body), 100_000):
+            side.data(body[at:at + 100_000])
+        return side.end()
+    body = os.urandom(size)
+    front, app = pair.open(script)
+    call = front.call("POST", "/", *([("content-length", str(size))] if framing == "length" else []), end=False)
+    if framing == "length" or not size:
+        call.data(body, end=True)
+    else:
+        for at in range(0, size, 100_000):
+            call.data(body[at:at + 100_000], end=at + 100_000 >= size)
+    status, fields = call.head()
+    assert status == 200 and call.rest() == body
+    if framing == "length":
+        assert fields["content-length"] == str(size)
+    line = pair.gateway.log_line(app_id=app.id)
+    assert line["bytes_in"] == line["bytes_out"] == size
+    assert (line["protocol"], line["back_protocol"]) == ({"h1": "http/1.1", "h2": "h2"}[pair.front],
+                                                         {"h1": "http/1.1", "h2c": "h2c"}[pair.back])
+
+
+def test_trailers_both_ways(pair):
+    seen = []
+
+    def script(side):
+        seen.append((read_all(side), side))
+        side.head(200, ("trailer", "x-out"))
+        side.data(b"answer")
+        side.end(("x-out", "last"), ("x-more", "words"))
+    front, _ = pair.open(script)
+    call = front.call("POST", "/", ("te", "trailers"), ("trailer", "x-in"), end=False)
+    call.data(b"question")
+    call.send_trailers(("x-in", "also last"))
+    assert call.head()[0] == 200 and call.rest() == b"answer"
+    assert dict(call.trailers) == {"x-out": "last", "x-more": "words"}
+    (body, side), = seen
+    assert body == b"question" and dict(side.trailers) == {"x-in": "also last"}
+
+
+def test_100_continue(pair):
+    """The client sends its body when the app asks for it."""
+    def script(side):
+        assert side.fields.get("expect") == "100-continue"
+        side.interim(100)
+        echo(side)
+    front, _ = pair.open(script)
+    call = front.call("POST", "/", ("content-length", "4"), ("expect", "100-continue"), end=False)
+    call.wait_interim()
+    call.data(b"body", end=True)
+    assert call.head()[0] == 200 and call.rest() == b"body"
+    assert [status for status, _ in call.interim] == [100]
+
+
+def test_a_refused_100_continue(pair):
+    front, _ = pair.open(lambda side: side.head(417, end=True))
+    call = front.call("POST", "/", ("content-length", "4"), ("expect", "100-continue"), end=False)
+    assert call.head()[0] == 417 and not call.interim
+
+
+def test_103_early_hints(pair):
+    def script(side):
+        read_all(side)
+        side.interim(103, ("link", "</style.css>; rel=preload"), ("x-own", "1"))
+        side.interim(103, ("link", "</more.js>; rel=preload"))
+        side.head(200, ("content-length", "2"))
+        side.data(b"ok")
+        side.end()
+    front, _ = pair.open(script)
+    call = front.call("GET", "/")
+    assert call.head()[0] == 200 and call.rest() == b"ok"
+    assert [status for status, _ in call.interim] == [103, 103]
+    assert [fields["link"] for _, fields in call.interim] == ["</style.css>; rel=preload", "</more.js>; rel=preload"]
+    assert call.interim[0][1]["x-own"] == "1"
+
+
+@pytest.mark.parametrize("method, status, length", [
+    ("HEAD", 200, "12345"), ("HEAD", 200, None), ("HEAD", 404, "7"), ("GET", 204, None), ("GET", 304, "12345"),
+    ("GET", 304, None), ("GET", 200, "0"), ("POST", 204, None)])
+def test_responses_without_a_body(pair, method, status, length):
+    """The connections are in step after it, on both sides."""
+    def script(side):
+        read_all(side)
+        side.head(status, ("x-path", side.path), *([("content-length", length)] if length else []), end=True)
+    front, _ = pair.open(script)
+    call = front.call(method, "/first")
+    for path in ("/first", "/second", "/third"):
+        answer, fields = call.head()
+        assert answer == status and fields["x-path"] == path and call.rest() == b""
+        if length:
+            assert fields["content-length"] == length
+        call = front.call_again(call, method, {"/first": "/second"}.get(path, "/third"))
+
+
+def test_full_duplex(pair):
+    """The app answers while the request's body still comes: each piece has its answer before the next is sent."""
+    def script(side):
+        side.head(200)
+        while piece := side.read():
+            side.data(piece.upper())
+        side.end()
+    front, _ = pair.open(script)
+    call = front.call("POST", "/", end=False)
+    assert call.head()[0] == 200
+    for number in range(10):
+        call.data(b"piece %d" % number)
+        assert call.piece() == b"PIECE %d" % number
+    call.data(b"", end=True)
+    assert call.rest() == b""
+
+
+def test_an_answer_that_ends_before_the_request(pair):
+    """The client has the whole answer, though the app never took the upload."""
+    def script(side):
+        side.head(413, ("content-length", "5"))
+        side.data(b"large")
+        side.end()
+    front, app = pair.open(script)
+    call = front.call("POST", "/", end=False)
+    call.data(b"x" * 1000)
+    assert call.head()[0] == 413
+    body = b""
+    while len(body) < 5:
+        body += call.piece()
+    assert body == b"large"
+    assert pair.gateway.log_line(app_id=app.id)["status"] == 413
+
+
+STAGES = ["in the request", "before the head", "after the head", "in the body"]
+
+
+class Stage:
+    """An exchange that comes as far as the stage says; then one side resets it."""
+
+    def __init__(self, pair, stage, at_app):
+        self.stage, self.at_app = stage, at_app
+        self.got, self.gone = threading.Event(), threading.Event()
+        self.front, self.app = pair.open(self.script)
+
+    def script(self, side):
+        if side.path == "/after":
+            read_all(side)
+            side.head(200, end=True)
+            return
+        if self.stage == "in the request":
+            assert side.read() == b"part"
+        else:
+            read_all(side)
+        if self.stage in ("after the head", "in the body"):
+            side.head(200, ("content-length", "10"))
+        if self.stage == "in the body":
+            side.data(b"abc")
+        self.got.set()
+        self.at_app(self, side)
+
+    def call(self):
+        call = self.front.call("POST", "/", ("content-length", "10"), end=False)
+        call.data(b"part")
+        if self.stage != "in the request":
+            call.data(b"second", end=True)
+        return call
+
+    def assert_goes_on(self):
+        """The next request is answered."""
+        call = self.front.call("GET", "/after")
+        assert call.head()[0] == 200
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_reset_by_the_client(pair, stage):
+    """The app learns it at once."""
+    def at_app(run, side):
+        side.wait_gone()
+        run.gone.set()
+    run = Stage(pair, stage, at_app)
+    call = run.call()
+    assert run.got.wait(WAIT)
+    if stage in ("after the head", "in the body"):
+        assert call.head()[0] == 200
+    if stage == "in the body":
+        assert call.piece() == b"abc"
+    call.cancel()
+    assert run.gone.wait(WAIT)
+    assert pair.gateway.log_line(app_id=run.app.id)["error"] == "client_cancelled"
+    run.assert_goes_on()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_reset_by_the_app(pair, stage):
+    """Before the head it is a 502; after it, the client sees that the answer is not whole."""
+    go = threading.Event()
+
+    def at_app(_, side):
+        assert go.wait(WAIT)        # what is on its way when a connection is reset may get lost
+        side.reset()
+    run = Stage(pair, stage, at_app)
+    call = run.call()
+    if stage in ("after the head", "in the body"):
+        assert call.head()[0] == 200
+        if stage == "in the body":
+            assert call.piece() == b"abc"
+        go.set()
+        with pytest.raises(Reset):
+            call.rest()
+    else:
+        go.set()
+        status, fields = call.head()
+        assert status == 502 and fields["x-gateway-error"] == "upstream_reset"
+    assert pair.gateway.log_line(app_id=run.app.id)["error"] == "upstream_reset"
+    run.assert_goes_on()
+
+
+def test_the_answer_goes_on_after_the_request(pair):
+    """Half-closed by the client: its end of the stream is no reason to end the other."""
+    go = threading.Event()
+
+    def script(side):
+        read_all(side)
+        side.head(200)
+        for number in range(5):
+            side.data(b"%d" % number)
+            assert go.wait(WAIT)
+            go.clear()
+        side.end()
+    front, _ = pair.open(script)
+    call = front.call("POST", "/", end=False)
+    call.data(b"all", end=True)
+    assert call.head()[0] == 200
+    for number in range(5):
+        assert call.piece() == b"%d" % number
+        go.set()
+    assert call.rest() == b""
+
+
+def test_100_at_once(pair):
+    """All of them are in progress before the first one is answered."""
+    everyone = threading.Barrier(100)
+
+    def script(side):
+        body = read_all(side)
+        everyone.wait(WAIT)
+        side.head(200, ("x-path", side.path))
+        side.data(body)
+        side.end()
+    front, _ = pair.open(script)
+    calls = []
+    for number in range(100):
+        calls.append(front.call("POST", f"/{number}", end=False))
+        calls[-1].data(b"%d" % number * 1000, end=True)
+    for number, call in enumerate(calls):
+        status, fields = call.head()
+        assert status == 200 and fields["x-path"] == f"/{number}"
+        assert call.rest() == b"%d" % number * 1000
+
+
+def test_a_slow_reader_beside_a_fast_one(pair):
+    """A client that does not take its download holds nobody else up."""
+    size = 6 * MIB
+
+    def script(side):
+        read_all(side)
+        side.head(200, ("content-length", str(size)))
+        for _ in range(size // (64 * KIB)):
+            side.data(side.path[1:2].encode() * 64 * KIB)
+        side.end()
+    front, _ = pair.open(script)
+    slow = front.call("GET", "/slow")
+    assert slow.head()[0] == 200
+    for _ in range(3):
+        fast = front.call("GET", "/fast")
+        assert fast.head()[0] == 200 and fast.rest() == b"f" * size
+    assert slow.rest() == b"s" * size
+
+
+def test_a_slow_app_beside_a_fast_one(pair):
+    """An upload that the app does not take holds no other upload up."""
+    go = threading.Event()
+
+    def script(side):
+        if side.path == "/slow":
+            assert go.wait(WAIT)
+        size = len(read_all(side))
+        side.head(200, ("x-size", str(size)), end=True)
+    front, _ = pair.open(script)
+    slow = front.call("POST", "/slow", end=False)
+    slow.push(b"s" * 6 * MIB, end=True)
+    for _ in range(3):
+        fast = front.call("POST", "/fast", end=False)
+        fast.data(b"f" * 3 * MIB, end=True)
+        assert fast.head()[1]["x-size"] == str(3 * MIB)
+    go.set()
+    assert slow.head()[1]["x-size"] == str(6 * MIB)
