@@ -329,9 +329,7 @@ static enum status start_workers(struct server *s, char *error)
 
 static enum status start_all(struct server *s, char *error)
 {
-    enum status status = server_check_listeners(s->config, error);
-    if (status == STATUS_OK)
-        status = server_load_certificates(s->config, &s->certificates, error);
+    enum status status = server_load_certificates(s->config, &s->certificates, error);
     if (status == STATUS_OK)
         status = tls_ticket_keys_rotate(&s->ticket_keys);
     if (status == STATUS_OK)

@@ -24,18 +24,6 @@ enum status server_load_certificates(const struct config *config, struct cert_sn
     return status;
 }
 
-enum status server_check_listeners(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX])
-{
-    for (size_t i = 0; i < config->listener_count; i++) {
-        if (!config->listeners[i].proxy_protocol_required)
-            continue;
-        snprintf(ret_error, SERVER_ERROR_TEXT_MAX,
-                 "%s: listeners[%zu].proxy_protocol: this version reads no PROXY header; write off", config->path, i);
-        return STATUS_INVALID_RECORD;
-    }
-    return STATUS_OK;
-}
-
 static enum status make_tls(const struct cert_snapshot *snapshot, const struct tls_ticket_keys *keys,
                             struct tls_server **ret_tls, char *ret_error)
 {
@@ -97,8 +85,6 @@ enum status server_check(const struct config *config, char ret_error[SERVER_ERRO
     struct tls_ticket_keys keys = {.count = 0};
     snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "no randomness for session tickets");
     enum status status = tls_ticket_keys_rotate(&keys);
-    if (status == STATUS_OK)
-        status = server_check_listeners(config, ret_error);
     if (status == STATUS_OK)
         status = server_load_certificates(config, &snapshot, ret_error);
     if (status == STATUS_OK)
@@ -216,8 +202,6 @@ void server_reload(struct server *s)
     if (s->draining)
         return;
     enum status status = config_load(s->config->path, &config, s->reload_error);
-    if (status == STATUS_OK)
-        status = server_check_listeners(config, s->reload_error);
     if (status == STATUS_OK)
         status = server_load_certificates(config, &certificates, s->reload_error);
     if (status == STATUS_OK)

@@ -205,6 +205,7 @@ struct worker *worker_start(const struct worker_params *params)
             .kind = listener->redirect_to_https ? FRONTEND_REDIRECT : FRONTEND_PROXY,
             .port = listener->port,
             .https_port = https_port(config),
+            .proxy_header = listener->proxy_protocol_required,
         };
         w->frontends[i] = frontend_new(w->proxy, params->listening[i], &frontend);
     }

@@ -181,5 +181,12 @@ bool config_listeners_check(struct config_reader *reader)
                 return config_refuse_member(
                     reader, "control", "control[%zu] overlaps with listeners[%zu]; use another address or port", i, j);
     }
+    for (size_t i = 0; i < config->listener_count; i++)
+        if (config->listeners[i].proxy_protocol_required && config->settings->trusted_proxy_count == 0)
+            return config_refuse_member(
+                reader, "listeners",
+                "listeners[%zu] requires a PROXY header, which only peers in trusted_proxies may "
+                "send, and there are none; list the load balancers there",
+                i);
     return true;
 }

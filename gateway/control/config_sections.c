@@ -51,7 +51,9 @@ static bool read_drain(struct config_reader *reader, const struct config_key *ke
 bool config_sections_timeouts(struct config_reader *reader, const struct config_key *key, void *target)
 {
     static const struct config_key keys[] = {
+        NUMBER("proxy_header", duration, proxy_header_ms, 100, HOUR),
         NUMBER("handshake", duration, handshake_ms, 100, HOUR),
+        NUMBER("sniff", duration, sniff_ms, 10, HOUR),
         NUMBER("request_head", duration, mux.head_ms, 100, HOUR),
         NUMBER("request_body_idle", duration, mux.body_idle_ms, 100, DAY),
         NUMBER("request_body_min_rate", rate, mux.body_min_rate, 0, 100 * MIB),

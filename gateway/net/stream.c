@@ -20,7 +20,7 @@ static const char *const state_names[] = {"connecting", "handshake", "open", "fa
 static const uint8_t legal_edges[] = {
     [STREAM_CONNECTING] = 1 << STREAM_OPEN | 1 << STREAM_FAILED | 1 << STREAM_CLOSING | 1 << STREAM_DEAD,
     [STREAM_HANDSHAKE] = 1 << STREAM_OPEN | 1 << STREAM_FAILED | 1 << STREAM_CLOSING | 1 << STREAM_DEAD,
-    [STREAM_OPEN] = 1 << STREAM_FAILED | 1 << STREAM_CLOSING | 1 << STREAM_DEAD,
+    [STREAM_OPEN] = 1 << STREAM_HANDSHAKE | 1 << STREAM_FAILED | 1 << STREAM_CLOSING | 1 << STREAM_DEAD,
     [STREAM_FAILED] = 1 << STREAM_CLOSING | 1 << STREAM_DEAD,
     [STREAM_CLOSING] = 1 << STREAM_LINGER | 1 << STREAM_DEAD,
     [STREAM_LINGER] = 1 << STREAM_DEAD,
@@ -127,7 +127,27 @@ static void got_data(struct stream *s, const char *data, size_t len)
         return;
     }
     s->bytes_in += len;
+    stream_tell_data(s, data, len);
+}
+
+void stream_tell_data(struct stream *s, const char *data, size_t len)
+{
     s->events->data(s->owner, data, len);
+    while (s->again_len > 0 && stream_is_owned(s)) {
+        data = s->again;
+        len = s->again_len;
+        s->again_len = 0;
+        if (s->state == STREAM_HANDSHAKE)
+            stream_tls_received(s, data, len);
+        else
+            s->events->data(s->owner, data, len);
+    }
+}
+
+void stream_hand_back(struct stream *s, const char *data, size_t len)
+{
+    s->again = data;
+    s->again_len = len;
 }
 
 /* One read; true if another one may bring more now. */
@@ -296,6 +316,24 @@ static struct stream *new_stream(struct loop *loop, int fd, enum stream_state st
     return s;
 }
 
+static void begin_tls(struct stream *s, struct tls_server *tls, bool any_alpn, uint64_t handshake_ms)
+{
+    s->ssl = tls_server_accept(tls, any_alpn);
+    if (!s->ssl)
+        abort();
+    BIO_up_ref(s->loop->bio);
+    SSL_set_bio(s->ssl, s->loop->bio, s->loop->bio);
+    loop_timer_arm(s->loop, &s->timer, handshake_ms);
+}
+
+void stream_start_tls(struct stream *s, struct tls_server *tls, bool any_alpn, uint64_t handshake_ms)
+{
+    assert(!stream_is_tls(s));
+    stream_set_state(s, STREAM_HANDSHAKE);
+    s->bytes_in = 0; /* what came before is TLS's, not the owner's */
+    begin_tls(s, tls, any_alpn, handshake_ms);
+}
+
 struct stream *stream_accept(struct loop *loop, int fd, const struct ip_addr *peer, uint16_t peer_port,
                              struct tls_server *tls, uint64_t handshake_ms, const struct stream_events *events,
                              void *owner)
@@ -303,14 +341,8 @@ struct stream *stream_accept(struct loop *loop, int fd, const struct ip_addr *pe
     struct stream *s = new_stream(loop, fd, tls ? STREAM_HANDSHAKE : STREAM_OPEN, events, owner);
     s->peer = *peer;
     s->peer_port = peer_port;
-    if (tls) {
-        s->ssl = tls_server_accept(tls);
-        if (!s->ssl)
-            abort();
-        BIO_up_ref(loop->bio);
-        SSL_set_bio(s->ssl, loop->bio, loop->bio);
-        loop_timer_arm(loop, &s->timer, handshake_ms);
-    }
+    if (tls)
+        begin_tls(s, tls, false, handshake_ms);
     if (event_add(&s->event, NULL))
         stream_fail_later(s, STATUS_INTERNAL);
     return s;

@@ -32,8 +32,10 @@ struct stream {
     struct tls_record *record; /* TLS 1.3 after `ready`: takes the place of ssl */
     struct tls_server *tls;    /* that the record belongs to */
     struct block *partial;     /* the beginning of a record whose rest has not come */
-    struct block *plain;       /* TLS: small writes of this callback, encrypted together */
-    struct block_queue queue;  /* bytes for the wire */
+    const char *again;         /* handed back: comes as data once more */
+    size_t again_len;
+    struct block *plain;      /* TLS: small writes of this callback, encrypted together */
+    struct block_queue queue; /* bytes for the wire */
     struct list dirty_link;
     struct list ready_link;
     struct list all_link;
@@ -73,6 +75,8 @@ void stream_fail(struct stream *stream, enum status status);
 /* The same, from an operation: the owner hears of it at the end of the turn. */
 void stream_fail_later(struct stream *stream, enum status status);
 void stream_destroy(struct stream *stream);
+/* Calls `data`, and again for what the owner hands back. */
+void stream_tell_data(struct stream *stream, const char *data, size_t len);
 void stream_mark_ready(struct stream *stream);
 void stream_mark_dirty(struct stream *stream);
 

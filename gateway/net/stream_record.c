@@ -210,7 +210,7 @@ void stream_record_received(struct stream *s, const char *data, size_t len)
     open_all(s, (const uint8_t *)data, len, &in);
     s->bytes_in += in.plain_len;
     if (in.plain_len > 0)
-        s->events->data(s->owner, s->loop->decrypted, in.plain_len);
+        stream_tell_data(s, s->loop->decrypted, in.plain_len);
     if (!is_over(&in) || s->state != STREAM_OPEN)
         return;
     if (in.closed) {

@@ -227,7 +227,7 @@ static enum result read_ssl(struct stream *s)
         stream_mark_dirty(s); /* alerts */
     s->bytes_in += plain_len;
     if (plain_len > 0)
-        s->events->data(s->owner, s->loop->decrypted, plain_len);
+        stream_tell_data(s, s->loop->decrypted, plain_len);
     return result;
 }
 

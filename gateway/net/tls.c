@@ -53,6 +53,7 @@ struct connection {
     size_t sni_len;
     struct tls_custom *custom; /* the uploaded certificate that it presents */
     bool has_unknown_name;
+    bool any_alpn;
     struct tls_secrets secrets;
 };
 
@@ -185,7 +186,11 @@ static int on_alpn(SSL *ssl, const unsigned char **ret_name, unsigned char *ret_
 {
     const struct tls_server *server = arg;
     unsigned char *name;
-    (void)ssl;
+    if (connection_of(ssl)->any_alpn && offered_len > 1) { /* OpenSSL has checked the list */
+        *ret_name = offered + 1;
+        *ret_len = offered[0];
+        return SSL_TLSEXT_ERR_OK;
+    }
     if (SSL_select_next_proto(&name, ret_len, server->alpn, server->alpn_len, offered, offered_len) !=
         OPENSSL_NPN_NEGOTIATED)
         return SSL_TLSEXT_ERR_ALERT_FATAL;
@@ -510,7 +515,7 @@ bool tls_server_has_custom(const struct tls_server *server, struct slice host)
 
 /* ---- connections ---- */
 
-SSL *tls_server_accept(struct tls_server *server)
+SSL *tls_server_accept(struct tls_server *server, bool any_alpn)
 {
     assert(!server->is_closed);
     struct connection *connection = calloc(1, sizeof *connection);
@@ -522,6 +527,7 @@ SSL *tls_server_accept(struct tls_server *server)
     }
     SSL_set_accept_state(ssl);
     connection->server = server;
+    connection->any_alpn = any_alpn;
     server->connections++;
     return ssl;
 }

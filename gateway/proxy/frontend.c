@@ -4,6 +4,8 @@
 #include "gateway/mux/negotiate.h"
 #include "gateway/net/cert_custom.h"
 #include "gateway/proxy/exchange.h"
+#include "gateway/proxy/preface.h"
+#include "gateway/proxy/tunnel.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -72,7 +74,7 @@ static void free_connection(struct deferred *deferred)
     tell_if_drained(proxy);
 }
 
-static void drop(struct connection *c)
+void connection_drop(struct connection *c)
 {
     loop_defer(c->proxy->loop, &c->deferred, free_connection);
 }
@@ -97,7 +99,7 @@ static void on_closed(void *owner, enum status status)
     (void)status;
     struct connection *c = owner;
     c->mux = NULL;
-    drop(c);
+    connection_drop(c);
 }
 
 static const struct mux_events mux_events = {.request = on_request, .idle = on_idle, .closed = on_closed};
@@ -106,7 +108,6 @@ static void learn_tls(struct connection *c)
 {
     const SSL *ssl = stream_ssl(c->stream);
     c->is_tls = ssl != NULL;
-    c->tls_version = c->tls_cipher = c->alpn = "";
     if (!ssl)
         return;
     c->identity = (uint8_t)tls_identity(ssl);
@@ -118,15 +119,38 @@ static void learn_tls(struct connection *c)
     c->alpn = negotiate_alpn_name(tls_alpn(ssl));
 }
 
-static void on_ready(void *owner)
+void connection_serve_http(struct connection *c)
 {
-    struct connection *c = owner;
-    learn_tls(c);
     c->mux = negotiate_server(c->stream, &c->settings->mux, &mux_events, c);
     c->stream = NULL; /* the mux has it */
     move(c, true);
     if (c->proxy->draining)
         c->mux->ops->drain(c->mux);
+}
+
+void connection_ready(struct connection *c)
+{
+    const SSL *ssl = stream_ssl(c->stream);
+    learn_tls(c);
+    switch ((enum preface_plan)c->plan) {
+    case PREFACE_TCP:
+        tunnel_begin(c, TUNNEL_TCP, tls_sni(ssl));
+        return;
+    case PREFACE_SNIFF:
+        if (tls_alpn(ssl).len > 0)
+            break;
+        preface_sniff(c, tls_sni(ssl));
+        return;
+    case PREFACE_HTTP:
+    case PREFACE_PASSTHROUGH:
+        break;
+    }
+    connection_serve_http(c);
+}
+
+static void on_ready(void *owner)
+{
+    connection_ready(owner);
 }
 
 static void on_failed(void *owner, enum status status)
@@ -135,10 +159,15 @@ static void on_failed(void *owner, enum status status)
     if (status == STATUS_TLS_TIMEOUT)
         log_debug("tls: client %s: %s", c->client_text, status_what(status));
     stream_close(&c->stream, false);
-    drop(c);
+    connection_drop(c);
 }
 
 static const struct stream_events stream_events = {.ready = on_ready, .failed = on_failed};
+
+void connection_await_tls(struct connection *c)
+{
+    stream_bind(c->stream, &stream_events, c);
+}
 
 /* ---- accepting ---- */
 
@@ -157,6 +186,20 @@ static bool make_room(struct proxy *proxy)
     move(oldest, false); /* so that the next one is chosen next time */
     oldest->mux->ops->close(oldest->mux, STATUS_EVICTED);
     return true;
+}
+
+/* A TLS listener's connections are read by us up to the ClientHello; so is a PROXY header. */
+static void begin(struct connection *c, int fd, const struct ip_addr *peer, uint16_t peer_port)
+{
+    const struct frontend_params *params = &c->frontend->params;
+    bool has_preface = params->kind == FRONTEND_PROXY || params->proxy_header;
+    c->tls_version = c->tls_cipher = c->alpn = "";
+    c->stream = stream_accept(c->proxy->loop, fd, peer, peer_port, has_preface ? NULL : params->tls,
+                              c->settings->handshake_ms, &stream_events, c);
+    if (has_preface)
+        preface_begin(c, params->kind == FRONTEND_PROXY ? c->proxy->tls : NULL);
+    else if (!params->tls)
+        connection_ready(c);
 }
 
 static void on_accepted(void *owner, int fd, const struct ip_addr *peer, uint16_t peer_port)
@@ -183,10 +226,7 @@ static void on_accepted(void *owner, int fd, const struct ip_addr *peer, uint16_
     proxy->connection_count++;
     COUNTER_INC(proxy->loop->counters, connections);
     COUNTER_INC(proxy->loop->counters, connections_total);
-    struct tls_server *tls = frontend->params.kind == FRONTEND_PROXY ? proxy->tls : frontend->params.tls;
-    c->stream = stream_accept(proxy->loop, fd, peer, peer_port, tls, c->settings->handshake_ms, &stream_events, c);
-    if (!tls)
-        on_ready(c);
+    begin(c, fd, peer, peer_port);
 }
 
 struct frontend *frontend_new(struct proxy *proxy, int fd, const struct frontend_params *params)
@@ -224,9 +264,12 @@ static void close_connection(struct connection *c, enum status status)
 {
     if (c->mux) {
         c->mux->ops->close(c->mux, status);
+    } else if (c->tunnel) {
+        tunnel_close(c, status);
     } else if (c->stream) {
+        preface_end(c);
         stream_close(&c->stream, false);
-        drop(c);
+        connection_drop(c);
     }
 }
 

@@ -15,9 +15,11 @@ struct bucket {
     struct list idle;    /* the longest idle first */
     struct list busy;
     struct list shared; /* those of HTTP/2, idle or not: few, since each serves many */
+    struct list guests;
     unsigned busy_count;
     unsigned idle_count;
-    unsigned load; /* endpoints in use */
+    unsigned guest_count;
+    unsigned load; /* endpoints in use, and guests */
 };
 
 struct pooled {
@@ -104,6 +106,7 @@ static struct bucket *find_or_make(struct pool *pool, struct claim *claim)
     list_init(&bucket->idle);
     list_init(&bucket->busy);
     list_init(&bucket->shared);
+    list_init(&bucket->guests);
     struct bucket **slot = slot_of(pool, claim->serial);
     bucket->next = *slot;
     *slot = bucket;
@@ -113,7 +116,7 @@ static struct bucket *find_or_make(struct pool *pool, struct claim *claim)
 
 static void drop_if_empty(struct pool *pool, struct bucket *bucket)
 {
-    if (bucket->busy_count + bucket->idle_count > 0)
+    if (bucket->busy_count + bucket->idle_count + bucket->guest_count > 0)
         return;
     struct bucket **slot = slot_of(pool, bucket->claim->serial);
     while (*slot != bucket)
@@ -305,6 +308,35 @@ struct endpoint *pool_open(struct pool *pool, struct settings *settings, const s
     return c->mux->ops->open(c->mux);
 }
 
+struct stream *pool_dial(struct pool *pool, struct settings *settings, struct claim *claim, uint16_t port,
+                         struct pool_guest *guest, const struct stream_events *events, void *owner)
+{
+    struct route_problem problem;
+    if (route_rules_check(&settings->rules, &claim->address, port, &problem) != STATUS_OK)
+        return NULL;
+    struct bucket *bucket = find_or_make(pool, claim);
+    guest->bucket = bucket;
+    list_push(&bucket->guests, &guest->link);
+    bucket->guest_count++;
+    bucket->load++;
+    COUNTER_INC(pool->loop->counters, upstream_connections);
+    COUNTER_INC(pool->loop->counters, upstream_connects_total);
+    return stream_connect(pool->loop, &claim->address, port, settings->connect_ms, events, owner);
+}
+
+void pool_leave(struct pool *pool, struct pool_guest *guest)
+{
+    struct bucket *bucket = guest->bucket;
+    if (!bucket)
+        return;
+    guest->bucket = NULL;
+    list_remove(&guest->link);
+    bucket->guest_count--;
+    bucket->load--;
+    COUNTER_DEC(pool->loop->counters, upstream_connections);
+    drop_if_empty(pool, bucket);
+}
+
 unsigned pool_active(const struct pool *pool, const struct claim *claim)
 {
     const struct bucket *bucket = find(pool, claim->serial);
@@ -332,6 +364,16 @@ void pool_revoke(struct pool *pool, const struct claim *claim)
     close_list(&bucket->idle, STATUS_ADDRESS_REVOKED);
     close_list(&bucket->busy, STATUS_ADDRESS_REVOKED);
     close_list(&bucket->shared, STATUS_ADDRESS_REVOKED);
+    struct list guests; /* the bucket may go with the last of them */
+    list_init(&guests);
+    for (struct list *link; (link = list_pop(&bucket->guests));)
+        list_push(&guests, link);
+    while (!list_is_empty(&guests)) {
+        struct pool_guest *guest = CONTAINER_OF(guests.next, struct pool_guest, link);
+        COUNTER_INC(pool->loop->counters, upstream_revoked_total);
+        guest->revoked(guest);
+        assert(guest->bucket == NULL);
+    }
 }
 
 static void close_idle_shared(struct bucket *bucket)

@@ -23,6 +23,8 @@ struct settings *settings_new(void)
     };
     settings->handshake_ms = 10 * SECOND_MS;
     settings->connect_ms = 5 * SECOND_MS;
+    settings->proxy_header_ms = 5 * SECOND_MS;
+    settings->sniff_ms = SECOND_MS;
     settings->first_byte_ms = 300 * SECOND_MS;
     settings->response_idle_ms = 600 * SECOND_MS;
     settings->tunnel_idle_ms = 600 * SECOND_MS;

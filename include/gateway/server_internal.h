@@ -73,8 +73,6 @@ void server_publish_certificate(void *arg, struct slice name, struct cert_custom
 MUST_CHECK enum status server_make_tls(struct server *server, struct tls_server **ret_tls,
                                        char ret_error[SERVER_ERROR_TEXT_MAX]);
 
-/* Refuses what a file may ask for and the listeners can't do. */
-MUST_CHECK enum status server_check_listeners(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX]);
 MUST_CHECK enum status server_check_controls(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX]);
 MUST_CHECK enum status server_start_controls(struct server *server, char ret_error[SERVER_ERROR_TEXT_MAX]);
 void server_free_controls(struct server *server);

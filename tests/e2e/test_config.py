@@ -29,7 +29,7 @@ BAD = [
     ("port-0", {"listeners": [{"address": "127.0.0.1:0"}]}, ["listeners[0].address"]),
     ("bad-address", {"listeners": [{"address": "nowhere"}]}, ["listeners[0].address"]),
     ("proxy-protocol", {"listeners": [{"address": "127.0.0.1:19444", "proxy_protocol": "required"}]},
-     ["listeners[0].proxy_protocol", "write off"]),
+     ["listeners[0]", "trusted_proxies"]),
     ("no-domains", {"base_domains": []}, ["base_domains"]),
     ("no-control", {"control": []}, ["control"]),
     ("control-without-auth", {"control": [{"address": "127.0.0.1:19443"}]}, ["control[0]"]),

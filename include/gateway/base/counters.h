@@ -31,6 +31,9 @@
     X(requests_aborted_total, COUNTER, "Requests that ended before their response was complete")                       \
     X(tunnels_active, GAUGE, "Upgraded connections and tunnels in progress")                                           \
     X(tunnels_total, COUNTER, "Upgraded connections and tunnels begun")                                                \
+    X(tunnels_tcp_total, COUNTER, "Raw TCP tunnels begun")                                                             \
+    X(tunnels_passthrough_total, COUNTER, "TLS passthrough tunnels begun")                                             \
+    X(proxy_headers_refused_total, COUNTER, "Client connections closed for their PROXY header, or for the lack of it") \
     X(bytes_received_total, COUNTER, "Body and tunnel bytes received from clients")                                    \
     X(bytes_sent_total, COUNTER, "Body and tunnel bytes sent to clients")                                              \
     X(upstream_connections, GAUGE, "Open connections to instances")                                                    \

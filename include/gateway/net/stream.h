@@ -57,6 +57,18 @@ struct stream *stream_accept(struct loop *loop, int fd, const struct ip_addr *pe
 struct stream *stream_connect(struct loop *loop, const struct ip_addr *addr, uint16_t port, uint64_t connect_ms,
                               const struct stream_events *events, void *owner);
 
+/*
+ * TLS as a server begins on a TCP stream: what comes from now on is the handshake, with its own deadline. any_alpn: the
+ * first protocol that the client offers is taken, whatever it is.
+ */
+void stream_start_tls(struct stream *stream, struct tls_server *tls, bool any_alpn, uint64_t handshake_ms);
+
+/*
+ * Only from inside `data`: these bytes are handed out again as soon as the callback returns, to TLS after
+ * stream_start_tls, else to the owner that is bound by then. They must stay valid until the turn ends.
+ */
+void stream_hand_back(struct stream *stream, const char *data, size_t len);
+
 /* Changes who gets the events. */
 void stream_bind(struct stream *stream, const struct stream_events *events, void *owner);
 

@@ -71,8 +71,11 @@ bool tls_server_has_custom(const struct tls_server *server, struct slice host);
 /* Connections made from it stay valid (they hold it); accepts no new ones. Accepts NULL. */
 void tls_server_free(struct tls_server **server);
 
-/* A new connection in the accept state without a BIO, or NULL without memory. Freed with tls_connection_free. */
-SSL *tls_server_accept(struct tls_server *server);
+/*
+ * A new connection in the accept state without a BIO, or NULL without memory. Freed with tls_connection_free. any_alpn:
+ * the first protocol that the client offers is taken, whatever it is.
+ */
+SSL *tls_server_accept(struct tls_server *server, bool any_alpn);
 void tls_connection_free(SSL **ssl);
 
 /*

@@ -42,6 +42,7 @@
     X(BACK_REUSED, "back_reused", BACK_REUSED, back_reused, 5)                                                         \
     X(RETRIES, "retries", UNSIGNED, retries, 10)                                                                       \
     X(ERROR, "error", ERROR, error, 32)                                                                                \
+    X(CLOSE, "close", STRING, close, 16)                                                                               \
     X(USER_AGENT, "user_agent", SLICE, user_agent, 768)                                                                \
     X(REFERER, "referer", URL, referer, 768)
 

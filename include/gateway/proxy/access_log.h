@@ -55,6 +55,7 @@ struct access_record {
     bool back_reused;
     unsigned retries;
     enum status error; /* OK: none */
+    const char *close; /* of tunnels: who ended it: "client", "app", "idle", "gateway"; NULL or "" else */
     struct slice user_agent;
     struct slice referer;
 };

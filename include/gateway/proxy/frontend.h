@@ -21,6 +21,7 @@ struct frontend_params {
     enum frontend_kind kind;
     uint16_t port;          /* of the listener, for X-Forwarded-Port; 0 on a unix socket */
     uint16_t https_port;    /* FRONTEND_REDIRECT: where to */
+    bool proxy_header;      /* a PROXY header comes first on every connection */
     struct tls_server *tls; /* FRONTEND_LOCAL: owned then; FRONTEND_PROXY uses the proxy's */
     const struct local_service *service;
     void *service_arg;
@@ -41,12 +42,15 @@ struct connection {
     struct proxy *proxy;
     struct settings *settings; /* a reference: what it began with */
     struct mux *mux;
-    struct stream *stream; /* until the mux has it */
+    struct stream *stream;   /* until the mux has it */
+    struct preface *preface; /* while that reads, see proxy/preface */
+    struct tunnel *tunnel;   /* while there is one, which uses `stream` */
     struct deferred deferred;
     struct ip_addr client;
     uint16_t client_port;
     uint8_t identity;           /* base domain whose certificate was presented; TLS_IDENTITY_CUSTOM: see custom */
     struct cert_custom *custom; /* a reference: the uploaded certificate that was presented; NULL: none */
+    uint8_t plan;               /* enum preface_plan */
     bool is_tls;
     bool is_trusted; /* in trusted_proxies */
     bool is_idle;
@@ -56,6 +60,15 @@ struct connection {
     const char *alpn;
     char client_text[IP_TEXT_MAX];
 };
+
+/* The stream's events are the connection's again, which waits for the end of its handshake. */
+void connection_await_tls(struct connection *connection);
+/* The stream is ready: goes on as planned. */
+void connection_ready(struct connection *connection);
+/* The stream becomes a mux, by its ALPN. */
+void connection_serve_http(struct connection *connection);
+/* It has no stream any more: freed at the end of the turn. */
+void connection_drop(struct connection *connection);
 
 enum frontend_kind frontend_kind(const struct frontend *frontend);
 const struct frontend_params *frontend_params(const struct frontend *frontend);

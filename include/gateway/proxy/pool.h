@@ -34,7 +34,25 @@ void pool_free(struct pool **pool); /* no connection is left */
 struct endpoint *pool_open(struct pool *pool, struct settings *settings, const struct pool_target *target, bool fresh,
                            bool *ret_reused, enum status *ret_status);
 
-/* How many endpoints of the claim are in use. */
+/*
+ * A connection to a claim that is not the pool's, but lives and dies with the claim: one side of a tunnel. The owner
+ * embeds it; `revoked` is called when the claim is, and leaves.
+ */
+struct pool_guest {
+    struct list link;
+    struct bucket *bucket; /* NULL: not there */
+    void (*revoked)(struct pool_guest *guest);
+};
+
+/*
+ * Connects to the target and makes it a guest, until pool_leave, which the stream's owner calls whenever the stream
+ * ends. NULL when the address is forbidden.
+ */
+struct stream *pool_dial(struct pool *pool, struct settings *settings, struct claim *claim, uint16_t port,
+                         struct pool_guest *guest, const struct stream_events *events, void *owner);
+void pool_leave(struct pool *pool, struct pool_guest *guest);
+
+/* How many endpoints and guests of the claim there are. */
 unsigned pool_active(const struct pool *pool, const struct claim *claim);
 
 /* Closes all connections of the claim; those in use get `reset` with ADDRESS_REVOKED. */

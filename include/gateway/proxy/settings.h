@@ -22,7 +22,9 @@ struct settings {
     struct route_rules rules; /* with upstream.allow and the gateway's own listeners */
 
     struct mux_settings mux;
+    uint32_t proxy_header_ms;       /* 5 s: the PROXY header of a listener that requires it */
     uint32_t handshake_ms;          /* 10 s */
+    uint32_t sniff_ms;              /* 1 s: for the first bytes of a client that negotiated no protocol */
     uint32_t connect_ms;            /* 5 s */
     uint32_t first_byte_ms;         /* 300 s: from the request to the response head */
     uint32_t response_idle_ms;      /* 600 s: between pieces of a response */

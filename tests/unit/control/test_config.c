@@ -68,7 +68,8 @@ static void every_key_is_taken(void **state)
               "access_log: {path: log/a, format: combined, client: masked, query: hashed}\n"
               "limits: {max_connections: 9, max_retries: 1, request_head: 16KiB, request_fields: 50,\n"
               "  request_target: 1024, requests_per_connection: 5, response_head: 1MiB, response_fields: 60}\n"
-              "timeouts: {handshake: 1s, request_head: 2s, request_body_idle: 3s, request_body_min_rate: 1KiB,\n"
+              "timeouts: {proxy_header: 800ms, sniff: 900ms, handshake: 1s, request_head: 2s, request_body_idle: 3s, "
+              "request_body_min_rate: 1KiB,\n"
               "  keepalive: 4s, send_stall: 5s, connect: 600ms, first_byte: 7m, response_idle: 1h, tunnel_idle: 9s,\n"
               "  upstream_idle: 10s, drain: 0s}\n");
     const struct settings *settings = config->settings;
@@ -98,7 +99,7 @@ static void every_key_is_taken(void **state)
     assert_int_equal(settings->mux.max_requests, 5);
     assert_int_equal(settings->mux.response_limits.max_head_bytes, 1048576);
     assert_int_equal(settings->mux.response_limits.max_fields, 60);
-    assert_int_equal(settings->handshake_ms, 1000);
+    assert_true(settings->proxy_header_ms == 800 && settings->sniff_ms == 900 && settings->handshake_ms == 1000);
     assert_int_equal(settings->mux.head_ms, 2000);
     assert_int_equal(settings->mux.body_idle_ms, 3000);
     assert_int_equal(settings->mux.body_min_rate, 1024);
@@ -310,6 +311,8 @@ static const struct bad bad_listeners[] = {
     {LISTENER("- {address: '1.2.3.4:65536'}\n"), "g.yaml:4: listeners[0].address: 1.2.3.4:65536 is not", ""},
     {LISTENER("- {address: '1.2.3.4:443', proxy_protocol: maybe}\n"),
      "g.yaml:4: listeners[0].proxy_protocol: maybe is not known; write off or required", ""},
+    {LISTENER("- {address: '1.2.3.4:443', proxy_protocol: required}\n"),
+     "g.yaml:4: listeners: listeners[0] requires a PROXY header", "trusted_proxies"},
     {LISTENER("- {address: '1.2.3.4:443', redirect_to_https: yes}\n"),
      "g.yaml:4: listeners[0].redirect_to_https: yes is neither true nor false", ""},
     {LISTENER("- {address: '1.2.3.4:443'}\n- {address: '1.2.3.4:443'}\n"),

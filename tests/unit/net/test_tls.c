@@ -209,7 +209,7 @@ static struct outcome connect_to(struct tls_server *server, const struct client 
     struct outcome outcome = {.status = STATUS_OK};
     SSL_CTX *ctx;
     BIO *server_bio, *client_bio;
-    SSL *client = make_client(options, &ctx), *accepted = tls_server_accept(server);
+    SSL *client = make_client(options, &ctx), *accepted = tls_server_accept(server, false);
     assert_non_null(accepted);
     assert_int_equal(BIO_new_bio_pair(&server_bio, 1 << 16, &client_bio, 1 << 16), 1);
     SSL_set_bio(accepted, server_bio, server_bio);
@@ -577,7 +577,7 @@ static void connections_outlive_their_server(void **state)
 {
     (void)state;
     struct tls_server *server = make_plain_server();
-    SSL *connections[] = {tls_server_accept(server), tls_server_accept(server)};
+    SSL *connections[] = {tls_server_accept(server, false), tls_server_accept(server, false)};
     tls_server_free(&server);
     assert_null(server);
     assert_int_equal(tls_sni(connections[0]).len, 0);
@@ -590,7 +590,7 @@ static void connections_outlive_their_server(void **state)
 static void feed(const char *bytes, size_t len, const char *expected)
 {
     struct tls_server *server = make_plain_server();
-    SSL *ssl = tls_server_accept(server);
+    SSL *ssl = tls_server_accept(server, false);
     BIO *in = BIO_new_mem_buf(bytes, (int)len);
     SSL_set_bio(ssl, in, BIO_new(BIO_s_mem()));
     char error[TLS_ERROR_TEXT_MAX];

@@ -1,0 +1,455 @@
+#include "gateway/proxy/tunnel.h"
+
+#include "gateway/net/block_queue.h"
+#include "gateway/proxy/pool.h"
+#include "gateway/proxy/upstream.h"
+#include "gateway/wire/sniff.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+enum { MAX_KEPT_BYTES = 65536 /* of a client, before its instance is connected */, MAX_PIECES = 16 };
+
+enum tunnel_state {
+    TUNNEL_CONNECTING,
+    TUNNEL_OPEN,
+    TUNNEL_OVER,
+};
+
+struct tunnel {
+    struct connection *connection; /* has the client's stream */
+    struct proxy *proxy;
+    struct stream *back;
+    struct pool_guest guest;
+    struct timer timer;
+    struct deferred deferred;
+    struct block_queue kept; /* from the client, until it may go on */
+    char *joined;            /* the same in one piece, handed back to the stream */
+    struct upstream_tried tried;
+    uint64_t started_us;
+    uint64_t started_wall_us;
+    uint64_t dialed_us;
+    uint64_t connect_us;
+    uint64_t first_byte_us; /* of the app */
+    uint64_t back_serial;
+    struct ip_addr back_address;
+    uint16_t port;
+    uint8_t state;
+    uint8_t kind;
+    uint8_t retries;
+    bool is_guarded; /* the client's first bytes may still turn out to be HTTP */
+    bool front_ended;
+    bool back_ended;
+    const char *close; /* who ended it first, for the log */
+    uint8_t name_len;
+    char name[HOSTNAME_MAX + 1];
+    char app_id[HOSTNAME_MAX_LABEL + 1];
+    char instance_id[HOSTNAME_MAX_LABEL + 1];
+};
+
+static const uint8_t legal_edges[] = {
+    [TUNNEL_CONNECTING] = 1 << TUNNEL_OPEN | 1 << TUNNEL_OVER,
+    [TUNNEL_OPEN] = 1 << TUNNEL_OVER,
+    [TUNNEL_OVER] = 0,
+};
+
+static void set_state(struct tunnel *t, enum tunnel_state state)
+{
+    assert(legal_edges[t->state] & 1U << state);
+    t->state = (uint8_t)state;
+}
+
+static struct stream *front_of(const struct tunnel *t)
+{
+    return t->connection->stream;
+}
+
+static void touch(struct tunnel *t)
+{
+    loop_timer_arm(t->proxy->loop, &t->timer, t->connection->settings->tunnel_idle_ms);
+}
+
+/* ---- the end ---- */
+
+static void write_log(struct tunnel *t, enum status error)
+{
+    const struct connection *c = t->connection;
+    bool was_open = t->connect_us > 0;
+    struct access_record record = {
+        .wall_us = t->started_wall_us,
+        .client = c->client,
+        .client_port = c->client_port,
+        .host = slice_make(t->name, t->name_len),
+        .app_id = slice_str(t->app_id),
+        .instance_id = slice_str(t->instance_id),
+        .port = t->port,
+        .protocol = t->kind == TUNNEL_PASSTHROUGH ? "passthrough" : "tcp",
+        .status = was_open || error == STATUS_OK ? 200 : status_http(error),
+        .bytes_in = stream_bytes_in(front_of(t)),
+        .bytes_out = stream_bytes_out(front_of(t)),
+        .total_us = t->proxy->loop->now_us - t->started_us,
+        .connect_us = t->connect_us,
+        .first_byte_us = t->first_byte_us,
+        .tls_version = c->tls_version,
+        .tls_cipher = c->tls_cipher,
+        .alpn = c->alpn,
+        .tls_resumed = c->tls_resumed,
+        .back_address = t->back_address,
+        .back_port = t->port,
+        .back_protocol = t->back_address.family ? "tcp" : "",
+        .retries = t->retries,
+        .error = error,
+        .close = t->close,
+    };
+    access_log_write(t->proxy->log, &record);
+}
+
+static void free_tunnel(struct deferred *deferred)
+{
+    struct tunnel *t = CONTAINER_OF(deferred, struct tunnel, deferred);
+    block_queue_drop(t->proxy->loop, &t->kept);
+    loop_timer_forget(&t->timer);
+    free(t->joined);
+    free(t);
+}
+
+/* The connection may live on without it. */
+static void leave(struct tunnel *t)
+{
+    set_state(t, TUNNEL_OVER);
+    t->connection->tunnel = NULL;
+    loop_timer_disarm(&t->timer);
+    pool_leave(t->proxy->pool, &t->guest);
+    COUNTER_DEC(t->proxy->loop->counters, tunnels_active);
+    loop_defer(t->proxy->loop, &t->deferred, free_tunnel);
+}
+
+static void finish(struct tunnel *t, enum status error)
+{
+    struct connection *c = t->connection;
+    struct counters *counters = t->proxy->loop->counters;
+    write_log(t, error);
+    COUNTER_ADD(counters, bytes_received_total, stream_bytes_in(c->stream));
+    COUNTER_ADD(counters, bytes_sent_total, stream_bytes_out(c->stream));
+    leave(t);
+    if (t->back && error == STATUS_OK)
+        stream_close(&t->back, false);
+    else if (t->back)
+        stream_reset(&t->back);
+    if (error == STATUS_OK)
+        stream_close(&c->stream, false);
+    else
+        stream_reset(&c->stream);
+    connection_drop(c);
+}
+
+/*
+ * There is no instance to talk to. A client of passthrough gets an alert, which may come before the ServerHello in the
+ * clear (RFC 8446 section 6): its user reads "internal error" rather than of a bare end.
+ */
+static void refuse(struct tunnel *t, enum status error)
+{
+    static const uint8_t alert[] = {21, 3, 1, 0, 2, 2, 80};
+    struct connection *c = t->connection;
+    t->close = "gateway";
+    if (t->kind != TUNNEL_PASSTHROUGH) {
+        finish(t, error);
+        return;
+    }
+    write_log(t, error);
+    COUNTER_ADD(t->proxy->loop->counters, bytes_received_total, stream_bytes_in(c->stream));
+    leave(t);
+    stream_write(c->stream, alert, sizeof alert);
+    stream_close(&c->stream, true);
+    connection_drop(c);
+}
+
+static void on_timer(struct timer *timer)
+{
+    struct tunnel *t = CONTAINER_OF(timer, struct tunnel, timer);
+    t->close = "idle";
+    finish(t, STATUS_TUNNEL_IDLE);
+}
+
+static void finish_if_complete(struct tunnel *t)
+{
+    if (t->front_ended && t->back_ended)
+        finish(t, STATUS_OK);
+}
+
+static void on_revoked(struct pool_guest *guest)
+{
+    struct tunnel *t = CONTAINER_OF(guest, struct tunnel, guest);
+    t->close = "gateway";
+    finish(t, STATUS_ADDRESS_REVOKED);
+}
+
+void tunnel_close(struct connection *c, enum status status)
+{
+    c->tunnel->close = "gateway";
+    finish(c->tunnel, status);
+}
+
+/* ---- from the client ---- */
+
+static void send_kept(struct tunnel *t)
+{
+    while (t->kept.bytes > 0) {
+        struct iovec pieces[MAX_PIECES];
+        int count = block_queue_pieces(&t->kept, SIZE_MAX, pieces, MAX_PIECES);
+        size_t len = 0;
+        for (int i = 0; i < count; i++)
+            len += pieces[i].iov_len;
+        stream_writev(t->back, pieces, count);
+        block_queue_consume(t->proxy->loop, &t->kept, len);
+    }
+    if (t->front_ended)
+        stream_shutdown(t->back);
+    if (stream_room(t->back) == 0)
+        stream_pause(front_of(t), STREAM_PAUSE_CREDIT);
+    else
+        stream_resume(front_of(t), STREAM_PAUSE_CREDIT);
+}
+
+/* The silent client speaks HTTP: what a strict parser must see, the app must not get raw. */
+static void become_http(struct tunnel *t)
+{
+    struct connection *c = t->connection;
+    struct stream *stream = c->stream;
+    size_t len = 0;
+    t->joined = malloc(t->kept.bytes);
+    if (!t->joined)
+        abort();
+    for (struct block *block = t->kept.first; block; block = block->next) {
+        memcpy(t->joined + len, block->data + block->start, block->end - block->start);
+        len += block->end - block->start;
+    }
+    leave(t);
+    if (t->back)
+        stream_reset(&t->back);
+    connection_serve_http(c);
+    stream_hand_back(stream, t->joined, len);
+}
+
+/* What a silent client says first. True if it goes on to the app. */
+static bool pass_guard(struct tunnel *t)
+{
+    const struct block *block = t->kept.first; /* holds more than sniffing ever needs */
+    switch (sniff_first_bytes(slice_make(block->data + block->start, block->end - block->start))) {
+    case SNIFF_NEED_MORE:
+        return false;
+    case SNIFF_HTTP:
+        become_http(t);
+        return false;
+    case SNIFF_RAW:
+        break;
+    }
+    t->is_guarded = false;
+    return true;
+}
+
+static void front_data(void *owner, const char *data, size_t len)
+{
+    struct tunnel *t = owner;
+    touch(t);
+    if (t->state == TUNNEL_OPEN && !t->is_guarded) {
+        stream_write(t->back, data, len);
+        if (stream_room(t->back) == 0)
+            stream_pause(front_of(t), STREAM_PAUSE_CREDIT);
+        return;
+    }
+    block_queue_append(t->proxy->loop, &t->kept, data, len);
+    if (t->kept.bytes >= MAX_KEPT_BYTES)
+        stream_pause(front_of(t), STREAM_PAUSE_CREDIT);
+    if (t->is_guarded && !pass_guard(t))
+        return;
+    if (t->state == TUNNEL_OPEN)
+        send_kept(t);
+}
+
+static void front_eof(void *owner)
+{
+    struct tunnel *t = owner;
+    t->front_ended = true;
+    t->close = t->close ? t->close : "client";
+    t->is_guarded = false; /* half a line is no request */
+    if (t->state == TUNNEL_OPEN)
+        send_kept(t);
+    finish_if_complete(t);
+}
+
+static void front_room(void *owner)
+{
+    struct tunnel *t = owner;
+    if (t->state == TUNNEL_OPEN)
+        stream_resume(t->back, STREAM_PAUSE_CREDIT);
+}
+
+static void front_failed(void *owner, enum status status)
+{
+    struct tunnel *t = owner;
+    t->close = "client";
+    finish(t, status);
+}
+
+static void front_ready(void *owner)
+{
+    (void)owner;
+}
+
+static const struct stream_events front_events = {
+    .ready = front_ready, .data = front_data, .eof = front_eof, .room = front_room, .failed = front_failed};
+
+/* ---- the instance ---- */
+
+static enum status dial(struct tunnel *t);
+
+static void back_ready(void *owner)
+{
+    struct tunnel *t = owner;
+    set_state(t, TUNNEL_OPEN);
+    t->connect_us = t->proxy->loop->now_us - t->dialed_us;
+    t->connect_us += t->connect_us == 0; /* 0 says that there was none */
+    touch(t);
+    if (!t->is_guarded)
+        send_kept(t);
+}
+
+static void back_data(void *owner, const char *data, size_t len)
+{
+    struct tunnel *t = owner;
+    touch(t);
+    if (t->first_byte_us == 0)
+        t->first_byte_us = t->proxy->loop->now_us - t->started_us;
+    if (t->is_guarded) { /* an HTTP server does not speak first */
+        t->is_guarded = false;
+        send_kept(t);
+    }
+    stream_write(front_of(t), data, len);
+    if (stream_room(front_of(t)) == 0)
+        stream_pause(t->back, STREAM_PAUSE_CREDIT);
+}
+
+static void back_eof(void *owner)
+{
+    struct tunnel *t = owner;
+    t->back_ended = true;
+    t->close = t->close ? t->close : "app";
+    stream_shutdown(front_of(t));
+    finish_if_complete(t);
+}
+
+static void back_room(void *owner)
+{
+    struct tunnel *t = owner;
+    stream_resume(front_of(t), STREAM_PAUSE_CREDIT);
+}
+
+static void connect_failed(struct tunnel *t, enum status status)
+{
+    struct counters *counters = t->proxy->loop->counters;
+    COUNTER_INC(counters, upstream_connect_errors_total);
+    stream_close(&t->back, false);
+    pool_leave(t->proxy->pool, &t->guest);
+    if (t->tried.count < UPSTREAM_MAX_TRIED)
+        t->tried.serials[t->tried.count++] = t->back_serial;
+    if (t->retries < t->connection->settings->max_retries && dial(t) == STATUS_OK) {
+        t->retries++;
+        COUNTER_INC(counters, upstream_retries_total);
+        return;
+    }
+    refuse(t, status);
+}
+
+static void back_failed(void *owner, enum status status)
+{
+    struct tunnel *t = owner;
+    if (t->state == TUNNEL_CONNECTING) {
+        connect_failed(t, status);
+        return;
+    }
+    t->close = "app";
+    finish(t, status == STATUS_PEER_RESET ? STATUS_UPSTREAM_RESET : status);
+}
+
+static const struct stream_events back_events = {
+    .ready = back_ready, .data = back_data, .eof = back_eof, .room = back_room, .failed = back_failed};
+
+/* ---- where to ---- */
+
+static void copy_id(char *to, const char *id)
+{
+    size_t len = strnlen(id, HOSTNAME_MAX_LABEL);
+    memcpy(to, id, len);
+    to[len] = '\0';
+}
+
+static enum status pick_and_dial(struct tunnel *t, const struct route_target *target)
+{
+    enum status status = target->status;
+    if (target->app)
+        copy_id(t->app_id, target->app->id);
+    t->port = target->port;
+    bool is_passthrough = status == STATUS_MISDIRECTED && target->protocol == ROUTE_PROTOCOL_PASSTHROUGH;
+    if (status != STATUS_OK && !is_passthrough)
+        return status;
+    const struct route_instance *instance = upstream_pick(t->proxy, target, &t->tried, &status);
+    if (!instance)
+        return status;
+    copy_id(t->instance_id, instance->id);
+    t->back_serial = instance->claim->serial;
+    t->back_address = instance->claim->address;
+    t->dialed_us = t->proxy->loop->now_us;
+    t->back =
+        pool_dial(t->proxy->pool, t->connection->settings, instance->claim, target->port, &t->guest, &back_events, t);
+    return t->back ? STATUS_OK : STATUS_ADDRESS_FORBIDDEN;
+}
+
+static enum status dial(struct tunnel *t)
+{
+    const struct settings *settings = t->connection->settings;
+    struct slice name = slice_make(t->name, t->name_len);
+    struct hostname hostname;
+    struct route_target target;
+    if (name.len > 0 && name.ptr[name.len - 1] == '.')
+        name.len--;
+    hostname_parse(name, settings->base_domains, settings->base_domain_count, &hostname);
+    route_table_read_begin();
+    route_table_resolve(t->proxy->table, &hostname, name, &target);
+    enum status status = pick_and_dial(t, &target);
+    route_table_read_end();
+    return status;
+}
+
+void tunnel_begin(struct connection *c, enum tunnel_kind kind, struct slice name)
+{
+    struct loop *loop = c->proxy->loop;
+    struct tunnel *t = calloc(1, sizeof *t);
+    if (!t)
+        abort();
+    assert(name.len <= HOSTNAME_MAX);
+    t->connection = c;
+    t->proxy = c->proxy;
+    t->kind = (uint8_t)kind;
+    t->is_guarded = kind == TUNNEL_TCP_SILENT;
+    t->started_us = loop->now_us;
+    t->started_wall_us = loop->wall_us;
+    t->guest.revoked = on_revoked;
+    list_init(&t->guest.link);
+    timer_init(&t->timer, on_timer);
+    if (name.len > 0)
+        memcpy(t->name, name.ptr, name.len);
+    t->name_len = (uint8_t)name.len;
+    c->tunnel = t;
+    COUNTER_INC(loop->counters, tunnels_active);
+    COUNTER_INC(loop->counters, tunnels_total);
+    if (kind == TUNNEL_PASSTHROUGH)
+        COUNTER_INC(loop->counters, tunnels_passthrough_total);
+    else
+        COUNTER_INC(loop->counters, tunnels_tcp_total);
+    stream_bind(c->stream, &front_events, t);
+    touch(t);
+    enum status status = dial(t);
+    if (status != STATUS_OK)
+        refuse(t, status);
+}
