@@ -3,7 +3,7 @@
 #include "gateway/mux/h1_mux.h"
 #include "gateway/mux/h2_mux.h"
 
-const char *const negotiate_alpn[] = {"h2", "http/1.1", NULL};
+const char *const negotiate_alpn[] = {"h2", "http/1.1", "http/1.0", NULL};
 
 struct mux *negotiate_server(struct stream *stream, const struct mux_settings *settings,
                              const struct mux_events *events, void *owner)
