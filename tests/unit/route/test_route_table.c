@@ -3,6 +3,7 @@
 #include "gateway/route/route_table.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 static int begin(void **state)
 {
@@ -456,6 +457,8 @@ static void test_read_while_written(void **state)
     publish(shared.table);
     for (int i = 0; i < READERS; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, read_loop, &shared), 0);
+    while (atomic_load(&shared.found) == 0) /* on a busy machine the threads may begin late */
+        sched_yield();
     for (uint64_t n = 2; n < WRITES; n++) {
         put_moving(shared.table, n);
         if (n % 2 == 0)
