@@ -6,23 +6,11 @@ import subprocess
 
 import pytest
 
-from service import Service
+from service import Service, start_nginx
 from wire import wait_until
 
 PAIRS = ["h1-h1", "h1-h2c", "h2-h1", "h2-h2c"]
 REQUESTS = 2000
-NGINX = """
-daemon off; pid {folder}/pid; error_log stderr; worker_processes 1; {user}
-events {{ worker_connections 512; }}
-http {{
-    access_log off; client_max_body_size 0; keepalive_requests 100000;
-    {temporary}
-    types {{ text/html html; }}
-    server {{ listen {address}:{port}; root {folder}/files; }}
-}}
-"""
-TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
@@ -34,16 +22,6 @@ def files(tmp_path_factory):
     return folder
 
 
-def nginx_command(folder):
-    def command(address, port):
-        temporary = " ".join(f"{name}_temp_path {folder}/{name};" for name in TEMPORARY)
-        user = "user root;" if os.geteuid() == 0 else ""
-        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, address=address, port=port, user=user,
-                                                        temporary=temporary))
-        return ["/usr/sbin/nginx", "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")]
-    return command
-
-
 def nghttpd_command(folder):
     return lambda address, port: ["nghttpd", "--no-tls", "-a", address, "-d", str(folder / "files"), str(port)]
 
@@ -51,7 +29,7 @@ def nghttpd_command(folder):
 @pytest.fixture(scope="module")
 def apps(gateway, files):
     """By the HTTP version that they speak."""
-    servers = {"h1": Service(files, nginx_command(files)), "h2c": Service(files, nghttpd_command(files))}
+    servers = {"h1": start_nginx(files, "listen {address}:{port}; root {folder}/files;"), "h2c": Service(files, nghttpd_command(files))}
     yield {"h1": servers["h1"].app(gateway, "http"), "h2c": servers["h2c"].app(gateway, "h2c")}
     for server in servers.values():
         server.close()
