@@ -31,10 +31,16 @@ static unsigned limit_of(const struct h2_mux *m)
     return limit < MAX_STREAMS ? limit : MAX_STREAMS;
 }
 
+/* Its machine may be gone, which TCP notices only after many minutes; those that wait there have their deadlines. */
+static bool is_silent(const struct h2_mux *m)
+{
+    return m->asked_ms > 0 && loop_now_ms(m->loop) - m->asked_ms >= m->base.settings->silent_ms;
+}
+
 unsigned h2_client_room(struct mux *mux)
 {
     struct h2_mux *m = mux_of(mux);
-    if (m->gone || m->want_close || m->draining || !nghttp2_session_check_request_allowed(m->session) ||
+    if (m->gone || m->want_close || m->draining || is_silent(m) || !nghttp2_session_check_request_allowed(m->session) ||
         nghttp2_session_get_next_stream_id(m->session) > INT32_MAX - SPARE_STREAM_IDS)
         return 0;
     unsigned limit = limit_of(m);
@@ -72,7 +78,7 @@ static size_t put_pseudo(const struct h2_stream *s, const struct message_head *h
     size_t count = 0;
     nv[count++] = h2_send_nv(SLICE(":method"), s->is_tunnel_asked ? SLICE("CONNECT") : head->method_text);
     if (s->is_tunnel_asked)
-        nv[count++] = h2_send_nv(SLICE(":protocol"), head->upgrade);
+        nv[count++] = h2_send_nv(SLICE(":protocol"), s->asked.protocol);
     nv[count++] = h2_send_nv(SLICE(":scheme"), SLICE("http"));
     nv[count++] = h2_send_nv(SLICE(":authority"), head->authority);
     nv[count++] = h2_send_nv(SLICE(":path"), head->path);
@@ -87,6 +93,8 @@ static void submit(struct h2_stream *s, const nghttp2_nv *nv, size_t count, bool
     s->id = nghttp2_submit_request(s->mux->session, NULL, nv, count, end ? NULL : &body, s);
     s->in_session = s->id > 0;
     s->end_status = STATUS_UPSTREAM_REFUSED; /* told if it was never sent */
+    if (s->mux->asked_ms == 0)
+        s->mux->asked_ms = loop_now_ms(s->mux->loop);
     h2_mux_pump(s->mux);
 }
 
@@ -138,9 +146,9 @@ void h2_client_send_head(struct h2_stream *s, const struct message_head *head, b
     nghttp2_nv *nv = arena_alloc(&s->arena, (head->fields.count + ADDED_FIELDS) * sizeof *nv);
     if (s->mux->gone || s->begun || s->waiting)
         return;
-    s->is_tunnel_asked = head->upgrade.len > 0;
+    s->is_tunnel_asked = slice_eq_nocase(head->upgrade, SLICE("websocket")); /* others may be ignored */
     s->asked.method = head->method;
-    s->asked.protocol = arena_copy(&s->arena, head->upgrade);
+    s->asked.protocol = s->is_tunnel_asked ? SLICE("websocket") : SLICE_NONE;
     s->asked.websocket_key = arena_copy(&s->arena, fields_value(&head->fields, FIELD_SEC_WEBSOCKET_KEY));
     size_t count = h2_send_put_fields(s, &head->fields, nv, put_pseudo(s, head, nv));
     if (head->has_content_length) {
@@ -225,6 +233,7 @@ static void got_head(struct h2_stream *s, bool end)
     }
     s->head_told = true;
     s->is_tunnel = head->body == BODY_RAW;
+    s->head = *head;
     if (!end && head->body == BODY_NONE) { /* a body may still follow, which is a fault */
         s->held_head = head;
         return;
@@ -271,7 +280,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         return 0;
     if (frame->hd.type == NGHTTP2_RST_STREAM)
         s->reset_by_peer = true;
-    else if (frame->hd.type == NGHTTP2_DATA && end)
+    else if (frame->hd.type == NGHTTP2_DATA && end && !s->in_ended)
         got_end(s);
     else if (frame->hd.type == NGHTTP2_HEADERS && s->open && !s->head_told)
         got_head(s, end);
@@ -284,7 +293,6 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t len,
                    void *user_data)
 {
-    (void)flags;
     struct h2_mux *m = user_data;
     struct h2_stream *s = stream_by_id(session, id);
     nghttp2_session_consume_connection(session, len);
@@ -292,7 +300,8 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
         return 0;
     m->glitches -= m->glitches > 0;
     s->uncredited += len;
-    s->endpoint.events->body(s->endpoint.owner, (const char *)data, len, false);
+    bool last = h2_receive_is_last(s, flags, len);
+    s->endpoint.events->body(s->endpoint.owner, (const char *)data, len, last);
     return 0;
 }
 

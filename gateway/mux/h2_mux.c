@@ -330,6 +330,7 @@ static void on_data(void *owner, const char *data, size_t len)
     if (m->gone)
         return;
     bool was_idle = list_is_empty(&m->streams);
+    m->asked_ms = 0;
     m->receiving = true;
     ssize_t n = nghttp2_session_mem_recv(m->session, (const uint8_t *)data, len);
     m->receiving = false;

@@ -38,6 +38,8 @@ struct h2_mux {
     unsigned glitches;
     struct send_watch send_watch;
     uint32_t requests;
+    size_t data_left;  /* of the DATA frame that is being received; SIZE_MAX: not known */
+    uint64_t asked_ms; /* client: when the first request was sent since something came; 0: none was */
     enum status close_status;
     bool server;
     bool settings_seen; /* client: the peer's first SETTINGS */
@@ -65,7 +67,8 @@ struct h2_stream {
     size_t uncredited;
     uint64_t window_start_ms; /* of the body rate; before the head is complete: when it began */
     uint64_t window_bytes;
-    uint64_t sent_ms; /* when the queue began or last became shorter */
+    uint64_t body_bytes; /* received in all */
+    uint64_t sent_ms;    /* when the queue began or last became shorter */
     enum status malformed;
     enum status end_status;         /* client: why it ended, if its owner has not been told */
     struct semantics_asked asked;   /* client: what the response answers */
@@ -107,6 +110,8 @@ void h2_stream_begin_window(struct h2_stream *s);
 void h2_receive_set_shared_callbacks(nghttp2_session_callbacks *callbacks);
 void h2_receive_set_server_callbacks(nghttp2_session_callbacks *callbacks);
 struct slice h2_receive_copy(struct arena *arena, nghttp2_rcbuf *buffer);
+/* Takes note of a piece of a body; true if it is the last. */
+bool h2_receive_is_last(struct h2_stream *s, uint8_t flags, size_t len);
 bool h2_receive_is_within_limits(struct h2_stream *s, const struct h1_limits *limits, size_t name_len,
                                  size_t value_len);
 

@@ -159,16 +159,36 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         s->in_ended = true;
         if (s->open)
             tell_trailers(s);
-    } else if (frame->hd.type == NGHTTP2_DATA && end) {
+    } else if (frame->hd.type == NGHTTP2_DATA && end && !s->in_ended) {
         tell_end(s);
     }
     return 0;
 }
 
+/* So that the end of a body can be told with its last piece. With padding, that is not known in time. */
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *user_data)
+{
+    (void)session;
+    struct h2_mux *m = user_data;
+    m->data_left = hd->flags & NGHTTP2_FLAG_PADDED ? SIZE_MAX : hd->length;
+    return 0;
+}
+
+/* A length that is not kept is a fault, which nghttp2 finds at the frame's end. */
+bool h2_receive_is_last(struct h2_stream *s, uint8_t flags, size_t len)
+{
+    struct h2_mux *m = s->mux;
+    s->body_bytes += len;
+    m->data_left -= m->data_left == SIZE_MAX ? 0 : len;
+    bool last = flags & NGHTTP2_FLAG_END_STREAM && m->data_left == 0 &&
+                (!s->head.has_content_length || s->head.content_length == s->body_bytes);
+    s->in_ended |= last;
+    return last;
+}
+
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data, size_t len,
                    void *user_data)
 {
-    (void)flags;
     struct h2_mux *m = user_data;
     struct h2_stream *s = stream_by_id(session, id);
     bool wanted = s && s->open && s->malformed == STATUS_OK && (s->head.body != BODY_NONE || s->is_tunnel);
@@ -182,7 +202,8 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     s->uncredited += len;
     s->window_bytes += len;
     s->window_paused |= s->uncredited >= H2_STREAM_WINDOW_BYTES / 2;
-    s->endpoint.events->body(s->endpoint.owner, (const char *)data, len, false);
+    bool last = h2_receive_is_last(s, flags, len);
+    s->endpoint.events->body(s->endpoint.owner, (const char *)data, len, last);
     return 0;
 }
 
@@ -222,6 +243,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_
 void h2_receive_set_shared_callbacks(nghttp2_session_callbacks *callbacks)
 {
     nghttp2_session_callbacks_set_on_invalid_header_callback2(callbacks, on_invalid_header);
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
     nghttp2_session_callbacks_set_send_data_callback(callbacks, h2_send_data);
 }

@@ -19,6 +19,7 @@ struct settings *settings_new(void)
         .body_idle_ms = 30 * SECOND_MS,
         .body_min_rate = 100,
         .send_stall_ms = 60 * SECOND_MS,
+        .silent_ms = 10 * SECOND_MS,
         .max_requests = 0,
     };
     settings->handshake_ms = 10 * SECOND_MS;

@@ -120,6 +120,7 @@ static const struct mux_settings settings = {
     .response_limits = {.max_head_bytes = 1024, .max_target_bytes = 100, .max_fields = 10},
     .head_ms = 10000,
     .send_stall_ms = 10000,
+    .silent_ms = 10000,
 };
 
 static void turn(int peer)

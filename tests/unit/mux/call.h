@@ -112,4 +112,16 @@ static inline bool call_open(struct call *call, struct mux *mux)
     return true;
 }
 
+static inline struct message_head request_of(const char *method, struct fields fields)
+{
+    return (struct message_head){.method = method_of(slice_str(method)),
+                                 .method_text = slice_str(method),
+                                 .scheme = SLICE("https"),
+                                 .authority = SLICE("app.test"),
+                                 .path = SLICE("/path"),
+                                 .version = HTTP_1_1,
+                                 .body = BODY_NONE,
+                                 .fields = fields};
+}
+
 #endif

@@ -184,6 +184,7 @@ static inline struct mux_fixture *fixture_new(void)
         .body_idle_ms = 10000,
         .body_min_rate = 0,
         .send_stall_ms = 10000,
+        .silent_ms = 10000,
     };
     return f;
 }

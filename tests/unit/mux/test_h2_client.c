@@ -22,18 +22,6 @@ struct h2_fixture {
 
 /* ---- requests ---- */
 
-static struct message_head request_of(const char *method, struct fields fields)
-{
-    return (struct message_head){.method = method_of(slice_str(method)),
-                                 .method_text = slice_str(method),
-                                 .scheme = SLICE("https"),
-                                 .authority = SLICE("app.test"),
-                                 .path = SLICE("/path"),
-                                 .version = HTTP_1_1,
-                                 .body = BODY_NONE,
-                                 .fields = fields};
-}
-
 static void call_send(struct h2_fixture *h, unsigned i, const char *method, bool end)
 {
     struct message_head head = request_of(method, FIELDS_NONE);
@@ -411,6 +399,24 @@ static void what_is_taken_for_the_limit_before_it_is_known(void **state)
     assert_int_equal(h->f->mux->ops->room(h->f->mux), 1000); /* unlimited */
 }
 
+static void no_more_while_the_peer_is_silent(void **state)
+{
+    struct h2_fixture *h = *state;
+    h->f->settings.silent_ms = 200;
+    both_settle(h, 100);
+    for (int i = 0; i < 5; i++) { /* also what it has to say of our SETTINGS */
+        server_turn(h);
+        turn_some(h->f->loop);
+    }
+    call_send(h, 0, "GET", true);
+    assert_int_equal(h->f->mux->ops->room(h->f->mux), 99);
+    TURN_UNTIL(h->f->loop, h->f->mux->ops->room(h->f->mux) == 0);
+    AWAIT_TOLD(h, "end 1;");
+    respond(h, 1, "204", 0);
+    AWAIT_CALL(h, 0, "end;");
+    assert_int_equal(h->f->mux->ops->room(h->f->mux), 100);
+}
+
 static void no_more_when_draining(void **state)
 {
     struct h2_fixture *h = *state;
@@ -719,6 +725,19 @@ static void a_tunnel_waits_for_settings_and_carries_both_ways(void **state)
     TURN_UNTIL(h->f->loop, h->f->idles == 1);
 }
 
+static void other_upgrades_are_left_out(void **state)
+{
+    struct h2_fixture *h = *state;
+    struct message_head head = request_of("GET", FIELDS_NONE);
+    both_open(h);
+    head.upgrade = SLICE("TLS/1.0");
+    assert_true(call_open(&h->calls[0], h->f->mux));
+    h->calls[0].endpoint->ops->send_head(h->calls[0].endpoint, &head, true);
+    AWAIT_TOLD(h, ":method=GET,:scheme=http,:authority=app.test,:path=/path,head 1;end 1;");
+    respond(h, 1, "200", 1);
+    AWAIT_CALL(h, 0, "head 200;body d;end;");
+}
+
 static void a_peer_without_tunnels_is_an_error(void **state)
 {
     struct h2_fixture *h = *state;
@@ -746,6 +765,7 @@ int main(void)
         TEST(a_request_waits_for_the_window),
         TEST(as_many_streams_as_the_peer_allows),
         TEST(what_is_taken_for_the_limit_before_it_is_known),
+        TEST(no_more_while_the_peer_is_silent),
         TEST(no_more_when_draining),
         TEST(a_goaway_leaves_out_later_streams),
         TEST(resets_tell_what_happened),
@@ -762,6 +782,7 @@ int main(void)
         TEST(a_close_resets_what_is_open),
         TEST(a_flood_ends_the_connection),
         TEST(a_tunnel_waits_for_settings_and_carries_both_ways),
+        TEST(other_upgrades_are_left_out),
         TEST(a_peer_without_tunnels_is_an_error),
 #undef TEST
     };
