@@ -132,6 +132,24 @@ static struct slice lower_host(const struct api_call *call, struct slice host)
     return slice_make(lower, host.len);
 }
 
+/* Where TLS ends, and who else may know a name that no record has. */
+static void add_custom_steps(const struct api_call *call, struct slice host, const struct route_target *target,
+                             json_t *steps)
+{
+    bool has_certificate = certs_cover(call->api->params.certs, host);
+    bool is_passed = target->protocol == ROUTE_PROTOCOL_PASSTHROUGH || !has_certificate;
+    add_step(steps, "certificate", has_certificate ? "an uploaded one covers the name" : "none was uploaded");
+    if (target->app)
+        add_step(steps, "TLS", is_passed ? "passed through to the CVM" : "ends at the gateway");
+    else
+        add_step(steps, "DNS",
+                 arena_printf(call->arena,
+                              "not asked here; workers ask for the TXT record _dstack-app-address.%.*s, unless "
+                              "dns.enabled is false",
+                              SLICE_ARG(host))
+                     .ptr);
+}
+
 static enum status resolve(const struct api_call *call, struct slice host, json_t *answer, json_t *steps)
 {
     struct hostname name;
@@ -147,6 +165,8 @@ static enum status resolve(const struct api_call *call, struct slice host, json_
     route_table_read_begin();
     route_table_resolve(params->table, &name, host, &target);
     status = add_target(&target, answer, steps);
+    if (name.kind == HOSTNAME_CUSTOM)
+        add_custom_steps(call, host, &target, steps);
     route_table_read_end();
     return status;
 }

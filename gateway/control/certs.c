@@ -119,6 +119,14 @@ struct cert_custom *certs_find(const struct certs *certs, struct slice name)
     return find_place(certs, name, &place) ? certs->items[place] : NULL;
 }
 
+bool certs_cover(const struct certs *certs, struct slice host)
+{
+    for (size_t i = 0; i < certs->count; i++)
+        if (cert_custom_covers(certs->items[i], host))
+            return true;
+    return false;
+}
+
 /* ---- changes ---- */
 
 static void finish(struct change *change, enum status status, const char *text)

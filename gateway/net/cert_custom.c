@@ -7,6 +7,7 @@
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -299,22 +300,32 @@ static enum status check_name(struct check *check)
                   SLICE_ARG(check->name), names, SLICE_ARG(check->name));
 }
 
+/* Made once: it costs more than all other checks together. */
+static SSL_CTX *trial;
+
+static void make_trial(void)
+{
+    trial = SSL_CTX_new(TLS_server_method());
+    if (!trial)
+        abort();
+    SSL_CTX_set_security_level(trial, 2);
+}
+
 /* The last word is OpenSSL's: weak signatures and keys in the chain, by the level that connections use. */
 static enum status check_usable(struct check *check)
 {
-    SSL_CTX *ssl_ctx = SSL_CTX_new(TLS_server_method());
-    if (!ssl_ctx)
-        abort();
-    SSL_CTX_set_security_level(ssl_ctx, 2);
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_trial);
+    SSL *ssl = SSL_new(trial);
     STACK_OF(X509) *issuers = sk_X509_dup(check->chain);
-    if (!issuers)
+    if (!ssl || !issuers)
         abort();
     (void)sk_X509_shift(issuers);
-    bool usable = SSL_CTX_use_cert_and_key(ssl_ctx, leaf_of(check), check->key, issuers, 1) == 1;
+    bool usable = SSL_use_cert_and_key(ssl, leaf_of(check), check->key, issuers, 1) == 1;
     unsigned long error = ERR_peek_last_error();
     const char *reason = ERR_reason_error_string(error);
     sk_X509_free(issuers);
-    SSL_CTX_free(ssl_ctx);
+    SSL_free(ssl);
     if (usable)
         return STATUS_OK;
     return refuse(check, STATUS_CERT_KEY_UNSUITABLE, "certificate",

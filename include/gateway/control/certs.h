@@ -35,6 +35,9 @@ size_t certs_count(const struct certs *certs);
 struct cert_custom *certs_at(const struct certs *certs, size_t index); /* borrowed */
 struct cert_custom *certs_find(const struct certs *certs, struct slice name);
 
+/* True if any of them covers the host (lower case). Looks at all of them. */
+bool certs_cover(const struct certs *certs, struct slice host);
+
 /* The base domains' certificates; takes a reference of its own. */
 void certs_set_base(struct certs *certs, struct cert_snapshot *snapshot);
 const struct cert_snapshot *certs_base(const struct certs *certs); /* NULL before certs_set_base */
