@@ -150,6 +150,14 @@ void stream_hand_back(struct stream *s, const char *data, size_t len)
     s->again_len = len;
 }
 
+void stream_hand_out(struct stream *s, const char *data, size_t len)
+{
+    struct loop *loop = s->loop;
+    if (s->state == STREAM_OPEN)
+        stream_tell_data(s, data, len);
+    stream_flush_dirty(loop);
+}
+
 /* One read; true if another one may bring more now. */
 static bool read_once(struct stream *s)
 {

@@ -256,7 +256,7 @@ static struct name *find_or_add(struct domains *domains, struct slice text)
 
 enum domains_state domains_look_up(struct domains *domains, struct slice text, struct domains_wait *wait)
 {
-    if (!domains->resolver || text.len == 0 || text.len > HOSTNAME_MAX)
+    if (!domains || !domains->resolver || text.len == 0 || text.len > HOSTNAME_MAX)
         return DOMAINS_UNKNOWN;
     struct name *name = find_or_add(domains, text);
     if (is_fresh(name)) {

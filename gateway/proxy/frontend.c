@@ -197,7 +197,7 @@ static void begin(struct connection *c, int fd, const struct ip_addr *peer, uint
     c->stream = stream_accept(c->proxy->loop, fd, peer, peer_port, has_preface ? NULL : params->tls,
                               c->settings->handshake_ms, &stream_events, c);
     if (has_preface)
-        preface_begin(c, params->kind == FRONTEND_PROXY ? c->proxy->tls : NULL);
+        preface_begin(c, params->kind == FRONTEND_PROXY && c->proxy->tls);
     else if (!params->tls)
         connection_ready(c);
 }

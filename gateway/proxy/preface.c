@@ -2,6 +2,7 @@
 
 #include "gateway/base/log.h"
 #include "gateway/http/hostname.h"
+#include "gateway/proxy/domains.h"
 #include "gateway/proxy/tunnel.h"
 #include "gateway/wire/client_hello.h"
 #include "gateway/wire/proxy_protocol.h"
@@ -12,17 +13,21 @@
 enum preface_state {
     PREFACE_PROXY_HEADER,
     PREFACE_HELLO,
+    PREFACE_LOOKUP,      /* of the custom domain that the hello names */
     PREFACE_FIRST_BYTES, /* inside TLS */
     PREFACE_OVER,
 };
 
 struct preface {
     struct connection *connection;
-    struct tls_server *tls; /* borrowed; NULL: cleartext */
     struct timer timer;
+    struct domains_wait wait;
     struct deferred deferred;
     struct block *kept; /* what has come and was not enough */
+    struct block *held; /* the same, handed out again after a look-up */
     uint64_t began_ms;
+    bool is_tls;     /* else cleartext */
+    bool has_waited; /* for a look-up */
     uint8_t state;
     uint8_t name_len;
     char name[HOSTNAME_MAX + 1]; /* of PREFACE_FIRST_BYTES */
@@ -40,6 +45,8 @@ static void free_preface(struct deferred *deferred)
     struct preface *p = CONTAINER_OF(deferred, struct preface, deferred);
     if (p->kept)
         loop_block_give(loop_of(p), p->kept);
+    if (p->held)
+        loop_block_give(loop_of(p), p->held);
     loop_timer_forget(&p->timer);
     free(p);
 }
@@ -50,6 +57,7 @@ void preface_end(struct connection *c)
     if (!p)
         return;
     c->preface = NULL;
+    domains_cancel(&p->wait);
     p->state = PREFACE_OVER;
     loop_timer_disarm(&p->timer);
     loop_defer(c->proxy->loop, &p->deferred, free_preface); /* what is kept may still be handed out in this turn */
@@ -59,7 +67,7 @@ void preface_end(struct connection *c)
 static void give_up(struct preface *p)
 {
     struct connection *c = p->connection;
-    if (p->tls && p->state != PREFACE_FIRST_BYTES)
+    if (p->is_tls && p->state != PREFACE_FIRST_BYTES)
         COUNTER_INC(c->proxy->loop->counters, handshakes_failed_total);
     preface_end(c);
     stream_close(&c->stream, false);
@@ -85,6 +93,7 @@ static void on_timer(struct timer *timer)
         refuse_header(p, "no PROXY header came in time");
         break;
     case PREFACE_HELLO:
+    case PREFACE_LOOKUP:
         give_up(p);
         break;
     case PREFACE_FIRST_BYTES:
@@ -184,25 +193,55 @@ static enum preface_plan plan_of(const struct route_target *target)
     return PREFACE_HTTP;
 }
 
-/* What the name that a client asks for means for its connection. Names that nobody has are OpenSSL's to refuse. */
-static enum preface_plan plan_for(const struct preface *p, struct slice sni)
+static void on_looked_up(struct domains_wait *wait, enum domains_state state);
+
+static bool is_in_records(const struct connection *c, const struct hostname *hostname, struct slice name)
+{
+    struct route_target target;
+    route_table_read_begin();
+    route_table_resolve(c->proxy->table, hostname, name, &target);
+    bool found = target.app != NULL;
+    route_table_read_end();
+    return found;
+}
+
+/* True if the DNS is being asked what the custom domain means. */
+static bool must_wait(struct preface *p, const struct hostname *hostname, struct slice name)
+{
+    struct connection *c = p->connection;
+    if (hostname->kind != HOSTNAME_CUSTOM || p->has_waited || is_in_records(c, hostname, name))
+        return false;
+    p->wait.done = on_looked_up;
+    p->has_waited = domains_look_up(c->proxy->domains, name, &p->wait) == DOMAINS_PENDING;
+    return p->has_waited;
+}
+
+/*
+ * What the name that a client asks for means for its connection. Names that nobody has are OpenSSL's to refuse; a
+ * custom domain without a certificate here has one in its CVM. False: that is not known yet.
+ */
+static bool plan_for(struct preface *p, struct slice name, enum preface_plan *ret_plan)
 {
     const struct connection *c = p->connection;
     struct hostname hostname;
     struct route_target target;
-    if (sni.len > 0 && sni.ptr[sni.len - 1] == '.')
-        sni.len--;
-    hostname_parse(sni, c->settings->base_domains, c->settings->base_domain_count, &hostname);
+    bool pending;
+    *ret_plan = PREFACE_HTTP;
+    if (name.len > 0 && name.ptr[name.len - 1] == '.')
+        name.len--;
+    hostname_parse(name, c->settings->base_domains, c->settings->base_domain_count, &hostname);
     if (hostname.kind != HOSTNAME_APP && hostname.kind != HOSTNAME_CUSTOM)
-        return PREFACE_HTTP;
+        return true;
+    if (must_wait(p, &hostname, name))
+        return false;
     route_table_read_begin();
-    route_table_resolve(c->proxy->table, &hostname, sni, &target);
-    enum preface_plan plan = plan_of(&target);
+    domains_resolve(c->proxy->domains, c->proxy->table, &hostname, name, &target, &pending);
+    *ret_plan = plan_of(&target);
     bool is_known = target.app != NULL;
     route_table_read_end();
-    if (hostname.kind == HOSTNAME_CUSTOM && is_known && !tls_server_has_custom(p->tls, sni))
-        return PREFACE_PASSTHROUGH;
-    return plan;
+    if (hostname.kind == HOSTNAME_CUSTOM && is_known && !tls_server_has_custom(c->proxy->tls, name))
+        *ret_plan = PREFACE_PASSTHROUGH;
+    return true;
 }
 
 static void start_tls(struct preface *p, enum preface_plan plan, struct slice bytes)
@@ -213,13 +252,23 @@ static void start_tls(struct preface *p, enum preface_plan plan, struct slice by
     c->plan = (uint8_t)plan;
     preface_end(c);
     connection_await_tls(c);
-    stream_start_tls(stream, p->tls, plan == PREFACE_TCP, spent < all ? all - spent : 1);
+    stream_start_tls(stream, c->proxy->tls, plan == PREFACE_TCP, spent < all ? all - spent : 1);
     stream_hand_back(stream, bytes.ptr, bytes.len);
+}
+
+/* A reload may have come while the hello did; the index of a base domain must be that of the certificates' order. */
+static void take_newest_settings(struct connection *c)
+{
+    if (c->settings == c->proxy->settings)
+        return;
+    settings_unref(&c->settings);
+    c->settings = settings_ref(c->proxy->settings);
 }
 
 static void read_hello(struct preface *p, struct slice bytes)
 {
     struct connection *c = p->connection;
+    take_newest_settings(c);
     struct client_hello hello;
     enum preface_plan plan = PREFACE_HTTP;
     uint8_t *scratch = (uint8_t *)loop_of(p)->decrypted; /* nothing is decrypted yet */
@@ -231,7 +280,11 @@ static void read_hello(struct preface *p, struct slice bytes)
     case CLIENT_HELLO_INVALID: /* OpenSSL knows the alert */
         break;
     case CLIENT_HELLO_DONE:
-        plan = plan_for(p, slice_make(hello.server_name, hello.server_name_len));
+        if (!plan_for(p, slice_make(hello.server_name, hello.server_name_len), &plan)) {
+            p->state = PREFACE_LOOKUP;
+            keep(p, bytes);
+            return;
+        }
         break;
     }
     if (plan != PREFACE_PASSTHROUGH) {
@@ -242,6 +295,16 @@ static void read_hello(struct preface *p, struct slice bytes)
     tunnel_begin(c, TUNNEL_PASSTHROUGH, slice_make(hello.server_name, hello.server_name_len));
     if (c->stream)
         stream_hand_back(c->stream, bytes.ptr, bytes.len);
+}
+
+static void on_looked_up(struct domains_wait *wait, enum domains_state state)
+{
+    struct preface *p = CONTAINER_OF(wait, struct preface, wait);
+    const struct block *block = p->held = p->kept;
+    (void)state; /* the cache knows it now */
+    p->kept = NULL;
+    p->state = PREFACE_HELLO;
+    stream_hand_out(p->connection->stream, block->data + block->start, block->end - block->start);
 }
 
 /* ---- the first bytes inside TLS ---- */
@@ -286,12 +349,14 @@ static void on_data(void *owner, const char *data, size_t len)
         if (!read_header(p, &bytes))
             return;
         loop_timer_arm(loop_of(p), &p->timer, c->settings->handshake_ms);
-        if (p->tls && bytes.len == 0)
+        if (p->is_tls && bytes.len == 0)
             return;
     }
+    if (p->state == PREFACE_LOOKUP)
+        return; /* it is kept */
     if (p->state == PREFACE_FIRST_BYTES) {
         read_first_bytes(p, bytes);
-    } else if (p->tls) {
+    } else if (p->is_tls) {
         read_hello(p, bytes);
     } else {
         struct stream *stream = c->stream;
@@ -336,11 +401,11 @@ static struct preface *new_preface(struct connection *c, enum preface_state stat
     return p;
 }
 
-void preface_begin(struct connection *c, struct tls_server *tls)
+void preface_begin(struct connection *c, bool is_tls)
 {
     bool has_header = frontend_params(c->frontend)->proxy_header;
     struct preface *p = new_preface(c, has_header ? PREFACE_PROXY_HEADER : PREFACE_HELLO);
-    p->tls = tls;
+    p->is_tls = is_tls;
     if (has_header && !c->is_trusted) {
         refuse_header(p, "it is not in trusted_proxies, the only ones that may send a PROXY header");
         return;

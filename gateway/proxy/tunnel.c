@@ -1,6 +1,7 @@
 #include "gateway/proxy/tunnel.h"
 
 #include "gateway/net/block_queue.h"
+#include "gateway/proxy/domains.h"
 #include "gateway/proxy/pool.h"
 #include "gateway/proxy/upstream.h"
 #include "gateway/wire/sniff.h"
@@ -408,14 +409,18 @@ static enum status pick_and_dial(struct tunnel *t, const struct route_target *ta
 static enum status dial(struct tunnel *t)
 {
     const struct settings *settings = t->connection->settings;
-    struct slice name = slice_make(t->name, t->name_len);
+    char lower[HOSTNAME_MAX + 1];
+    struct slice name = slice_make(lower, t->name_len);
     struct hostname hostname;
     struct route_target target;
+    bool pending;
+    for (size_t i = 0; i < name.len; i++)
+        lower[i] = ascii_lower(t->name[i]);
     if (name.len > 0 && name.ptr[name.len - 1] == '.')
         name.len--;
     hostname_parse(name, settings->base_domains, settings->base_domain_count, &hostname);
     route_table_read_begin();
-    route_table_resolve(t->proxy->table, &hostname, name, &target);
+    domains_resolve(t->proxy->domains, t->proxy->table, &hostname, name, &target, &pending);
     enum status status = pick_and_dial(t, &target);
     route_table_read_end();
     return status;

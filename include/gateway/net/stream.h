@@ -69,6 +69,12 @@ void stream_start_tls(struct stream *stream, struct tls_server *tls, bool any_al
  */
 void stream_hand_back(struct stream *stream, const char *data, size_t len);
 
+/*
+ * Only from the loop, outside of the stream's events: `data` is called with these bytes, which its owner had kept. The
+ * stream may be gone afterwards.
+ */
+void stream_hand_out(struct stream *stream, const char *data, size_t len);
+
 /* Changes who gets the events. */
 void stream_bind(struct stream *stream, const struct stream_events *events, void *owner);
 

@@ -40,8 +40,8 @@ struct domains_wait {
 };
 
 /*
- * What is known of a custom name (lower case, no final dot). With PENDING, wait->done (set by the caller) is called
- * once from the loop with KNOWN or UNKNOWN, unless cancelled.
+ * What is known of a custom name (lower case, no final dot); domains may be NULL. With PENDING, wait->done (set by the
+ * caller) is called once from the loop with KNOWN or UNKNOWN, unless cancelled.
  */
 enum domains_state domains_look_up(struct domains *domains, struct slice name, struct domains_wait *wait);
 /* The look-up goes on for others and for the cache. Harmless if nothing is awaited. */

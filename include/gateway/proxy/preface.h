@@ -18,8 +18,11 @@ enum preface_plan {
     PREFACE_PASSTHROUGH, /* raw bytes, TLS and all */
 };
 
-/* Takes over the events of a plain stream that was just accepted. tls: what follows; NULL: cleartext HTTP. */
-void preface_begin(struct connection *connection, struct tls_server *tls);
+/*
+ * Takes over the events of a plain stream that was just accepted. is_tls: TLS follows, with the proxy's server at that
+ * time; else cleartext HTTP. A custom domain that no record has waits here for its look-up.
+ */
+void preface_begin(struct connection *connection, bool is_tls);
 
 /* After the handshake of a connection with PREFACE_SNIFF and no ALPN. sni: of the client, copied. */
 void preface_sniff(struct connection *connection, struct slice sni);
