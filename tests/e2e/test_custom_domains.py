@@ -11,7 +11,7 @@ from dnslib import RCODE
 
 from custom_certificates import Issuer
 from dns_server import DnsServer, Zone
-from gateway import new_id
+from gateway import DOMAIN, Gateway, new_id
 from origin import Origin, respond
 from wire import Connection, wait_until
 
@@ -32,7 +32,6 @@ def dns():
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory, authority, dns):
-    from gateway import Gateway
     running = Gateway(tmp_path_factory.mktemp("gateway"), authority, workers=1,
                       dns={"servers": [dns.address], "timeout": "20s"}).start()
     yield running
@@ -129,6 +128,18 @@ def test_a_record_is_not_overridden_by_dns(gateway, issuer, secure, name, dns):
     publish(dns, name, f"{gateway.app(wrong).id}:{wrong.port}")
     assert ask(gateway, issuer, name) == b"right"
     assert dns.count(f"_dstack-app-address.{name}") == 0
+
+
+def test_a_tcp_port_with_a_certificate(gateway, issuer, origin, name):
+    def echo(connection):
+        while True:
+            connection.send(connection.read_some())
+    server = origin(script=echo)
+    gateway.app(server, ports=[{"port": server.port, "protocol": "tcp"}], domains=[{"name": name, "port": server.port}])
+    put_certificate(gateway, issuer, name)
+    with gateway.connect(name.upper(), trust(issuer, alpn=("postgresql",))) as connection:
+        assert connection.sock.selected_alpn_protocol() == "postgresql"
+        assert connection.send("ping").read(4) == b"ping"
 
 
 # ---- by DNS ----
@@ -251,29 +262,50 @@ def test_many_connections_make_one_look_up(gateway, issuer, secure, name, dns):
     publish(dns, name, f"{gateway.app(server).id}:{server.port}", delay=answer)
     with concurrent.futures.ThreadPoolExecutor(10) as pool:
         bodies = [pool.submit(ask, gateway, issuer, name) for _ in range(10)]
-        connections = gateway.metric("connections_total")
-        wait_until(lambda: dns.count(f"_dstack-app-address.{name}") > 0 and
-                   gateway.metric("connections_total") >= connections, "the look-up")
+        wait_until(lambda: gateway.metric("gateway_connections") >= 10, "all to wait")
         answer.set()
         assert {body.result(60) for body in bodies} == {b"from the CVM"}
     assert dns.count(f"_dstack-app-address.{name}") == 1
+
+
+def hello_for(issuer, name):
+    """The bytes of a ClientHello."""
+    outgoing = ssl.MemoryBIO()
+    client = trust(issuer).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def test_reload_while_clients_say_hello(gateway, issuer, origin, name, dns):
+    """One has sent half of its hello, another waits for its look-up: both go on with what is in force afterwards."""
+    server, answer = origin(), threading.Event()
+    publish(dns, name, f"{gateway.app(server).id}:{server.port}", delay=answer)
+    put_certificate(gateway, issuer, name)
+    hello = hello_for(issuer, name)
+    with gateway.dial() as waits, gateway.dial() as half:
+        waits.sendall(hello)
+        half.sendall(hello[:100])
+        wait_until(lambda: dns.count(f"_dstack-app-address.{name}") == 1, "the look-up")
+        for _ in range(2):
+            assert gateway.control("POST", "/v1/reload").status == 200
+        answer.set()
+        half.sendall(hello[100:])
+        for sock in (waits, half):
+            assert sock.recv(5)[0] == 22, "a handshake record comes"
 
 
 def test_a_client_that_leaves_while_it_waits(gateway, issuer, secure, name, dns):
     """The look-up goes on, and what it found is kept; others' traffic goes on meanwhile."""
     server, answer = secure(name), threading.Event()
     publish(dns, name, f"{gateway.app(server).id}:{server.port}", delay=answer)
-    context, hello = trust(issuer), ssl.MemoryBIO()
-    client = context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname=name)
-    with contextlib.suppress(ssl.SSLWantReadError):
-        client.do_handshake()
+    hello = hello_for(issuer, name)
     open_before = gateway.metric("gateway_connections")
     with gateway.dial() as sock:
-        sock.sendall(hello.read())
+        sock.sendall(hello)
         wait_until(lambda: dns.count(f"_dstack-app-address.{name}") == 1, "the look-up")
         sock.sendall(b"more bytes that come too early")
-        with gateway.connect(f"health.{'gw.example'}") as other:
-            assert other.request("GET", "/", "health.gw.example").status == 200
+        assert gateway.fetch("GET", "/", f"health.{DOMAIN}").status == 200
     wait_until(lambda: gateway.metric("gateway_connections") <= open_before, "the gateway to notice")
     answer.set()
     assert ask(gateway, issuer, name) == b"from the CVM"
