@@ -100,6 +100,13 @@ class Browser:
         found = self.tab("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
         self.tab("DOM.setFileInputFiles", files=[str(path)], objectId=found["result"]["objectId"])
 
+    def type(self, text):
+        """Key by key."""
+        for letter in text:
+            key = {"\r": {"key": "Enter", "windowsVirtualKeyCode": 13}}.get(letter, {"key": letter})
+            self.tab("Input.dispatchKeyEvent", type="keyDown", text=letter, **key)
+            self.tab("Input.dispatchKeyEvent", type="keyUp", **key)
+
     def screenshot(self):
         """A PNG picture of the page, for who looks into a failure."""
         return base64.b64decode(self.tab("Page.captureScreenshot")["data"])

@@ -24,9 +24,9 @@ class Service:
     """`command(address, port)` is what to run in the foreground. Where the tests run as root and the server refuses
     to, `user` names who runs it."""
 
-    def __init__(self, folder, command, user=None):
+    def __init__(self, folder, command, user=None, address=None):
         self.folder, self.registered = folder, None
-        self.address = new_address()
+        self.address = address or new_address()
         self.port = free_port(self.address)
         self.log_path = folder / "service.log"
         with open(self.log_path, "ab") as log:

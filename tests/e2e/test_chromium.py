@@ -134,6 +134,31 @@ def test_events_come_as_they_are_sent(gateway, origin, browser, front):
     assert line["protocol"] == ("h2" if front == "h2" else "http/1.1")
 
 
+def test_a_cut_event_stream_is_taken_up_again(gateway, origin, browser):
+    """A log viewer: the app's server ends the stream after each line; EventSource comes again and says where it was."""
+    asked = []
+
+    def answer(connection, request):
+        if request.target != "/log":
+            return page(b"log")
+        last = int(request.get("Last-Event-ID", "-1"))
+        asked.append(last)
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.send_chunk(b": hello\nretry: 10\n\nid: %d\ndata: line %d\n\n" % (last + 1, last + 1))
+        connection.send_chunk(b"")
+        return None
+    app = gateway.app(origin(answer))
+    browser.open(f"https://{app.host()}/")
+    got = browser.evaluate("""new Promise(done => {
+        const source = new EventSource('/log'), got = [];
+        source.onmessage = event => {
+            got.push(event.data);
+            if (got.length == 5) { source.close(); done(got); }
+        };
+    })""")
+    assert got == [f"line {number}" for number in range(5)] and asked == [-1, 0, 1, 2, 3]
+
+
 def accept_websocket(connection, request):
     digest = hashlib.sha1(request.get("Sec-WebSocket-Key").encode() + WEBSOCKET_GUID).digest()
     connection.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
