@@ -1,5 +1,6 @@
 """One way to write an app for both HTTP versions: `script(side)` runs in a thread of its own for each request and sends
 and receives in pieces, as a test wants it."""
+import socket
 import threading
 
 import h2.config
@@ -28,8 +29,25 @@ class H1Side:
         self.left = int(self.fields.get("content-length", "0"))
         self.framing, self.ended = None, False
 
+    def accept(self):
+        """The tunnel that was asked for: from here on, bytes."""
+        assert self.fields["upgrade"] == "websocket" and self.fields["connection"].lower() == "upgrade"
+        self.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                  b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+        self.framing = "tunnel"
+
+    def read_tunnel(self):
+        if self.connection.buffer:
+            return self.connection.take(len(self.connection.buffer))
+        try:
+            return self.connection.sock.recv(65536)
+        except OSError as error:
+            raise Gone from error
+
     def read(self):
         """Some more of the request's body; empty at its end."""
+        if self.framing == "tunnel":
+            return self.read_tunnel()
         try:
             if self.chunked:
                 data = self.connection.read_chunk(self.trailers)
@@ -65,13 +83,15 @@ class H1Side:
         self.ended = end
 
     def data(self, data):
-        if self.framing == "length":
+        if self.framing in ("length", "tunnel"):
             self.send(data)
         elif data:
             self.send(b"%x\r\n%s\r\n" % (len(data), data))
 
     def end(self, *trailers):
-        self.ended = True
+        self.ended = self.framing != "tunnel"
+        if self.framing == "tunnel":
+            self.connection.sock.shutdown(socket.SHUT_WR)
         if self.framing == "chunked":
             self.send("0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in trailers) + "\r\n")
 
@@ -146,6 +166,10 @@ class H2Side:
             self.peer.h2.send_headers(self.number, fields, end_stream=end)
             self.peer.flush()
 
+    def accept(self):
+        assert self.method == "CONNECT" and self.fields[":protocol"] == "websocket"
+        self.head(200)
+
     def interim(self, status, *fields):
         self.headers([(":status", str(status)), *fields])
 
@@ -194,7 +218,8 @@ class Peer:
             client_side=False, header_encoding="utf-8", validate_outbound_headers=False,
             normalize_outbound_headers=False))
         self.h2.local_settings = h2.settings.Settings(client=False, initial_values={
-            h2.settings.SettingCodes.MAX_FRAME_SIZE: 16384, h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 128})
+            h2.settings.SettingCodes.MAX_FRAME_SIZE: 16384, h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 128,
+            h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1})
 
     def flush(self):
         if data := self.h2.data_to_send():

@@ -1,9 +1,11 @@
 """One way to write a client for both HTTP versions: `open_front(gateway, "h1" or "h2", host)` makes calls, each of which
 sends and receives in pieces, as a test wants it."""
+import contextlib
+import ssl
 import threading
 
-from h2_client import H2Client
-from wire import Closed
+from h2_client import H2Client, Stream
+from wire import TIMEOUT, Closed
 
 RESET = "the call was reset"
 
@@ -36,7 +38,7 @@ class H1Call:
             self.connection.send_chunk(b"")
 
     def push(self, data, end=False):
-        """As the peer takes it, beside what comes next."""
+        """As the peer takes it, beside other calls. A TLS connection is for one thread: head() waits for its end."""
         self.thread = threading.Thread(target=self.data, args=(data, end), daemon=True)
         self.thread.start()
 
@@ -45,6 +47,8 @@ class H1Call:
 
     def head(self):
         """(status, fields) of the final response."""
+        if self.thread:
+            self.thread.join(TIMEOUT)
         try:
             while True:
                 message = self.connection.read_head()
@@ -92,6 +96,41 @@ class H1Call:
         self.connection.reset()
 
 
+class H1Tunnel(H1Call):
+    """A WebSocket's way through, for any bytes; head() has the answer, and if it is a 101, bytes follow."""
+
+    def __init__(self, connection, path, host):
+        super().__init__(connection, "GET", path, host, [
+            ("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")], True)
+        connection.sock.suppress_ragged_eofs = False    # an end without close_notify is none
+
+    def head(self):
+        try:
+            message = self.connection.read_response()
+        except (Closed, OSError) as error:
+            raise Reset(RESET) from error
+        return message.status, lower(message.fields)
+
+    def data(self, data, end=False):
+        self.connection.send(data)
+        if end:
+            self.connection.sock.settimeout(0)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.connection.sock.unwrap()       # close_notify goes out; the answer's is not waited for
+            self.connection.sock.settimeout(TIMEOUT)
+
+    def piece(self):
+        if self.connection.buffer:
+            return self.connection.take(len(self.connection.buffer))
+        try:
+            return self.connection.sock.recv(65536)
+        except ssl.SSLZeroReturnError:
+            return b""
+        except OSError as error:
+            raise Reset(RESET) from error
+
+
 class H1Front:
     name = "h1"
 
@@ -102,6 +141,10 @@ class H1Front:
         connection = self.gateway.connect(self.host)
         self.connections.append(connection)
         return H1Call(connection, method, path, self.host, fields, end)
+
+    def tunnel(self, path):
+        self.connections.append(self.gateway.connect(self.host))
+        return H1Tunnel(self.connections[-1], path, self.host)
 
     def call_again(self, call, method, path):
         """A next call on the connection of one that ended."""
@@ -217,6 +260,17 @@ class H2Front:
 
     def call(self, method, path, *fields, end=True):
         return H2Call(self.client, self.client.send(method, path, *fields, end=end))
+
+    def tunnel(self, path):
+        """By extended CONNECT (RFC 8441); the answer is a 200."""
+        self.client.wait(lambda: self.client.h2.remote_settings.enable_connect_protocol)
+        number = self.client.h2.get_next_available_stream_id()
+        self.client.h2.send_headers(number, [
+            (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":path", path),
+            (":authority", self.client.host), ("sec-websocket-version", "13")])
+        self.client.streams[number] = Stream()
+        self.client.flush()
+        return H2Call(self.client, number)
 
     def call_again(self, _, method, path):
         return self.call(method, path)

@@ -346,3 +346,95 @@ def test_a_slow_app_beside_a_fast_one(pair):
         assert fast.head()[1]["x-size"] == str(3 * MIB)
     go.set()
     assert slow.head()[1]["x-size"] == str(6 * MIB)
+
+
+# ---- tunnels: what a WebSocket needs, without its frames ----
+
+def open_tunnel(pair, script):
+    """(call, app) of a tunnel that the app has accepted."""
+    def accept_first(side):
+        side.accept()
+        script(side)
+    front, app = pair.open(accept_first)
+    call = front.tunnel("/socket")
+    assert call.head()[0] == {"h1": 101, "h2": 200}[pair.front]
+    return call, app
+
+
+def test_bytes_of_a_tunnel(pair):
+    def script(side):
+        while piece := side.read():
+            side.data(piece.swapcase())
+        side.end()
+    call, _ = open_tunnel(pair, script)
+    for data in (b"hello", b"GET / HTTP/1.1\r\n\r\n", *[b"x" * 60_000] * 16):
+        call.data(data)
+        got = b""
+        while len(got) < len(data):
+            got += call.piece()
+        assert got == data.swapcase()
+    call.data(b"", end=True)
+    assert call.rest() == b""
+
+
+def test_a_tunnel_half_closed_by_the_client(pair):
+    """The app sees the end, and its answer to all of it still arrives."""
+    call, app = open_tunnel(pair, lambda side: (side.data(b"%d bytes" % len(read_all(side))), side.end()))
+    call.data(b"x" * 100_000)
+    call.data(b"last", end=True)
+    assert call.rest() == b"100004 bytes"
+    line = pair.gateway.log_line(app_id=app.id)
+    assert (line["bytes_in"], line["bytes_out"]) == (100_004, 12) and "error" not in line
+
+
+def test_a_tunnel_half_closed_by_the_app(pair):
+    """The client sees the end, and what it sends after it still arrives."""
+    got, done = [], threading.Event()
+
+    def script(side):
+        side.data(b"bye")
+        side.end()
+        got.append(read_all(side))
+        done.set()
+    call, _ = open_tunnel(pair, script)
+    assert call.rest() == b"bye"
+    call.data(b"x" * 100_000)
+    call.data(b"last", end=True)
+    assert done.wait(WAIT) and got == [b"x" * 100_000 + b"last"]
+
+
+def test_a_tunnel_reset_by_the_client(pair):
+    gone = threading.Event()
+
+    def script(side):
+        side.data(b"hello")
+        side.wait_gone()
+        gone.set()
+    call, _ = open_tunnel(pair, script)
+    assert call.piece() == b"hello"
+    call.cancel()
+    assert gone.wait(WAIT)
+
+
+def test_a_tunnel_reset_by_the_app(pair):
+    """Not to be taken for an end."""
+    go = threading.Event()
+
+    def script(side):
+        side.data(b"hello")
+        assert go.wait(WAIT)
+        side.reset()
+    call, app = open_tunnel(pair, script)
+    assert call.piece() == b"hello"
+    go.set()
+    with pytest.raises(Reset):
+        call.rest()
+    assert pair.gateway.log_line(app_id=app.id)["error"] == "upstream_reset"
+
+
+def test_a_tunnel_that_the_app_declines(pair):
+    def script(side):
+        side.head(403, ("x-own", "no"), ("content-length", "0"), end=True)
+    front, _ = pair.open(script)
+    status, fields = front.tunnel("/socket").head()
+    assert status == 403 and fields["x-own"] == "no"
