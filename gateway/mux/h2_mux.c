@@ -350,9 +350,10 @@ static void on_eof(void *owner)
     end_stream(owner, ended_by_peer(owner, STATUS_UPSTREAM_CLOSED), false);
 }
 
+/* UPSTREAM_RESET is what happens to one stream. */
 static void on_failed(void *owner, enum status status)
 {
-    end_stream(owner, ended_by_peer(owner, status == STATUS_PEER_RESET ? STATUS_UPSTREAM_RESET : status), false);
+    end_stream(owner, ended_by_peer(owner, status == STATUS_PEER_RESET ? STATUS_UPSTREAM_CLOSED : status), false);
 }
 
 static void on_ready(void *owner)

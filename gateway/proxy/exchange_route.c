@@ -310,10 +310,11 @@ static bool is_connect_failure(enum status status)
            status == STATUS_CONNECT_TIMEOUT || status == STATUS_ADDRESS_FORBIDDEN || status == STATUS_OVERLOADED;
 }
 
-/* A pooled connection that the app closed just when we used it: it can't have seen more than the request. */
+/* A pooled connection that the app closed just when we used it: it can't have seen more than the request. A reset of
+ * one stream is an answer. */
 static bool is_stale_reuse(const struct exchange *x, enum status why)
 {
-    bool closed = why == STATUS_UPSTREAM_CLOSED || why == STATUS_UPSTREAM_RESET;
+    bool closed = why == STATUS_UPSTREAM_CLOSED || (why == STATUS_UPSTREAM_RESET && !x->is_h2c);
     return x->back_reused && closed && method_is_idempotent(x->request->method);
 }
 
