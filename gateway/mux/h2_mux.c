@@ -16,12 +16,14 @@ static struct h2_mux *mux_of(struct mux *mux)
 /* What became of an exchange whose peer left or broke the rules. */
 static enum status ended_by_peer(const struct h2_mux *m, enum status upstream)
 {
-    return m->server ? STATUS_CLIENT_CANCELLED : upstream;
+    if (!m->server)
+        return upstream;
+    return m->peer_broke_rules ? STATUS_CLIENT_PROTOCOL : STATUS_CLIENT_CANCELLED;
 }
 
 static enum status fault_of_peer(const struct h2_mux *m)
 {
-    return m->server ? STATUS_PEER_RESET : STATUS_UPSTREAM_BAD_RESPONSE;
+    return m->server ? STATUS_CLIENT_PROTOCOL : STATUS_UPSTREAM_BAD_RESPONSE;
 }
 
 /* ---- streams ---- */
@@ -124,7 +126,10 @@ static void arm(struct h2_mux *m)
     }
     uint32_t ms = settings->body_idle_ms < settings->send_stall_ms ? settings->body_idle_ms : settings->send_stall_ms;
     ms = settings->head_ms < ms ? settings->head_ms : ms;
-    loop_timer_arm(m->loop, &m->timer, list_is_empty(&m->streams) ? settings->keepalive_ms : ms);
+    ms = list_is_empty(&m->streams) ? settings->keepalive_ms : ms;
+    if (m->drain_phase == H2_DRAIN_NOTICE && ms > H2_DRAIN_GRACE_MS)
+        ms = H2_DRAIN_GRACE_MS;
+    loop_timer_arm(m->loop, &m->timer, ms);
 }
 
 /* Its window stays closed: no byte of the response can be sent. */
@@ -191,6 +196,7 @@ static void on_timer(struct timer *timer)
         arm(m);
         return;
     }
+    h2_drain_on_timer(m);
     if (list_is_empty(&m->streams)) {
         m->base.ops->drain(&m->base);
         return;
@@ -202,20 +208,6 @@ static void on_timer(struct timer *timer)
     LIST_EACH_SAFE (link, &m->streams)
         check_stream(CONTAINER_OF(link, struct h2_stream, link));
     arm(m);
-}
-
-/* A peer that makes us work for nothing: more such frames than others is a flood. */
-void h2_mux_glitch(struct h2_mux *m, unsigned cost)
-{
-    static _Thread_local struct log_limit limit;
-    m->glitches += cost;
-    if (m->glitches < H2_GLITCHES || m->want_close)
-        return;
-    if (log_limit_pass(&limit, 10))
-        log_warn("h2: %s floods us with frames that do no work; its connection is closed",
-                 m->server ? "a client" : "an app");
-    nghttp2_session_terminate_session(m->session, NGHTTP2_ENHANCE_YOUR_CALM);
-    m->base.ops->close(&m->base, fault_of_peer(m));
 }
 
 /* ---- the end of the turn ---- */
@@ -238,7 +230,7 @@ static void tell_ended(struct h2_mux *m)
     LIST_EACH_SAFE (link, &m->streams) {
         struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
         if (s->open && s->begun && !s->in_session && !(s->in_ended && s->out_ended))
-            h2_stream_tell_reset(s, m->server ? STATUS_CLIENT_CANCELLED : s->end_status);
+            h2_stream_tell_reset(s, s->end_status);
     }
 }
 
@@ -293,14 +285,16 @@ static void run_deferred(struct deferred *deferred)
     }
     if (m->want_close) {
         m->want_close = false;
-        end_stream(m, m->close_status, m->open_count > 0 && m->close_status != STATUS_SHUTDOWN);
+        bool abrupt = m->open_count > 0 && m->close_status != STATUS_SHUTDOWN && m->close_status != STATUS_CLIENT_FLOOD;
+        end_stream(m, m->close_status, abrupt);
         return; /* freed in the next run, which this has asked for */
     }
     tell_ended(m);
     tell_room(m);
     h2_mux_pump(m);
     free_unused_streams(m);
-    if (is_finished(m) || (m->draining && list_is_empty(&m->streams))) {
+    bool drained = m->draining && m->drain_phase != H2_DRAIN_NOTICE && list_is_empty(&m->streams);
+    if (is_finished(m) || drained) {
         end_stream(m, m->open_count > 0 ? ended_by_peer(m, STATUS_UPSTREAM_BAD_RESPONSE) : STATUS_OK, false);
     } else if (m->idle_due && list_is_empty(&m->streams)) {
         m->idle_due = false;
@@ -332,9 +326,12 @@ static void on_data(void *owner, const char *data, size_t len)
     bool was_idle = list_is_empty(&m->streams);
     m->asked_ms = 0;
     m->receiving = true;
-    ssize_t n = nghttp2_session_mem_recv(m->session, (const uint8_t *)data, len);
+    ssize_t n = m->server ? h2_guard_receive(m, (const uint8_t *)data, len)
+                          : nghttp2_session_mem_recv(m->session, (const uint8_t *)data, len);
     m->receiving = false;
     if (n < 0) {
+        if (m->want_close || h2_guard_take_error(m, n))
+            return; /* at the end of the turn */
         nghttp2_session_terminate_session(m->session, NGHTTP2_PROTOCOL_ERROR);
         end_stream(m, fault_of_peer(m), false);
         return;
@@ -393,8 +390,7 @@ static void mux_drain(struct mux *mux)
         return;
     m->draining = true;
     if (m->server)
-        nghttp2_submit_goaway(m->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(m->session),
-                              NGHTTP2_NO_ERROR, NULL, 0);
+        h2_drain_begin(m);
     h2_mux_defer(m);
 }
 
@@ -422,12 +418,16 @@ static nghttp2_session *new_session(struct h2_mux *m)
     if (nghttp2_session_callbacks_new(&callbacks) || nghttp2_option_new(&option))
         abort();
     h2_receive_set_shared_callbacks(callbacks);
-    if (m->server)
+    if (m->server) {
         h2_receive_set_server_callbacks(callbacks);
-    else
+        h2_guard_set_callbacks(callbacks);
+    } else {
         h2_client_set_callbacks(callbacks);
+    }
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
+    nghttp2_option_set_builtin_recv_extension_type(option, NGHTTP2_PRIORITY_UPDATE);
+    nghttp2_option_set_stream_reset_rate_limit(option, H2_GLITCHES, H2_GLITCHES); /* ours comes first, and is counted */
     nghttp2_option_set_max_send_header_block_length(option, H2_MAX_SENT_HEAD_BYTES);
     if (m->server ? nghttp2_session_server_new2(&session, callbacks, m, option)
                   : nghttp2_session_client_new2(&session, callbacks, m, option))
@@ -444,6 +444,7 @@ static void submit_server_settings(struct h2_mux *m)
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW_BYTES},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)m->base.settings->request_limits.max_head_bytes},
         {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1},
+        {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
     };
     nghttp2_submit_settings(m->session, NGHTTP2_FLAG_NONE, settings, sizeof settings / sizeof settings[0]);
     nghttp2_session_set_local_window_size(m->session, NGHTTP2_FLAG_NONE, 0, H2_CONNECTION_WINDOW_BYTES);
@@ -484,6 +485,7 @@ struct mux *h2_mux_server(struct stream *stream, const struct mux_settings *sett
                           void *owner)
 {
     struct h2_mux *m = new_mux(stream, settings, events, owner, true);
+    h2_guard_init(m);
     submit_server_settings(m);
     loop_timer_arm(m->loop, &m->timer, settings->head_ms);
     return &m->base;

@@ -24,6 +24,52 @@ enum {
     H2_MAX_SENT_HEAD_BYTES = 1 << 20,
 };
 
+/* X(NAME, text for the log): what a peer can do too often. */
+#define H2_GLITCH_TABLE(X)                                                                                             \
+    X(EMPTY_DATA, "empty DATA frames")                                                                                 \
+    X(PRIORITY, "PRIORITY frames")                                                                                     \
+    X(CANCEL, "cancelled requests")                                                                                    \
+    X(SETTINGS, "SETTINGS frames")                                                                                     \
+    X(PING, "PING frames")                                                                                             \
+    X(WINDOW_UPDATE, "WINDOW_UPDATE frames")                                                                           \
+    X(CONTINUATION, "CONTINUATION frames")                                                                             \
+    X(UNKNOWN, "unknown frames")                                                                                       \
+    X(REFUSED, "streams above the limit")                                                                              \
+    X(MALFORMED, "streams that must be reset")                                                                         \
+    X(FIELDS, "header fields")                                                                                         \
+    X(QUEUE, "frames to be answered")                                                                                  \
+    X(APP, "frames of an app")
+
+enum h2_glitch {
+#define X(name, text) H2_GLITCH_##name,
+    H2_GLITCH_TABLE(X)
+#undef X
+};
+
+enum { H2_REMEMBERED = 16 };
+
+/* Of a client's stream identifiers. */
+struct h2_guard {
+    int32_t next_id; /* above all that were used */
+    uint8_t head[9]; /* of the frame that arrives */
+    size_t head_len;
+    size_t skip; /* bytes to its end */
+    unsigned ended_count;
+    unsigned skipped_count;
+    int32_t ended[H2_REMEMBERED]; /* the last ones that the client has ended */
+    struct h2_skipped {
+        int32_t first, last;
+    } skipped[H2_REMEMBERED]; /* ranges that it has left out */
+};
+
+enum { H2_DRAIN_GRACE_MS = 1000 }; /* for clients that do not answer the PING */
+
+enum h2_drain_phase {
+    H2_DRAIN_NONE,
+    H2_DRAIN_NOTICE, /* new streams may still come */
+    H2_DRAIN_FINAL,
+};
+
 struct h2_mux {
     struct mux base;
     struct loop *loop;
@@ -36,6 +82,10 @@ struct h2_mux {
     unsigned stream_count;   /* those, and streams that nghttp2 still knows */
     unsigned expected_limit; /* client: of concurrent streams, until settings_seen; 0: nothing is known */
     unsigned glitches;
+    struct h2_guard guard;           /* server */
+    enum h2_drain_phase drain_phase; /* server */
+    unsigned early_priority_count;
+    int32_t early_priority[H2_REMEMBERED]; /* streams whose PRIORITY_UPDATE came before their HEADERS */
     struct send_watch send_watch;
     uint32_t requests;
     size_t data_left;  /* of the DATA frame that is being received; SIZE_MAX: not known */
@@ -45,8 +95,9 @@ struct h2_mux {
     bool settings_seen; /* client: the peer's first SETTINGS */
     bool receiving;     /* inside nghttp2's receive function, which must not send */
     bool draining;
-    bool want_close; /* close_status is to be told to the endpoints */
-    bool gone;       /* the stream is closed; `closed` is due */
+    bool peer_broke_rules; /* a GOAWAY says so */
+    bool want_close;       /* close_status is to be told to the endpoints */
+    bool gone;             /* the stream is closed; `closed` is due */
     bool idle_due;
 };
 
@@ -99,13 +150,32 @@ void h2_mux_defer(struct h2_mux *m);
 void h2_mux_gone(struct h2_mux *m, enum status status);
 /* What nghttp2 has to say goes to the stream. */
 void h2_mux_pump(struct h2_mux *m);
-void h2_mux_glitch(struct h2_mux *m, unsigned cost);
 struct h2_stream *h2_stream_new(struct h2_mux *m);
 /* It may have left the session, or its owner: freed when both have let it go. */
 void h2_stream_left(struct h2_stream *s);
 void h2_stream_tell_reset(struct h2_stream *s, enum status status);
 void h2_stream_tell_malformed(struct h2_stream *s, enum status status);
 void h2_stream_begin_window(struct h2_stream *s);
+
+void h2_guard_init(struct h2_mux *m);
+void h2_guard_set_callbacks(nghttp2_session_callbacks *callbacks);
+/* What came, to nghttp2; < 0: the connection ends. */
+ssize_t h2_guard_receive(struct h2_mux *m, const uint8_t *data, size_t len);
+/* Counts it; for nghttp2 to return: not 0 when the connection ends for it. */
+int h2_guard_glitch(struct h2_mux *m, enum h2_glitch kind, unsigned cost);
+/* Is it one of nghttp2's own limits against floods? */
+bool h2_guard_take_error(struct h2_mux *m, ssize_t error);
+void h2_guard_goaway_sent(struct h2_mux *m, uint32_t error_code);
+/* The client sends nothing more on it. */
+void h2_guard_client_ended(struct h2_mux *m, int32_t id);
+
+void h2_drain_begin(struct h2_mux *m);
+void h2_drain_on_ping(struct h2_mux *m, const nghttp2_ping *ping);
+void h2_drain_on_timer(struct h2_mux *m);
+
+void h2_priority_update(struct h2_mux *m, const nghttp2_extension *frame);
+/* The head is there. */
+void h2_priority_begin(struct h2_stream *s);
 
 void h2_receive_set_shared_callbacks(nghttp2_session_callbacks *callbacks);
 void h2_receive_set_server_callbacks(nghttp2_session_callbacks *callbacks);

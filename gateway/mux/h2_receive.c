@@ -22,6 +22,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     s->id = frame->hd.stream_id;
     s->in_session = s->begun = true;
     nghttp2_session_set_stream_user_data(session, s->id, s);
+    s->end_status = STATUS_CLIENT_CANCELLED;
     s->window_start_ms = loop_now_ms(m->loop);
     m->base.events->request(m->base.owner, &s->endpoint);
     assert(s->endpoint.arena);
@@ -64,11 +65,20 @@ bool h2_receive_is_within_limits(struct h2_stream *s, const struct h1_limits *li
     return s->malformed == STATUS_OK;
 }
 
+/* More of them is only work: a bomb. */
+static bool is_over_limits(const struct h2_stream *s)
+{
+    return s->malformed == STATUS_HEAD_TOO_LARGE || s->malformed == STATUS_TOO_MANY_FIELDS;
+}
+
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, nghttp2_rcbuf *name_buffer,
                      nghttp2_rcbuf *value_buffer, uint8_t flags, void *user_data)
 {
-    (void)flags, (void)user_data;
+    (void)flags;
+    struct h2_mux *m = user_data;
     struct h2_stream *s = stream_by_id(session, frame->hd.stream_id);
+    if (s && is_over_limits(s))
+        return h2_guard_glitch(m, H2_GLITCH_FIELDS, 1);
     if (!s || !s->open || s->malformed != STATUS_OK)
         return 0;
     nghttp2_vec name_bytes = nghttp2_rcbuf_get_buf(name_buffer), value_bytes = nghttp2_rcbuf_get_buf(value_buffer);
@@ -144,16 +154,24 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 {
     struct h2_mux *m = user_data;
     struct h2_stream *s = stream_by_id(session, frame->hd.stream_id);
-    bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
-    bool useful =
-        frame->hd.type == NGHTTP2_HEADERS || (frame->hd.type == NGHTTP2_DATA && (end || frame->hd.length > 0));
-    bool cancelled = frame->hd.type == NGHTTP2_RST_STREAM && s && s->open && !s->out_head_sent;
-    if (!useful)
-        h2_mux_glitch(m, cancelled ? H2_RESET_GLITCHES : 1);
+    bool may_end = frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA;
+    bool end = may_end && frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+    if (frame->hd.type == NGHTTP2_PING)
+        h2_drain_on_ping(m, &frame->ping);
+    if (frame->hd.type == NGHTTP2_PRIORITY_UPDATE)
+        h2_priority_update(m, &frame->ext);
     if (!s)
         return 0;
+    if (frame->hd.type == NGHTTP2_RST_STREAM) {
+        s->reset_by_peer = true;
+        if (s->open && !s->out_head_sent && h2_guard_glitch(m, H2_GLITCH_CANCEL, H2_RESET_GLITCHES - 1))
+            return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    if (end || frame->hd.type == NGHTTP2_RST_STREAM)
+        h2_guard_client_ended(m, s->id);
     if (frame->hd.type == NGHTTP2_HEADERS && s->open && !s->head_told) {
         s->in_ended = end;
+        h2_priority_begin(s);
         tell_head(s, end);
     } else if (frame->hd.type == NGHTTP2_HEADERS) {
         s->in_ended = true;
@@ -207,9 +225,20 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     return 0;
 }
 
+/* Of the client: it made us reset the stream (CVE-2025-8671). */
+static bool is_fault(uint32_t error_code)
+{
+    return error_code == NGHTTP2_PROTOCOL_ERROR || error_code == NGHTTP2_FLOW_CONTROL_ERROR ||
+           error_code == NGHTTP2_STREAM_CLOSED || error_code == NGHTTP2_FRAME_SIZE_ERROR;
+}
+
 static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
 {
     struct h2_mux *m = user_data;
+    if (frame->hd.type == NGHTTP2_GOAWAY)
+        h2_guard_goaway_sent(m, frame->goaway.error_code);
+    if (m->server && frame->hd.type == NGHTTP2_RST_STREAM && is_fault(frame->rst_stream.error_code))
+        (void)h2_guard_glitch(m, H2_GLITCH_MALFORMED, H2_RESET_GLITCHES);
     bool can_end = frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS;
     if (frame->hd.type == NGHTTP2_DATA) /* earns a WINDOW_UPDATE for the stream and one for the connection */
         m->glitches -= m->glitches > 2 ? 2 : m->glitches;
@@ -226,14 +255,15 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
 
 static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_code, void *user_data)
 {
-    (void)error_code, (void)user_data;
+    (void)user_data;
     struct h2_stream *s = stream_by_id(session, id);
     if (!s)
         return 0;
     s->in_session = false;
+    s->end_status = !s->reset_by_peer && is_fault(error_code) ? STATUS_CLIENT_PROTOCOL : STATUS_CLIENT_CANCELLED;
     h2_send_drop_queue(s);
     if (s->open && s->mux->receiving && !(s->in_ended && s->out_ended))
-        h2_stream_tell_reset(s, STATUS_CLIENT_CANCELLED);
+        h2_stream_tell_reset(s, s->end_status);
     else
         h2_stream_left(s); /* told and freed at the end of the turn */
     return 0;

@@ -96,8 +96,11 @@ static void on_idle(void *owner)
 
 static void on_closed(void *owner, enum status status)
 {
-    (void)status;
+    static _Thread_local struct log_limit limit;
     struct connection *c = owner;
+    if (status == STATUS_CLIENT_FLOOD && log_limit_pass(&limit, 10))
+        log_warn("h2: client %s floods us with %s; its connection is closed", c->client_text,
+                 c->mux->flood ? c->mux->flood : "frames");
     c->mux = NULL;
     connection_drop(c);
 }

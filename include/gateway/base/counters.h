@@ -29,6 +29,9 @@
     X(responses_5xx_total, COUNTER, "Responses with a 5xx status")                                                     \
     X(gateway_errors_total, COUNTER, "Responses made by the gateway because of an error")                              \
     X(requests_aborted_total, COUNTER, "Requests that ended before their response was complete")                       \
+    X(h2_glitches_total, COUNTER, "HTTP/2 frames that did no work")                                                    \
+    X(h2_floods_total, COUNTER, "HTTP/2 connections closed because of too many frames that did no work")               \
+    X(h2_streams_refused_total, COUNTER, "HTTP/2 streams refused before a request could be read")                      \
     X(tunnels_active, GAUGE, "Upgraded connections and tunnels in progress")                                           \
     X(tunnels_total, COUNTER, "Upgraded connections and tunnels begun")                                                \
     X(tunnels_tcp_total, COUNTER, "Raw TCP tunnels begun")                                                             \

@@ -118,6 +118,8 @@ enum {
       "Check its logs.")                                                                                               \
     /* ends of connections; answered only where a request is open */                                                   \
     X(CLIENT_CANCELLED, "client_cancelled", 499, H2_CANCEL, "the client left before the answer was complete", "")      \
+    X(CLIENT_PROTOCOL, "client_protocol_error", 400, H2_PROTOCOL_ERROR, "the client broke a rule of HTTP/2", "")       \
+    X(CLIENT_FLOOD, "client_flood", 429, H2_ENHANCE_YOUR_CALM, "the client sent too many frames that do no work", "")  \
     X(CLIENT_STALLED, "client_stalled", 499, H2_CANCEL, "the client stopped reading", "")                              \
     X(PEER_CLOSED, "peer_closed", 0, H2_CANCEL, "the peer closed the connection", "")                                  \
     X(PEER_RESET, "peer_reset", 0, H2_CANCEL, "the peer reset the connection", "")                                     \

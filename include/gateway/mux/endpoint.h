@@ -82,7 +82,8 @@ struct mux_ops {
     struct endpoint *(*open)(struct mux *mux);
     /* Client: how many endpoints `open` would give now. */
     unsigned (*room)(struct mux *mux);
-    /* Ends after what is in progress: h1 Connection: close, h2 GOAWAY. An idle one closes now. */
+    /* Ends after what is in progress: h1 Connection: close, h2 GOAWAY. An idle one closes now; an h2 server's when it
+     * can't have a request on its way any more. */
     void (*drain)(struct mux *mux);
     /* Ends now; endpoints get `reset` with the status. `closed` is called from the loop. */
     void (*close)(struct mux *mux, enum status status);
@@ -116,7 +117,8 @@ struct mux {
     void *owner;
     struct stream *stream;
     const struct mux_settings *settings;
-    unsigned *load; /* the owner's count of endpoints in use, kept by a client mux; may be NULL */
+    const char *flood; /* what kind of frames the peer sent too many of, when it was closed for that */
+    unsigned *load;    /* the owner's count of endpoints in use, kept by a client mux; may be NULL */
 };
 
 #endif

@@ -47,6 +47,8 @@ static int client_frame(nghttp2_session *session, const nghttp2_frame *frame, vo
         tell(user_data, "rst", frame->rst_stream.error_code);
     else if (frame->hd.type == NGHTTP2_GOAWAY)
         tell(user_data, "goaway", frame->goaway.error_code);
+    else if (frame->hd.type == NGHTTP2_SETTINGS)
+        tell(user_data, "settings", frame->hd.flags);
     else if (frame->hd.type <= NGHTTP2_HEADERS && frame->hd.flags & NGHTTP2_FLAG_END_STREAM)
         tell(user_data, "end", (unsigned)frame->hd.stream_id);
     return 0;
@@ -384,7 +386,7 @@ static void an_owner_that_sends_is_not_called(void **state)
         assert_non_null(f->endpoint);
     }
     TURN_UNTIL(f->loop, (inbox_read(&f->inbox, f->peer), !f->endpoint));
-    assert_int_equal(f->status, STATUS_CLIENT_CANCELLED);
+    assert_int_equal(f->status, STATUS_CLIENT_PROTOCOL);
 }
 
 static void a_protocol_error_resets_what_is_open(void **state)
@@ -396,9 +398,58 @@ static void a_protocol_error_resets_what_is_open(void **state)
     AWAIT_EVENT(h->f, "end;");
     send_frame(h, NGHTTP2_DATA, 0, 0, "x", 1); /* RFC 9113 section 6.1: DATA on stream 0 */
     AWAIT_EVENT(h->f, "reset;");
-    assert_int_equal(h->f->status, STATUS_CLIENT_CANCELLED);
+    assert_int_equal(h->f->status, STATUS_CLIENT_PROTOCOL);
     AWAIT_TOLD(h, "goaway 1;");
     TURN_UNTIL(h->f->loop, h->f->closed);
+}
+
+/* RFC 9113 section 5.2.1. */
+static void more_than_the_window_is_refused(void **state)
+{
+    static char part[16384];
+    struct h2_fixture *h = *state;
+    memset(part, 'x', sizeof part);
+    h->f->credits = false;
+    h->f->on_complete = NULL;
+    both_open(h);
+    ask(h, true);
+    AWAIT_EVENT(h->f, "head /;");
+    for (int i = 0; i <= (1 << 18) / 16384; i++) {
+        send_frame(h, NGHTTP2_DATA, 0, 1, part, sizeof part);
+        turn_some(h->f->loop);
+    }
+    AWAIT_EVENT(h->f, "reset;");
+    assert_int_equal(h->f->status, STATUS_CLIENT_PROTOCOL);
+    AWAIT_TOLD(h, "rst 3;");
+}
+
+/* A client that does not answer the PING has a second. */
+static void a_drain_ends_without_an_answer(void **state)
+{
+    struct h2_fixture *h = *state;
+    server_open(h);
+    send_text(h->f->peer, NGHTTP2_CLIENT_MAGIC);
+    send_frame(h, NGHTTP2_SETTINGS, 0, 0, "", 0);
+    turn_some(h->f->loop);
+    h->f->mux->ops->drain(h->f->mux);
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_int_equal(h->f->closed_status, STATUS_OK);
+}
+
+/* RFC 9113 section 6.8: what the client sent before it heard of the drain is answered. */
+static void a_request_that_crosses_a_drain_is_answered(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    AWAIT_TOLD(h, "settings");
+    h->f->mux->ops->drain(h->f->mux);
+    for (int i = 0; i < 3; i++)
+        loop_turn(h->f->loop, 0);
+    ask(h, false);
+    AWAIT_TOLD(h, "goaway 0;");
+    AWAIT_TOLD(h, "end 1;");
+    TURN_UNTIL(h->f->loop, (client_turn(h), h->f->closed));
+    assert_int_equal(h->f->requests, 1);
 }
 
 int main(void)
@@ -420,6 +471,9 @@ int main(void)
         TEST(a_close_resets_what_is_open),
         TEST(an_owner_that_sends_is_not_called),
         TEST(a_protocol_error_resets_what_is_open),
+        TEST(more_than_the_window_is_refused),
+        TEST(a_drain_ends_without_an_answer),
+        TEST(a_request_that_crosses_a_drain_is_answered),
 #undef TEST
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
