@@ -190,6 +190,14 @@ def test_a_reload_does_not_move_listeners(make_gateway, origin):
     assert gateway.control("POST", "/v1/reload").json["needs_restart"] == []
 
 
+def test_a_reload_does_not_change_dns(make_gateway):
+    gateway = make_gateway()
+    gateway.config["dns"] = {"servers": ["192.0.2.53"]}
+    gateway.write_config()
+    assert gateway.control("POST", "/v1/reload").json["needs_restart"] == ["dns"]
+    assert "dns changed; that needs a restart" in gateway.stderr()
+
+
 def test_many_reloads_under_traffic(make_gateway, origin):
     gateway = make_gateway()
     app = gateway.app(origin())

@@ -415,11 +415,25 @@ static void giving_up_while_connecting_is_silent(void **state)
     close(listening);
 }
 
+static void kept_bytes_are_handed_out_and_answered(void **state)
+{
+    struct fixture *f = *state;
+    f->owner.answers_data = "answer";
+    send_text(f->peer, "one ");
+    TURN_UNTIL(f->loop, f->owner.in.len == 4);
+    stream_hand_out(f->owner.stream, "two", 3);
+    assert_string_equal(f->owner.in.bytes, "one two");
+    assert_int_equal(stream_bytes_in(f->owner.stream), 4); /* they had come before */
+    TURN_UNTIL(f->loop, inbox_read(&f->inbox, f->peer) == 12);
+    assert_string_equal(f->inbox.bytes, "answeranswer");
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(data_goes_both_ways),
+        TEST(kept_bytes_are_handed_out_and_answered),
         TEST(the_peer_may_end_first),
         TEST(we_may_end_first),
         TEST(a_pause_holds_data_and_loses_nothing),
