@@ -69,6 +69,7 @@ void stream_destroy(struct stream *s)
     int fd = event_get_fd(&s->event);
     event_del(&s->event);
     close(fd);
+    stream_splice_end(s);
     stream_drop_queue(s);
     tls_connection_free(&s->ssl);
     tls_handed_over_free(&s->record, &s->tls);
@@ -162,11 +163,16 @@ void stream_hand_out(struct stream *s, const char *data, size_t len)
 static bool read_once(struct stream *s)
 {
     ssize_t n;
+    if (stream_splice_is_due(s)) {
+        stream_splice_run(s);
+        return s->readable && !s->is_bulk; /* of bulk, others get their turn first */
+    }
     do
         n = read(event_get_fd(&s->event), s->loop->scratch, LOOP_SCRATCH_BYTES);
     while (n < 0 && errno == EINTR);
     if (n > 0) {
         bool full = n == LOOP_SCRATCH_BYTES;
+        s->is_bulk = full;
         s->readable = full || s->hangup || s->write_broken;
         if (!s->readable && s->state == STREAM_OPEN)
             loop_timer_arm(s->loop, &s->timer, RECHECK_MS);
@@ -414,6 +420,7 @@ void stream_close(struct stream **stream_ptr, bool linger)
         stream_tls_close_notify(s);
     s->linger = linger && s->state == STREAM_OPEN && !s->eof;
     s->broken = STATUS_OK;
+    stream_splice_end(s);
     stream_set_state(s, STREAM_CLOSING);
     loop_timer_arm(s->loop, &s->timer, CLOSE_MS);
     stream_mark_dirty(s);

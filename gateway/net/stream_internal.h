@@ -24,6 +24,13 @@ enum stream_state {
     STREAM_DEAD,    /* freed at the end of the turn */
 };
 
+/* What splice(2) moves bytes through. */
+struct stream_pipe {
+    struct stream_pipe *next;
+    int fds[2];
+    size_t bytes; /* in it */
+};
+
 struct stream {
     struct loop *loop;
     const struct stream_events *events;
@@ -48,10 +55,14 @@ struct stream {
     uint16_t peer_port;
     uint8_t state;
     uint8_t pauses;
-    enum status broken; /* to be told from the loop */
-    bool readable;      /* the kernel may have more */
-    bool hangup;        /* it has a FIN behind what is unread */
-    bool blocked;       /* the send buffer is full: wait for the edge */
+    enum status broken;       /* to be told from the loop */
+    struct stream *splice_to; /* of stream_splice */
+    struct stream *splice_from;
+    struct stream_pipe *pipe; /* while bytes are on their way from here */
+    bool is_bulk;             /* the last read filled the buffer */
+    bool readable;            /* the kernel may have more */
+    bool hangup;              /* it has a FIN behind what is unread */
+    bool blocked;             /* the send buffer is full: wait for the edge */
     bool write_broken;
     bool was_reset; /* found by writing, without a FIN before it */
     bool eof;
@@ -83,6 +94,18 @@ void stream_mark_dirty(struct stream *stream);
 /* Sends what is queued; true if nothing is left. */
 bool stream_flush(struct stream *stream);
 void stream_drop_queue(struct stream *stream);
+
+/* A write has failed or would block: errno says which. */
+void stream_send_failed(struct stream *stream);
+
+/* stream_splice's part of reading: is it due instead of a read; one turn of it, after which `readable` says if more. */
+bool stream_splice_is_due(const struct stream *stream);
+void stream_splice_run(struct stream *stream);
+/* Its part of flushing: what is in the pipe; true if nothing is left. */
+bool stream_splice_flush(struct stream *to);
+/* The stream leaves its pairs. */
+void stream_splice_end(struct stream *stream);
+void stream_splice_loop_end(struct loop *loop);
 
 /* Encrypts into the queue. */
 void stream_tls_write(struct stream *stream, const char *data, size_t len);

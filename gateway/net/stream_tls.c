@@ -71,6 +71,7 @@ void stream_loop_end(struct loop *loop)
 {
     BIO_free(loop->bio);
     loop->bio = NULL;
+    stream_splice_loop_end(loop);
 }
 
 /* ---- writing ---- */

@@ -44,16 +44,21 @@ static size_t send_pieces(struct stream *s, struct iovec *pieces, int count)
     while (n < 0 && errno == EINTR);
     if (n >= 0)
         return (size_t)n;
+    stream_send_failed(s);
+    return 0;
+}
+
+void stream_send_failed(struct stream *s)
+{
     if (errno == EAGAIN) {
         s->blocked = true;
-        return 0;
+        return;
     }
     /* What the peer said before it left may still be unread: reading ends with the reason. */
     s->write_broken = true;
     s->was_reset = errno == ECONNRESET; /* told once: reading would then end as if in order */
     s->readable = true;
     stream_mark_ready(s);
-    return 0;
 }
 
 static bool can_send(const struct stream *s)
@@ -83,7 +88,7 @@ bool stream_flush(struct stream *s)
     if (s->plain)
         stream_tls_encrypt_plain(s);
     flush_queue(s);
-    if (s->queue.bytes > 0)
+    if (s->queue.bytes > 0 || !stream_splice_flush(s))
         return false;
     if (s->shutdown && !s->shutdown_done && s->state != STREAM_CONNECTING) {
         s->shutdown_done = true;

@@ -274,7 +274,7 @@ static void front_eof(void *owner)
     t->front_ended = true;
     t->close = t->close ? t->close : "client";
     t->is_guarded = false; /* half a line is no request */
-    if (t->state == TUNNEL_OPEN)
+    if (t->state == TUNNEL_OPEN && !t->back_ended)
         send_kept(t);
     finish_if_complete(t);
 }
@@ -298,8 +298,18 @@ static void front_ready(void *owner)
     (void)owner;
 }
 
-static const struct stream_events front_events = {
-    .ready = front_ready, .data = front_data, .eof = front_eof, .room = front_room, .failed = front_failed};
+static void on_moved(void *owner, size_t bytes)
+{
+    (void)bytes;
+    touch(owner);
+}
+
+static const struct stream_events front_events = {.ready = front_ready,
+                                                  .data = front_data,
+                                                  .eof = front_eof,
+                                                  .moved = on_moved,
+                                                  .room = front_room,
+                                                  .failed = front_failed};
 
 /* ---- the instance ---- */
 
@@ -312,6 +322,10 @@ static void back_ready(void *owner)
     t->connect_us = t->proxy->loop->now_us - t->dialed_us;
     t->connect_us += t->connect_us == 0; /* 0 says that there was none */
     touch(t);
+    if (t->kind == TUNNEL_PASSTHROUGH) {
+        stream_splice(front_of(t), t->back);
+        stream_splice(t->back, front_of(t));
+    }
     if (!t->is_guarded)
         send_kept(t);
 }
@@ -336,7 +350,8 @@ static void back_eof(void *owner)
     struct tunnel *t = owner;
     t->back_ended = true;
     t->close = t->close ? t->close : "app";
-    stream_shutdown(front_of(t));
+    if (!t->front_ended)
+        stream_shutdown(front_of(t));
     finish_if_complete(t);
 }
 
@@ -373,8 +388,12 @@ static void back_failed(void *owner, enum status status)
     finish(t, status == STATUS_PEER_RESET ? STATUS_UPSTREAM_RESET : status);
 }
 
-static const struct stream_events back_events = {
-    .ready = back_ready, .data = back_data, .eof = back_eof, .room = back_room, .failed = back_failed};
+static const struct stream_events back_events = {.ready = back_ready,
+                                                 .data = back_data,
+                                                 .eof = back_eof,
+                                                 .moved = on_moved,
+                                                 .room = back_room,
+                                                 .failed = back_failed};
 
 /* ---- where to ---- */
 

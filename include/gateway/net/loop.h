@@ -72,6 +72,8 @@ struct loop {
     struct arena_pool arenas;
     struct block *free_blocks;
     size_t free_block_count;
+    struct stream_pipe *free_pipes; /* of stream_splice */
+    size_t free_pipe_count;
     char *scratch;             /* LOOP_SCRATCH_BYTES: what was read; valid until the callback that got it returns */
     char *decrypted;           /* the same for plaintext of TLS */
     struct list dirty;         /* streams that wrote in this callback: flushed when it ends */

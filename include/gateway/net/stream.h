@@ -31,6 +31,8 @@ struct stream_events {
     void (*data)(void *owner, const char *data, size_t len);
     /* The peer ended its direction in order (FIN; for TLS close_notify). At most once; no data follows. */
     void (*eof)(void *owner);
+    /* Bytes went to the stream of stream_splice without passing here. May be NULL. */
+    void (*moved)(void *owner, size_t bytes);
     /* The queue is below the low mark again after stream_room said 0. */
     void (*room)(void *owner);
     /* Reset, TLS error, truncated TLS, timeout, connect error. At most once and last; the owner must still close it. */
@@ -41,6 +43,7 @@ struct stream_events {
 enum stream_pause_reason {
     STREAM_PAUSE_OWNER = 1 << 0,  /* the mux has what it needs for now */
     STREAM_PAUSE_CREDIT = 1 << 1, /* the other side of the exchange is full */
+    STREAM_PAUSE_SPLICE = 1 << 2, /* stream_splice: the other stream takes no more */
 };
 
 enum { STREAM_HIGH_MARK = 131072, STREAM_LOW_MARK = 32768 }; /* bytes in the send queue */
@@ -56,6 +59,12 @@ struct stream *stream_accept(struct loop *loop, int fd, const struct ip_addr *pe
 /* Begins to connect (RFC 9293). Fails with CONNECT_*, after connect_ms with CONNECT_TIMEOUT. */
 struct stream *stream_connect(struct loop *loop, const struct ip_addr *addr, uint16_t port, uint64_t connect_ms,
                               const struct stream_events *events, void *owner);
+
+/*
+ * What comes from one may go to the other inside the kernel, when it comes in bulk; else it is `data` as ever, which
+ * the owner writes to that stream. Both are TCP without TLS; each is in at most one pair a direction. Ends with either.
+ */
+void stream_splice(struct stream *from, struct stream *to);
 
 /*
  * TLS as a server begins on a TCP stream: what comes from now on is the handshake, with its own deadline. any_alpn: the
