@@ -12,7 +12,9 @@ from gateway import DOMAIN
 
 QUIET = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-         "--disable-default-apps", "--mute-audio", "--no-proxy-server", "--disable-features=Translate,OptimizationHints")
+         "--disable-default-apps", "--mute-audio", "--no-proxy-server",
+         "--disable-features=Translate,OptimizationHints")
+CUSTOM_DOMAIN = "shop.example.net"
 DEADLINE = 60       # seconds; starting under load takes some
 
 
@@ -26,16 +28,17 @@ def high_pipe():
 
 
 class Browser:
-    """A browser with one tab. Every name of the gateway's domain leads to `gateway`, whose authority it trusts."""
+    """A browser with one tab. Every name of the gateway's domain, and of tenants' domains under CUSTOM_DOMAIN, leads to
+    `gateway`, whose authority it trusts."""
 
     def __init__(self, folder, gateway, *more):
         self.folder = folder
         self.trust(gateway.authority.ca)
         to_browser, self.commands = high_pipe()
         self.answers, from_browser = high_pipe()
-        rule = f"MAP *.{DOMAIN} 127.0.0.1:{gateway.port}, MAP * ~NOTFOUND"
+        rules = [f"MAP *.{name} 127.0.0.1:{gateway.port}" for name in (DOMAIN, CUSTOM_DOMAIN)]
         command = ["chromium", *QUIET, "--remote-debugging-pipe", f"--user-data-dir={folder / 'profile'}",
-                   f"--host-resolver-rules={rule}", *more, "about:blank"]
+                   f"--host-resolver-rules={','.join([*rules, 'MAP * ~NOTFOUND'])}", *more, "about:blank"]
         with open(folder / "log", "wb") as log:
             self.process = subprocess.Popen(
                 ["bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "bash", *command],

@@ -1,5 +1,5 @@
-"""One way to write a client for both HTTP versions: `open_front(gateway, "h1" or "h2", host)` makes calls, each of which
-sends and receives in pieces, as a test wants it."""
+"""One way to write a client for both HTTP versions: `open_front(gateway, "h1" or "h2", host)` makes calls, each of
+which sends and receives in pieces, as a test wants it."""
 import contextlib
 import ssl
 import threading

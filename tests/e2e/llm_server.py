@@ -1,5 +1,5 @@
-"""A tenant's model server: answers POST /v1/chat/completions as OpenAI's API does, token by token; GET /sent tells how many
-tokens of the conversation `id` have left so far. usage: llm_server.py ADDRESS PORT"""
+"""A tenant's model server: answers POST /v1/chat/completions as OpenAI's API does, token by token; GET /sent tells how
+many tokens of the conversation `id` have left so far. usage: llm_server.py ADDRESS PORT"""
 import http.server
 import json
 import sys

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from chromium import Browser
+from chromium import CUSTOM_DOMAIN, Browser
+from gateway import new_id
 from origin import respond
 from wire import Closed, wait_until
 
@@ -69,6 +70,24 @@ def test_a_gateway_error_is_a_page(gateway, origin, browser):
     browser.open(f"https://{app.host()}/")
     assert app.host() in browser.evaluate("document.body.innerText")
     assert browser.evaluate("document.contentType") == "text/html"
+
+
+def test_a_custom_domain(gateway, origin, authority, browser):
+    """With an uploaded certificate, beside the name of the cluster; each on a connection that may carry it."""
+    name = f"{new_id()}.{CUSTOM_DOMAIN}"
+    certificate, key = authority.issue(name, f"DNS:{name}")
+    document = {"certificate": certificate.read_text(), "private_key": key.read_text()}
+    assert gateway.control("PUT", f"/v1/certificates/{name}", document).status in (200, 201)
+    server = origin(only_page(b"shop"))
+    app = gateway.app(server, domains=[{"name": name, "port": server.port}])
+    browser.open(f"https://{name}/")
+    assert browser.evaluate("document.title") == "shop"
+    url = f"https://{app.host()}/"
+    assert "<p>shop</p>" in browser.evaluate(f"fetch('{url}', {{credentials: 'include'}}).then(answer => answer.text())")
+    assert "<p>shop</p>" in browser.evaluate("fetch('/').then(answer => answer.text())")
+    lines = [gateway.log_line(host=host, path="/") for host in (name, app.host())]
+    assert [line["app_id"] for line in lines] == [app.id] * 2
+    assert lines[0]["client_port"] != lines[1]["client_port"]
 
 
 def test_a_gzip_page(gateway, origin, browser):

@@ -7,6 +7,7 @@ from concurrent import futures
 import grpc
 import pytest
 
+from certificates import Authority
 from gateway import DOMAIN, free_port, new_id
 from h2_client import H2Client
 from origin import new_address
@@ -118,8 +119,8 @@ def host(kind, hosts, service):
     return hosts["g" if kind == "g" else "auto"]
 
 
-def open_channel(gateway, host):
-    credentials = grpc.ssl_channel_credentials(gateway.authority.ca.read_bytes())
+def open_channel(gateway, host, authority=None):
+    credentials = grpc.ssl_channel_credentials((authority or gateway.authority).ca.read_bytes())
     return grpc.secure_channel(f"127.0.0.1:{gateway.port}", credentials, options=[
         *UNLIMITED, ("grpc.ssl_target_name_override", host), ("grpc.enable_http_proxy", 0),
         ("grpc.use_local_subchannel_pool", 1)])
@@ -241,6 +242,30 @@ def test_trailers_only(gateway, host):
         answer = client.response(number)
     assert answer.status == 200 and answer.fields["grpc-status"] == "12" and answer.ended
     assert not answer.body and not answer.trailers
+
+
+def test_tls_that_ends_in_the_server(gateway, tmp_path):
+    """An s name: the server has a certificate of its own, and the gateway sees nothing of the calls."""
+    tenant = Authority(tmp_path)
+    certificate, key = tenant.issue_domain(DOMAIN)
+    address = new_address()
+    port = free_port(address)
+    server = grpc.server(futures.ThreadPoolExecutor(4), handlers=(Service(),), options=UNLIMITED)
+    server.add_secure_port(f"{address}:{port}", grpc.ssl_server_credentials(
+        [(key.read_bytes(), certificate.read_bytes())]))
+    server.start()
+    app = gateway.app(ports=[{"port": port}], instances=[
+        {"instance_id": new_id(), "address": address, "generation": 1, "state": "running"}])
+    host = f"{app.id}-{port}s.{DOMAIN}"
+    try:
+        with open_channel(gateway, host, tenant) as channel:
+            message = os.urandom(1 << 20)
+            assert ask(channel, "echo", message) == message
+            answers = channel.unary_stream("/test.Service/count")(b"20", timeout=WAIT)
+            assert list(answers) == [b"%d" % number for number in range(20)]
+    finally:
+        server.stop(None).wait(WAIT)
+    assert gateway.log_line(host=host)["protocol"] == "passthrough"
 
 
 # ---- errors of the gateway's own ----

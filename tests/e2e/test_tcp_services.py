@@ -139,7 +139,8 @@ def test_postgres_inside_direct_tls(gateway, postgres):
 def redis(tmp_path_factory):
     folder = tmp_path_factory.mktemp("redis")
     server = Service(folder, lambda address, port: [
-        "redis-server", "--bind", address, "--port", str(port), "--save", "", "--appendonly", "no", "--dir", str(folder)])
+        "redis-server", "--bind", address, "--port", str(port), "--save", "", "--appendonly", "no",
+        "--dir", str(folder)])
     yield server
     server.close()
 

@@ -91,8 +91,8 @@ def test_a_user_who_has_read_enough(gateway, model):
 
 
 def test_a_metrics_exporter(gateway, tmp_path):
-    server = Service(tmp_path, lambda address, port: ["prometheus-node-exporter", f"--web.listen-address={address}:{port}",
-                                                      "--log.level=error"])
+    server = Service(tmp_path, lambda address, port: [
+        "prometheus-node-exporter", f"--web.listen-address={address}:{port}", "--log.level=error"])
     try:
         host = server.app(gateway).host()
         for option in ("--http1.1", "--http2"):

@@ -29,7 +29,8 @@ def nghttpd_command(folder):
 @pytest.fixture(scope="module")
 def apps(gateway, files):
     """By the HTTP version that they speak."""
-    servers = {"h1": start_nginx(files, "listen {address}:{port}; root {folder}/files;"), "h2c": Service(files, nghttpd_command(files))}
+    servers = {"h1": start_nginx(files, "listen {address}:{port}; root {folder}/files;"),
+               "h2c": Service(files, nghttpd_command(files))}
     yield {"h1": servers["h1"].app(gateway, "http"), "h2c": servers["h2c"].app(gateway, "h2c")}
     for server in servers.values():
         server.close()
@@ -67,7 +68,8 @@ def test_h2load(gateway, pair):
 
 def test_curl_download(gateway, pair, files):
     front, app = pair
-    result = gateway.curl(f"https://{app.host()}/big", curl_option(front), "-w", "%{stderr}%{http_version} %{http_code}")
+    result = gateway.curl(f"https://{app.host()}/big", curl_option(front),
+                          "-w", "%{stderr}%{http_version} %{http_code}")
     assert result.stderr == {"h1": b"1.1 200", "h2": b"2 200"}[front]
     assert hashlib.sha256(result.stdout).digest() == hashlib.sha256((files / "files" / "big").read_bytes()).digest()
 
