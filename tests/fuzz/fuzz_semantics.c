@@ -80,6 +80,22 @@ static void try_response(struct arena *arena, struct message_head head, enum met
     CHECK(!fields_has(&out.fields, FIELD_X_GATEWAY_ERROR));
 }
 
+static void try_h2_response(struct arena *arena, struct message_head head, enum method request_method, bool end)
+{
+    struct semantics_asked asked = {.method = request_method};
+    struct message_head out;
+    if (end)
+        asked.protocol = SLICE("websocket");
+    if (semantics_check_h2_response(&head, end, &asked, arena) != STATUS_OK)
+        return;
+    CHECK(head.body != BODY_CHUNKED || !head.has_content_length);
+    CHECK(head.body != BODY_LENGTH || head.has_content_length);
+    CHECK(head.body != BODY_UNTIL_CLOSE && (head.status == 101) == (head.body == BODY_RAW));
+    CHECK(!end || head.body == BODY_NONE || head.body == BODY_RAW);
+    semantics_forward_response(&head, SLICE("gw"), arena, &out);
+    check_forwarded(&out.fields);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const int statuses[] = {100, 101, 103, 200, 204, 304, 404};
@@ -93,6 +109,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++) {
         head.status = statuses[i];
         try_response(&arena, head, method_of(head.method_text));
+        try_h2_response(&arena, head, method_of(head.method_text), size % 2);
     }
     semantics_filter_trailers(&head.fields);
     CHECK(!fields_has(&head.fields, FIELD_HOST) && !fields_has(&head.fields, FIELD_TRANSFER_ENCODING));
