@@ -117,11 +117,32 @@ static bool read_allow(struct config_reader *reader, const struct config_key *ke
     return ok;
 }
 
+static bool read_ejection(struct config_reader *reader, const struct config_key *key, void *target)
+{
+    static const struct config_key keys[] = {
+        NUMBER("failures", count, ejection.failures, 0, 1000),
+        NUMBER("pause", duration, ejection.base_ms, 100, HOUR),
+        NUMBER("max_pause", duration, ejection.max_ms, 100, HOUR),
+        NUMBER("panic_percent", count, ejection.panic_percent, 0, 100),
+        NUMBER("server_errors", bool, ejection.server_errors, 0, 0),
+    };
+    (void)key;
+    (void)target;
+    const struct ejection_settings *ejection = &reader->config->settings->ejection;
+    if (!config_read_mapping(reader, keys, CONFIG_COUNT(keys), reader->config->settings))
+        return false;
+    if (ejection->base_ms <= ejection->max_ms)
+        return true;
+    return config_refuse_member(reader, "max_pause", "%ums is shorter than the first pause of %ums; use that or more",
+                                (unsigned)ejection->max_ms, (unsigned)ejection->base_ms);
+}
+
 bool config_sections_upstream(struct config_reader *reader, const struct config_key *key, void *target)
 {
     static const struct config_key keys[] = {
         {.name = "allow", .read = read_allow, .required = true},
         NUMBER("max_idle_per_instance", count, max_idle_per_instance, 0, 100000),
+        {.name = "ejection", .read = read_ejection},
     };
     (void)key;
     (void)target;

@@ -72,6 +72,8 @@ void exchange_set_state(struct exchange *x, enum exchange_state state);
 
 /* Finds out what the request's host means and begins to send the request there, or answers with an error. */
 void exchange_route(struct exchange *x);
+/* For the choice of instances: the back side, still bound, failed before it answered. */
+void exchange_tell_failure(const struct exchange *x, enum status why);
 /* The back side failed before it answered: tries another instance or connection; false: nothing is left to try. */
 bool exchange_retry(struct exchange *x, enum status why);
 /* Sends the kept part of the request body. It stays kept while an HTTP/2 instance may still refuse the request. */

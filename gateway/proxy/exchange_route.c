@@ -314,8 +314,14 @@ static bool is_connect_failure(enum status status)
  * one stream is an answer. */
 static bool is_stale_reuse(const struct exchange *x, enum status why)
 {
-    bool closed = why == STATUS_UPSTREAM_CLOSED || (why == STATUS_UPSTREAM_RESET && !x->is_h2c);
-    return x->back_reused && closed && method_is_idempotent(x->request->method);
+    return x->back_reused && (why == STATUS_UPSTREAM_CLOSED || (why == STATUS_UPSTREAM_RESET && !x->is_h2c));
+}
+
+void exchange_tell_failure(const struct exchange *x, enum status why)
+{
+    bool may_be_answer = x->back_reused && (why == STATUS_UPSTREAM_CLOSED || why == STATUS_UPSTREAM_RESET);
+    if (x->back && x->claim && !may_be_answer)
+        upstream_failed(x->proxy, x->claim, x->port, why);
 }
 
 static bool may_retry(const struct exchange *x, enum status why)
@@ -324,7 +330,8 @@ static bool may_retry(const struct exchange *x, enum status why)
         return false;
     if (why == STATUS_UPSTREAM_REFUSED) /* not processed, whatever the method */
         return true;
-    return !x->body_sent && ((x->connecting && is_connect_failure(why)) || is_stale_reuse(x, why));
+    return !x->body_sent && ((x->connecting && is_connect_failure(why)) ||
+                             (is_stale_reuse(x, why) && method_is_idempotent(x->request->method)));
 }
 
 bool exchange_retry(struct exchange *x, enum status why)

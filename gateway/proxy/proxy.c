@@ -2,6 +2,7 @@
 
 #include "gateway/proxy/domains.h"
 #include "gateway/proxy/exchange.h"
+#include "gateway/proxy/health.h"
 #include "gateway/proxy/pool.h"
 
 #include <assert.h>
@@ -21,6 +22,7 @@ struct proxy *proxy_new(struct loop *loop, struct settings *settings, struct rou
     proxy->tls = tls;
     proxy->log = log;
     proxy->pool = pool_new(loop);
+    proxy->health = health_new(loop);
     proxy->request_id_prefix = seed[0];
     proxy->random = seed[1] | 1;
     list_init(&proxy->connections_idle);
@@ -38,6 +40,7 @@ void proxy_free(struct proxy **proxy_ptr)
     exchange_free_stock(proxy);
     pool_free(&proxy->pool);
     domains_free(&proxy->domains);
+    health_free(&proxy->health);
     tls_server_free(&proxy->tls);
     access_log_detach(&proxy->log);
     settings_unref(&proxy->settings);
@@ -59,6 +62,7 @@ void proxy_reload(struct proxy *proxy, struct settings *settings, struct tls_ser
 void proxy_revoke(struct proxy *proxy, const struct claim *claim)
 {
     pool_revoke(proxy->pool, claim);
+    health_forget(proxy->health, claim->serial);
 }
 
 void proxy_drain(struct proxy *proxy, void (*drained)(void *arg), void *arg)

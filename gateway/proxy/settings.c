@@ -33,6 +33,8 @@ struct settings *settings_new(void)
     settings->max_retries = 2;
     settings->max_connections = 16384;
     settings->max_idle_per_instance = 256;
+    settings->ejection =
+        (struct ejection_settings){.failures = 5, .base_ms = SECOND_MS, .max_ms = 60 * SECOND_MS, .panic_percent = 50};
     return settings;
 }
 

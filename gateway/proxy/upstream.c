@@ -1,5 +1,6 @@
 #include "gateway/proxy/upstream.h"
 
+#include "gateway/proxy/health.h"
 #include "gateway/proxy/pool.h"
 
 static bool was_tried(const struct upstream_tried *tried, uint64_t serial)
@@ -10,10 +11,32 @@ static bool was_tried(const struct upstream_tried *tried, uint64_t serial)
     return false;
 }
 
-static bool is_eligible(const struct route_instance *instance, const struct upstream_tried *tried)
+/* One search among an app's instances. */
+struct search {
+    struct proxy *proxy;
+    const struct route_app *app;
+    const struct upstream_tried *tried;
+    uint16_t port;
+    bool spare_ejected; /* they are not chosen */
+};
+
+static bool takes_requests(const struct route_instance *instance)
 {
     return instance->state == ROUTE_STATE_RUNNING && instance->weight > 0 && instance->claim &&
-           !claim_is_revoked(instance->claim) && !was_tried(tried, instance->claim->serial);
+           !claim_is_revoked(instance->claim);
+}
+
+static struct health_verdict verdict_of(const struct search *search, const struct route_instance *instance)
+{
+    if (health_count(search->proxy->health) == 0)
+        return (struct health_verdict){0};
+    return health_look(search->proxy->health, instance->claim->serial, search->port);
+}
+
+static bool is_eligible(const struct search *search, const struct route_instance *instance)
+{
+    return takes_requests(instance) && !was_tried(search->tried, instance->claim->serial) &&
+           !(search->spare_ejected && verdict_of(search, instance).is_ejected);
 }
 
 /* Why none of the instances can be used: the most hopeful state wins. */
@@ -29,12 +52,11 @@ static enum status why_none(const struct route_instance *instances, size_t count
 }
 
 /* The eligible instance at this point of the sum of weights. */
-static const struct route_instance *at_weight(const struct route_app *app, const struct upstream_tried *tried,
-                                              uint64_t point)
+static const struct route_instance *at_weight(const struct search *search, uint64_t point)
 {
-    for (unsigned i = 0; i < app->instance_count; i++) {
-        const struct route_instance *instance = &app->instances[i];
-        if (!is_eligible(instance, tried))
+    for (unsigned i = 0; i < search->app->instance_count; i++) {
+        const struct route_instance *instance = &search->app->instances[i];
+        if (!is_eligible(search, instance))
             continue;
         if (point < instance->weight)
             return instance;
@@ -43,40 +65,94 @@ static const struct route_instance *at_weight(const struct route_app *app, const
     return NULL;
 }
 
-static const struct route_instance *pick_of_two(struct proxy *proxy, const struct route_app *app,
-                                                const struct upstream_tried *tried, uint64_t total)
+/* An instance that fails at once always looks idle: the one with fewer failures wins, whatever the load. */
+static const struct route_instance *better(const struct search *search, const struct route_instance *a,
+                                           const struct route_instance *b)
 {
-    const struct route_instance *a = at_weight(app, tried, proxy_random(proxy) % total);
-    const struct route_instance *b = at_weight(app, tried, proxy_random(proxy) % total);
+    uint32_t failures_a = verdict_of(search, a).failures, failures_b = verdict_of(search, b).failures;
+    if (failures_a != failures_b)
+        return failures_a < failures_b ? a : b;
+    uint64_t load_a = (pool_active(search->proxy->pool, a->claim) + 1ULL) * b->weight;
+    uint64_t load_b = (pool_active(search->proxy->pool, b->claim) + 1ULL) * a->weight;
+    return load_b < load_a ? b : a;
+}
+
+static const struct route_instance *pick_of_two(const struct search *search, uint64_t total)
+{
+    const struct route_instance *a = at_weight(search, proxy_random(search->proxy) % total);
+    const struct route_instance *b = at_weight(search, proxy_random(search->proxy) % total);
     if (!a || !b || a == b) /* a claim can be revoked while we look */
         return a ? a : b;
-    uint64_t load_a = (pool_active(proxy->pool, a->claim) + 1ULL) * b->weight;
-    uint64_t load_b = (pool_active(proxy->pool, b->claim) + 1ULL) * a->weight;
-    return load_b < load_a ? b : a;
+    return better(search, a, b);
+}
+
+static const struct route_instance *pick_among(const struct search *search)
+{
+    uint64_t total = 0;
+    const struct route_instance *only = NULL;
+    unsigned eligible = 0;
+    for (unsigned i = 0; i < search->app->instance_count; i++)
+        if (is_eligible(search, &search->app->instances[i])) {
+            only = &search->app->instances[i];
+            total += only->weight;
+            eligible++;
+        }
+    return eligible > 1 ? pick_of_two(search, total) : only;
+}
+
+/* When too many are out, the fault may well be on our side: then a try is better than none. */
+static bool is_panic(const struct search *search)
+{
+    unsigned ejected = 0, all = 0;
+    for (unsigned i = 0; i < search->app->instance_count; i++)
+        if (takes_requests(&search->app->instances[i])) {
+            ejected += verdict_of(search, &search->app->instances[i]).is_ejected;
+            all++;
+        }
+    return ejected * 100ULL > all * (uint64_t)search->proxy->settings->ejection.panic_percent;
 }
 
 const struct route_instance *upstream_pick(struct proxy *proxy, const struct route_target *target,
                                            const struct upstream_tried *tried, enum status *ret_status)
 {
-    const struct route_app *app = target->app;
+    struct search search = {.proxy = proxy, .app = target->app, .tried = tried, .port = target->port};
     if (target->instance) {
-        if (is_eligible(target->instance, tried))
+        if (is_eligible(&search, target->instance))
             return target->instance;
         *ret_status = why_none(target->instance, 1);
         return NULL;
     }
-    uint64_t total = 0;
-    const struct route_instance *only = NULL;
-    unsigned eligible = 0;
-    for (unsigned i = 0; i < app->instance_count; i++)
-        if (is_eligible(&app->instances[i], tried)) {
-            only = &app->instances[i];
-            total += only->weight;
-            eligible++;
-        }
-    if (eligible > 1)
-        only = pick_of_two(proxy, app, tried, total);
-    if (!only)
-        *ret_status = why_none(app->instances, app->instance_count);
-    return only;
+    const struct route_instance *picked = NULL;
+    if (health_count(proxy->health) > 0 && !is_panic(&search)) {
+        search.spare_ejected = true;
+        picked = pick_among(&search);
+        search.spare_ejected = false;
+    }
+    if (!picked)
+        picked = pick_among(&search);
+    if (!picked)
+        *ret_status = why_none(target->app->instances, target->app->instance_count);
+    return picked;
+}
+
+static bool is_instance_failure(enum status status)
+{
+    return (status >= STATUS_CONNECT_REFUSED && status <= STATUS_CONNECT_TIMEOUT) || status == STATUS_UPSTREAM_RESET ||
+           status == STATUS_UPSTREAM_CLOSED || status == STATUS_UPSTREAM_TIMEOUT;
+}
+
+void upstream_failed(struct proxy *proxy, const struct claim *claim, uint16_t port, enum status why)
+{
+    if (is_instance_failure(why))
+        health_failed(proxy->health, &proxy->settings->ejection, claim, port, why, proxy_random(proxy));
+}
+
+void upstream_answered(struct proxy *proxy, const struct claim *claim, uint16_t port, int http_status,
+                       uint64_t asked_us)
+{
+    const struct ejection_settings *settings = &proxy->settings->ejection;
+    if (http_status >= 500 && settings->server_errors)
+        health_failed(proxy->health, settings, claim, port, STATUS_UPSTREAM_BAD_RESPONSE, proxy_random(proxy));
+    else if (health_count(proxy->health) > 0)
+        health_succeeded(proxy->health, claim->serial, port, asked_us);
 }

@@ -14,6 +14,7 @@
 
 struct domains;
 struct pool;
+struct health;
 struct exchange;
 
 struct proxy {
@@ -22,7 +23,8 @@ struct proxy {
     struct route_table *table; /* borrowed */
     struct tls_server *tls;    /* owned; the newest */
     struct pool *pool;
-    struct domains *domains;        /* owned; NULL: custom domains by route records only */
+    struct domains *domains; /* owned; NULL: custom domains by route records only */
+    struct health *health;
     struct access_log_ring *log;    /* owned; NULL: none */
     struct list connections_idle;   /* oldest first: evicted when the proxy is full */
     struct list connections_active; /* handshaking or with a request in progress */

@@ -12,6 +12,15 @@
 
 #include <stdatomic.h>
 
+/* Passive ejection of instances, see proxy/health. */
+struct ejection_settings {
+    uint32_t failures;      /* 5: in a row, that eject; 0: never */
+    uint32_t base_ms;       /* 1 s: the first pause, doubled each time */
+    uint32_t max_ms;        /* 60 s */
+    uint32_t panic_percent; /* 50: with more of an app's instances ejected than that, all are used */
+    bool server_errors;     /* off: the app's own answers 500 to 599 count as failures too */
+};
+
 struct settings {
     _Atomic uint32_t refs;
 
@@ -33,6 +42,7 @@ struct settings {
     uint32_t max_retries;           /* 2 */
     uint32_t max_connections;       /* client connections of one worker */
     uint32_t max_idle_per_instance; /* pooled connections of one worker to one instance */
+    struct ejection_settings ejection;
 };
 
 /*

@@ -2,7 +2,8 @@
  * upstream: which instance of an app gets a request.
  *
  * Of the running instances with a weight, two are drawn by weight and the one with fewer requests in progress (of this
- * worker, relative to its weight) wins.
+ * worker, relative to its weight) wins, unless one has failed lately. A port of an instance that fails again and again
+ * is ejected for a growing pause (proxy/health).
  */
 #ifndef GATEWAY_PROXY_UPSTREAM_H
 #define GATEWAY_PROXY_UPSTREAM_H
@@ -23,5 +24,14 @@ struct upstream_tried {
  */
 const struct route_instance *upstream_pick(struct proxy *proxy, const struct route_target *target,
                                            const struct upstream_tried *tried, enum status *ret_status);
+
+/*
+ * What became of a try on this claim, which is still referenced: every failure is told, and those that speak against
+ * the instance count; not to be told of a reused connection that was closed while it was idle.
+ */
+void upstream_failed(struct proxy *proxy, const struct claim *claim, uint16_t port, enum status why);
+/* http_status: 0 for what is not HTTP; asked_us: when the request was begun. */
+void upstream_answered(struct proxy *proxy, const struct claim *claim, uint16_t port, int http_status,
+                       uint64_t asked_us);
 
 #endif

@@ -54,6 +54,18 @@ static void minimal_file_gets_defaults(void **state)
     config_free(&config);
 }
 
+static void assert_upstream(const struct settings *settings)
+{
+    const struct ejection_settings *ejection = &settings->ejection;
+    assert_int_equal(settings->rules.allow_count, 2);
+    assert_int_equal(settings->max_idle_per_instance, 7);
+    assert_int_equal(ejection->failures, 3);
+    assert_int_equal(ejection->base_ms, 2000);
+    assert_int_equal(ejection->max_ms, 9000);
+    assert_int_equal(ejection->panic_percent, 70);
+    assert_true(ejection->server_errors);
+}
+
 static void every_key_is_taken(void **state)
 {
     (void)state;
@@ -64,7 +76,8 @@ static void every_key_is_taken(void **state)
               "listeners:\n  - {address: '[::1]:443', proxy_protocol: required}\n"
               "  - {address: 127.0.0.1:80, redirect_to_https: true, proxy_protocol: off}\n"
               "control:\n  - unix_socket: c.sock\n  - {address: '127.0.0.1:9443', " CONTROL ", token_file: t}\n"
-              "upstream: {allow: [127.0.0.0/8, '::1'], max_idle_per_instance: 7}\n"
+              "upstream: {allow: [127.0.0.0/8, '::1'], max_idle_per_instance: 7,\n"
+              "  ejection: {failures: 3, pause: 2s, max_pause: 9s, panic_percent: 70, server_errors: true}}\n"
               "access_log: {path: log/a, format: combined, client: masked, query: hashed}\n"
               "limits: {max_connections: 9, max_retries: 1, request_head: 16KiB, request_fields: 50,\n"
               "  request_target: 1024, requests_per_connection: 5, response_head: 1MiB, response_fields: 60}\n"
@@ -85,9 +98,8 @@ static void every_key_is_taken(void **state)
     assert_string_equal(config->controls[1].token_file, "conf/t");
     assert_null(config->controls[1].client_ca);
     assert_int_equal(settings->rules.own_listener_count, 3);
-    assert_int_equal(settings->rules.allow_count, 2);
     assert_int_equal(settings->trusted_proxy_count, 2);
-    assert_int_equal(settings->max_idle_per_instance, 7);
+    assert_upstream(settings);
     assert_string_equal(config->access_log.path, "conf/log/a");
     assert_int_equal(config->access_log.client, ACCESS_CLIENT_MASKED);
     assert_int_equal(config->access_log.query, ACCESS_QUERY_HASHED);
@@ -205,6 +217,7 @@ static void example_file_loads_and_names_the_defaults(void **state)
     assert_int_equal(a->max_retries, b->max_retries);
     assert_int_equal(a->max_connections, b->max_connections);
     assert_int_equal(a->max_idle_per_instance, b->max_idle_per_instance);
+    assert_memory_equal(&a->ejection, &b->ejection, sizeof a->ejection);
     assert_int_equal(config->drain_ms, minimal->drain_ms);
     assert_int_equal(config->workers, minimal->workers);
     assert_string_equal(config->state_dir, minimal->state_dir);
@@ -340,6 +353,12 @@ static const struct bad bad_listeners[] = {
     {DOMAINS LISTENERS "upstream: {}\n", "g.yaml:3: upstream.allow: the key is missing", ""},
     {DOMAINS LISTENERS "upstream: {allow: []}\n", "g.yaml:3: upstream.allow: the list is empty", ""},
     {DOMAINS LISTENERS "upstream: {allow: [10.0.0.0/33]}\n", "g.yaml:3: upstream.allow[0]: 10.0.0.0/33 is not a", ""},
+    {DOMAINS LISTENERS "upstream: {allow: [10.0.0.0/8], ejection: {failures: 1001}}\n",
+     "g.yaml:3: upstream.ejection.failures: 1001 is out of range; use 0 to 1000", ""},
+    {DOMAINS LISTENERS "upstream: {allow: [10.0.0.0/8], ejection: {panic_percent: 101}}\n",
+     "g.yaml:3: upstream.ejection.panic_percent: 101 is out of range", ""},
+    {DOMAINS LISTENERS "upstream: {allow: [10.0.0.0/8], ejection: {pause: 2m}}\n",
+     "g.yaml:3: upstream.ejection.max_pause: 60000ms is shorter than the first pause of 120000ms", ""},
     {DOMAINS LISTENERS "upstream: {allow: [5]}\n", "g.yaml:3: upstream.allow[0]: 5 is not a string", ""},
 };
 

@@ -31,6 +31,11 @@ static void test_defaults(void **state)
     assert_int_equal(settings->max_retries, 2);
     assert_int_equal(settings->max_connections, 16384);
     assert_int_equal(settings->max_idle_per_instance, 256);
+    assert_int_equal(settings->ejection.failures, 5);
+    assert_int_equal(settings->ejection.base_ms, 1000);
+    assert_int_equal(settings->ejection.max_ms, 60000);
+    assert_int_equal(settings->ejection.panic_percent, 50);
+    assert_false(settings->ejection.server_errors);
     assert_int_equal(settings->base_domain_count, 0);
     settings_unref(&settings);
     assert_null(settings);
