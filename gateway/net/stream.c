@@ -462,6 +462,16 @@ struct loop *stream_loop(const struct stream *s)
     return s->loop;
 }
 
+bool stream_local(const struct stream *s, struct ip_addr *ret_addr, uint16_t *ret_port)
+{
+    union ip_sockaddr local = {.sa = {.sa_family = AF_UNSPEC}};
+    socklen_t len = sizeof local;
+    if (getsockname(event_get_fd(&s->event), &local.sa, &len) != 0)
+        return false;
+    ip_from_sockaddr(&local.sa, ret_addr, ret_port);
+    return ret_addr->family != 0;
+}
+
 uint64_t stream_bytes_in(const struct stream *s)
 {
     return s->bytes_in;

@@ -4,6 +4,7 @@
 #include "gateway/http/hostname.h"
 #include "gateway/http/semantics.h"
 #include "gateway/net/cert_custom.h"
+#include "gateway/proxy/back_header.h"
 #include "gateway/proxy/domains.h"
 
 #include <assert.h>
@@ -66,13 +67,28 @@ static void open_local(struct exchange *x)
     send_request(x);
 }
 
-static enum status open_instance(struct exchange *x, struct claim *claim, bool fresh)
+/* The host as names of records are written: without a final dot. */
+static struct slice custom_name(const struct exchange *x)
+{
+    struct slice host = x->host;
+    if (host.len > 0 && host.ptr[host.len - 1] == '.')
+        host.len--;
+    return host;
+}
+
+/* version: of the PROXY protocol, 0: none. */
+static enum status open_instance(struct exchange *x, struct claim *claim, unsigned version, bool fresh)
 {
     enum status status = STATUS_OK;
+    uint8_t header[PROXY_WRITE_MAX_BYTES];
     x->claim = claim;
     x->back_serial = claim->serial;
     x->back_address = claim->address;
     struct pool_target target = {.claim = claim, .port = x->port, .protocol = x->is_h2c ? POOL_H2C : POOL_HTTP_1};
+    if (version > 0) {
+        target.header = slice_make(header, back_header_write(x->connection, custom_name(x), version, header));
+        target.owner = &x->connection->backs;
+    }
     x->back = pool_open(x->proxy->pool, x->connection->settings, &target, fresh, &x->back_reused, &status);
     if (!x->back)
         return status;
@@ -111,15 +127,6 @@ static enum status choose_protocol(struct exchange *x, const struct route_target
     return STATUS_INTERNAL;
 }
 
-/* The host as names of records are written: without a final dot. */
-static struct slice custom_name(const struct exchange *x)
-{
-    struct slice host = x->host;
-    if (host.len > 0 && host.ptr[host.len - 1] == '.')
-        host.len--;
-    return host;
-}
-
 static enum status pick_and_open(struct exchange *x, const struct hostname *hostname, bool fresh)
 {
     struct route_target target;
@@ -137,7 +144,7 @@ static enum status pick_and_open(struct exchange *x, const struct hostname *host
     if (!instance)
         return status;
     remember(x, &target, instance);
-    return open_instance(x, instance->claim, fresh);
+    return open_instance(x, instance->claim, target.proxy_protocol, fresh);
 }
 
 /* ---- the name ---- */

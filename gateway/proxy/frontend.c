@@ -4,6 +4,7 @@
 #include "gateway/mux/negotiate.h"
 #include "gateway/net/cert_custom.h"
 #include "gateway/proxy/exchange.h"
+#include "gateway/proxy/pool.h"
 #include "gateway/proxy/preface.h"
 #include "gateway/proxy/tunnel.h"
 
@@ -65,6 +66,7 @@ static void free_connection(struct deferred *deferred)
     struct proxy *proxy = c->proxy;
     move(c, false);
     list_remove(&c->link);
+    pool_leave_owner(&c->backs);
     COUNTER_DEC(proxy->loop->counters, connections);
     c->frontend->connection_count--;
     proxy->connection_count--;
@@ -219,6 +221,7 @@ static void on_accepted(void *owner, int fd, const struct ip_addr *peer, uint16_
     c->frontend = frontend;
     c->proxy = proxy;
     c->settings = settings_ref(proxy->settings);
+    list_init(&c->backs);
     c->client = *peer;
     c->client_port = peer_port;
     c->is_trusted = peer->family == 0 || settings_is_trusted(c->settings, peer);

@@ -203,7 +203,7 @@ bool health_failed(struct health *health, const struct ejection_settings *settin
 void health_succeeded(struct health *health, uint64_t serial, uint16_t port, uint64_t asked_us)
 {
     struct entry *entry = health->count > 0 ? find(health, serial, port) : NULL;
-    if (entry && asked_us > entry->failed_us)
+    if (entry && asked_us >= entry->failed_us)
         drop(health, entry);
 }
 

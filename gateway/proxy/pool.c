@@ -30,6 +30,8 @@ struct pooled {
     struct settings *settings; /* a reference */
     struct timer timer;        /* of idleness */
     struct pool_target target; /* its claim is the bucket's */
+    struct list owner_link;    /* in target.owner */
+    char *header;              /* target.header's bytes */
     bool is_idle;
 };
 
@@ -164,8 +166,10 @@ static void on_closed(void *owner, enum status status)
         c->bucket->busy_count--;
     drop_if_empty(pool, c->bucket);
     pool->count--;
+    list_remove(&c->owner_link);
     loop_timer_forget(&c->timer);
     settings_unref(&c->settings);
+    free(c->header);
     free(c);
 }
 
@@ -190,6 +194,18 @@ static const struct mux_events mux_events = {.idle = on_idle, .closed = on_close
 
 static const struct stream_events no_events; /* the mux binds its own before any event */
 
+/* What the instance reads first, and whose connection it is. */
+static void begin_with_header(struct pooled *c, struct stream *stream, const struct pool_target *target)
+{
+    c->header = malloc(target->header.len);
+    if (!c->header)
+        abort();
+    memcpy(c->header, target->header.ptr, target->header.len);
+    c->target.header.ptr = c->header;
+    list_push(target->owner, &c->owner_link);
+    stream_write(stream, c->header, target->header.len);
+}
+
 static struct pooled *dial(struct pool *pool, struct settings *settings, struct bucket *bucket,
                            const struct pool_target *target)
 {
@@ -200,9 +216,12 @@ static struct pooled *dial(struct pool *pool, struct settings *settings, struct 
     c->bucket = bucket;
     c->target = *target;
     c->settings = settings_ref(settings);
+    list_init(&c->owner_link);
     timer_init(&c->timer, on_idle_too_long);
     struct stream *stream =
         stream_connect(pool->loop, &bucket->claim->address, target->port, settings->connect_ms, &no_events, NULL);
+    if (target->header.len > 0)
+        begin_with_header(c, stream, target);
     c->mux = is_shared(c) ? h2_mux_client(stream, &settings->mux, &mux_events, c)
                           : h1_mux_client(stream, &settings->mux, &mux_events, c);
     c->mux->load = &bucket->load;
@@ -217,7 +236,7 @@ static struct pooled *dial(struct pool *pool, struct settings *settings, struct 
 /* Of one bucket, so the claim is the same. */
 static bool is_same(const struct pool_target *a, const struct pool_target *b)
 {
-    return a->port == b->port && a->protocol == b->protocol;
+    return a->port == b->port && a->protocol == b->protocol && a->owner == b->owner && slice_eq(a->header, b->header);
 }
 
 static struct endpoint *use(struct pooled *c)
@@ -382,6 +401,15 @@ static void close_idle_shared(struct bucket *bucket)
         struct pooled *c = CONTAINER_OF(link, struct pooled, link);
         if (c->is_idle)
             close_one(c, STATUS_SHUTDOWN);
+    }
+}
+
+void pool_leave_owner(struct list *owner)
+{
+    for (struct list *link; (link = list_pop(owner));) {
+        struct pooled *c = CONTAINER_OF(link, struct pooled, owner_link);
+        c->target.owner = NULL;
+        c->mux->ops->drain(c->mux);
     }
 }
 

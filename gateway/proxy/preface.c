@@ -144,6 +144,7 @@ static void take_client(struct connection *c, const struct proxy_header *header)
     if (header->is_local || (source->sa_family != AF_INET && source->sa_family != AF_INET6))
         return;
     ip_from_sockaddr(source, &c->client, &c->client_port);
+    ip_from_sockaddr(&header->destination.sa, &c->destination, &c->destination_port);
     ip_format(&c->client, c->client_text);
     c->is_trusted = settings_is_trusted(c->settings, &c->client);
 }

@@ -1,6 +1,7 @@
 #include "gateway/proxy/tunnel.h"
 
 #include "gateway/net/block_queue.h"
+#include "gateway/proxy/back_header.h"
 #include "gateway/proxy/domains.h"
 #include "gateway/proxy/pool.h"
 #include "gateway/proxy/upstream.h"
@@ -22,6 +23,7 @@ struct tunnel {
     struct proxy *proxy;
     struct stream *back;
     struct pool_guest guest;
+    const struct claim *claim; /* valid while the guest is in the pool */
     struct timer timer;
     struct deferred deferred;
     struct block_queue kept; /* from the client, until it may go on */
@@ -334,8 +336,10 @@ static void back_data(void *owner, const char *data, size_t len)
 {
     struct tunnel *t = owner;
     touch(t);
-    if (t->first_byte_us == 0)
+    if (t->first_byte_us == 0) {
         t->first_byte_us = t->proxy->loop->now_us - t->started_us;
+        upstream_answered(t->proxy, t->claim, t->port, 0, t->dialed_us);
+    }
     if (t->is_guarded) { /* an HTTP server does not speak first */
         t->is_guarded = false;
         send_kept(t);
@@ -365,6 +369,7 @@ static void connect_failed(struct tunnel *t, enum status status)
 {
     struct counters *counters = t->proxy->loop->counters;
     COUNTER_INC(counters, upstream_connect_errors_total);
+    upstream_failed(t->proxy, t->claim, t->port, status);
     stream_close(&t->back, false);
     pool_leave(t->proxy->pool, &t->guest);
     if (t->tried.count < UPSTREAM_MAX_TRIED)
@@ -385,7 +390,10 @@ static void back_failed(void *owner, enum status status)
         return;
     }
     t->close = "app";
-    finish(t, status == STATUS_PEER_RESET ? STATUS_UPSTREAM_RESET : status);
+    enum status error = status == STATUS_PEER_RESET ? STATUS_UPSTREAM_RESET : status;
+    if (t->first_byte_us == 0)
+        upstream_failed(t->proxy, t->claim, t->port, error);
+    finish(t, error);
 }
 
 static const struct stream_events back_events = {.ready = back_ready,
@@ -404,6 +412,25 @@ static void copy_id(char *to, const char *id)
     to[len] = '\0';
 }
 
+/* The name that the client asked for, as names of records are written: in lower case, without a final dot. */
+static struct slice plain_name(const struct tunnel *t, char buffer[HOSTNAME_MAX + 1])
+{
+    struct slice name = slice_make(buffer, t->name_len);
+    for (size_t i = 0; i < name.len; i++)
+        buffer[i] = ascii_lower(t->name[i]);
+    if (name.len > 0 && name.ptr[name.len - 1] == '.')
+        name.len--;
+    return name;
+}
+
+/* What the instance reads first. */
+static void send_header(struct tunnel *t, unsigned version)
+{
+    uint8_t header[PROXY_WRITE_MAX_BYTES];
+    char buffer[HOSTNAME_MAX + 1];
+    stream_write(t->back, header, back_header_write(t->connection, plain_name(t, buffer), version, header));
+}
+
 static enum status pick_and_dial(struct tunnel *t, const struct route_target *target)
 {
     enum status status = target->status;
@@ -417,26 +444,25 @@ static enum status pick_and_dial(struct tunnel *t, const struct route_target *ta
     if (!instance)
         return status;
     copy_id(t->instance_id, instance->id);
+    t->claim = instance->claim;
     t->back_serial = instance->claim->serial;
     t->back_address = instance->claim->address;
     t->dialed_us = t->proxy->loop->now_us;
     t->back =
         pool_dial(t->proxy->pool, t->connection->settings, instance->claim, target->port, &t->guest, &back_events, t);
+    if (t->back && target->proxy_protocol > 0)
+        send_header(t, target->proxy_protocol);
     return t->back ? STATUS_OK : STATUS_ADDRESS_FORBIDDEN;
 }
 
 static enum status dial(struct tunnel *t)
 {
     const struct settings *settings = t->connection->settings;
-    char lower[HOSTNAME_MAX + 1];
-    struct slice name = slice_make(lower, t->name_len);
+    char buffer[HOSTNAME_MAX + 1];
+    struct slice name = plain_name(t, buffer);
     struct hostname hostname;
     struct route_target target;
     bool pending;
-    for (size_t i = 0; i < name.len; i++)
-        lower[i] = ascii_lower(t->name[i]);
-    if (name.len > 0 && name.ptr[name.len - 1] == '.')
-        name.len--;
     hostname_parse(name, settings->base_domains, settings->base_domain_count, &hostname);
     route_table_read_begin();
     domains_resolve(t->proxy->domains, t->proxy->table, &hostname, name, &target, &pending);

@@ -121,6 +121,8 @@ bool stream_is_tls(const struct stream *stream);
 /* For net/tls's facts about a connection, until `ready` returns. NULL for TCP, and for TLS 1.3 afterwards. */
 SSL *stream_ssl(struct stream *stream);
 struct loop *stream_loop(const struct stream *stream);
+/* Our end of the connection; asks the kernel. False: it has no IP address. */
+bool stream_local(const struct stream *stream, struct ip_addr *ret_addr, uint16_t *ret_port);
 
 /* Bytes as the wire saw them (TLS included) would cost; these count what owners saw. */
 uint64_t stream_bytes_in(const struct stream *stream);

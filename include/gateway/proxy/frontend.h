@@ -46,8 +46,11 @@ struct connection {
     struct preface *preface; /* while that reads, see proxy/preface */
     struct tunnel *tunnel;   /* while there is one, which uses `stream` */
     struct deferred deferred;
+    struct list backs; /* connections to instances that are told of this client and serve it alone (proxy/pool) */
     struct ip_addr client;
     uint16_t client_port;
+    uint16_t destination_port;
+    struct ip_addr destination; /* where the client connected to, if a PROXY header said so */
     uint8_t identity;           /* base domain whose certificate was presented; TLS_IDENTITY_CUSTOM: see custom */
     struct cert_custom *custom; /* a reference: the uploaded certificate that was presented; NULL: none */
     uint8_t plan;               /* enum preface_plan */

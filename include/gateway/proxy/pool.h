@@ -1,8 +1,8 @@
 /*
  * pool: connections of one loop to instances, in use and idle, keyed by what makes them interchangeable (struct
  * pool_target): the claim, which stands for (instance, generation, address), so that a connection can never serve
- * another owner of the address; the port; and what is spoken there. A connection of
- * HTTP/2 serves many exchanges at once.
+ * another owner of the address; the port; what is spoken there; and if the app is told about clients (PROXY protocol),
+ * the client connection and what was said of it. A connection of HTTP/2 serves many exchanges at once.
  */
 #ifndef GATEWAY_PROXY_POOL_H
 #define GATEWAY_PROXY_POOL_H
@@ -20,6 +20,8 @@ struct pool_target {
     struct claim *claim;
     uint16_t port;
     enum pool_protocol protocol;
+    struct slice header; /* copied; sent first of all; empty: none */
+    struct list *owner;  /* with a header: the list of connections that serve this client alone; else NULL */
 };
 
 struct pool *pool_new(struct loop *loop);
@@ -57,6 +59,9 @@ unsigned pool_active(const struct pool *pool, const struct claim *claim);
 
 /* Closes all connections of the claim; those in use get `reset` with ADDRESS_REVOKED. */
 void pool_revoke(struct pool *pool, const struct claim *claim);
+
+/* The client is gone: closes the connections in its list, those in use after what is in progress. */
+void pool_leave_owner(struct list *owner);
 
 void pool_close_idle(struct pool *pool);
 size_t pool_count(const struct pool *pool); /* connections, in use and idle */

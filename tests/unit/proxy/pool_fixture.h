@@ -99,19 +99,24 @@ static inline int tear_down(void **state)
     return 0;
 }
 
-static inline bool open_use(struct fixture *f, struct use *use, bool fresh)
+static inline bool open_target(struct fixture *f, struct use *use, const struct pool_target *target, bool fresh)
 {
     struct message_head head = {
         .method = METHOD_GET, .method_text = SLICE("GET"), .path = SLICE("/"), .version = HTTP_1_1};
     bool reused;
     enum status status = STATUS_OK;
     *use = (struct use){.f = f};
-    struct pool_target target = {.claim = f->claim, .port = f->port, .protocol = f->protocol};
-    use->endpoint = pool_open(f->pool, f->settings, &target, fresh, &reused, &status);
+    use->endpoint = pool_open(f->pool, f->settings, target, fresh, &reused, &status);
     assert_non_null(use->endpoint);
     endpoint_bind(use->endpoint, &use_events, use, &f->arena);
     use->endpoint->ops->send_head(use->endpoint, &head, true);
     return reused;
+}
+
+static inline bool open_use(struct fixture *f, struct use *use, bool fresh)
+{
+    struct pool_target target = {.claim = f->claim, .port = f->port, .protocol = f->protocol};
+    return open_target(f, use, &target, fresh);
 }
 
 static inline int accept_one(struct fixture *f)

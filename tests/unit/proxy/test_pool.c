@@ -200,6 +200,48 @@ static void many_claims_have_buckets_of_their_own(void **state)
     f->claim = own;
 }
 
+/* A client of whom the instance is told: its connections are listed, and nobody else's. */
+static void a_header_comes_first_and_separates_clients(void **state)
+{
+    struct fixture *f = *state;
+    struct list owners[2];
+    struct use use;
+    int fds[4];
+    static const char *const headers[] = {"ONE\r\n", "ONE\r\n", "TWO\r\n"};
+    list_init(&owners[0]);
+    list_init(&owners[1]);
+    for (int i = 0; i < 3; i++) { /* another client, and another header of that client */
+        struct pool_target target = {
+            .claim = f->claim, .port = f->port, .header = slice_str(headers[i]), .owner = &owners[i == 0 ? 0 : 1]};
+        struct inbox inbox = {.len = 0};
+        assert_false(open_target(f, &use, &target, false));
+        fds[i] = accept_one(f);
+        TURN_UNTIL(f->loop, inbox_has(&inbox, fds[i], "GET / HTTP/1.1\r\n"));
+        assert_memory_equal(inbox.bytes, headers[i], strlen(headers[i]));
+        inbox_clear(&inbox);
+        send_text(fds[i], "HTTP/1.1 204 No Content\r\n\r\n");
+        TURN_UNTIL(f->loop, use.ends == 1);
+        TURN_UNTIL(f->loop, f->counters.upstream_connections_idle == (unsigned)i + 1);
+    }
+    assert_false(open_use(f, &use, false)); /* one of whom nothing is told gets none of them */
+    fds[3] = accept_one(f);
+    use.endpoint->ops->release(&use.endpoint, STATUS_CLIENT_CANCELLED);
+    await_end(f, fds[3]);
+    struct pool_target again = {
+        .claim = f->claim, .port = f->port, .header = slice_str(headers[0]), .owner = &owners[0]};
+    assert_true(open_target(f, &use, &again, false));
+    answer(f, fds[0], &use);
+    pool_leave_owner(&owners[1]);
+    assert_true(list_is_empty(&owners[1]));
+    await_end(f, fds[1]);
+    await_end(f, fds[2]);
+    TURN_UNTIL(f->loop, pool_count(f->pool) == 1);
+    assert_false(list_is_empty(&owners[0]));
+    pool_leave_owner(&owners[0]);
+    await_end(f, fds[0]);
+    TURN_UNTIL(f->loop, pool_count(f->pool) == 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -215,6 +257,7 @@ int main(void)
         TEST(a_claim_revoked_in_use_is_not_kept),
         TEST(a_forbidden_address_is_not_dialed),
         TEST(a_refused_connection_is_counted),
+        TEST(a_header_comes_first_and_separates_clients),
         TEST(many_claims_have_buckets_of_their_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
