@@ -2,6 +2,7 @@
 #include "exchange_internal.h"
 
 #include "gateway/http/semantics.h"
+#include "gateway/route/meter.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -115,6 +116,7 @@ void exchange_finish(struct exchange *x, enum status front, enum status back)
     loop_timer_disarm(&x->timer);
     count_end(x);
     exchange_log(x);
+    meter_leave(&x->meter);
     /* The back first: its connection is in the pool again before the front begins its next, pipelined request. */
     if (x->back)
         x->back->ops->release(&x->back, back);

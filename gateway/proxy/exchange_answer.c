@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <time.h>
 
-enum { RETRY_AFTER_STARTING_S = 5 };
+enum { RETRY_AFTER_S = 5, RETRY_AFTER_RATE_S = 1 };
 
 static const struct slice allowed_methods = SLICE_INIT("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
 
@@ -95,7 +95,7 @@ void exchange_answer_error(struct exchange *x, enum status status)
     fields_add_known(&head.fields, &x->arena, FIELD_X_GATEWAY_ERROR, slice_str(status_code(status)));
     if (head.status == 503 || head.status == 429)
         fields_add_known(&head.fields, &x->arena, FIELD_RETRY_AFTER,
-                         arena_printf(&x->arena, "%d", RETRY_AFTER_STARTING_S));
+                         arena_printf(&x->arena, "%d", head.status == 429 ? RETRY_AFTER_RATE_S : RETRY_AFTER_S));
     if (head.status == 405)
         fields_add(&head.fields, &x->arena, SLICE("allow"), allowed_methods);
     answer(x, &head, page.body);

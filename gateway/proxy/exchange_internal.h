@@ -35,6 +35,7 @@ struct exchange {
     const struct claim *claim; /* that `back` uses; valid while it does, since its pool holds a reference */
     uint64_t back_serial;      /* of that claim, and its address, for the retry and the log */
     struct ip_addr back_address;
+    struct meter *meter; /* of the app, until the exchange is over; NULL: it has no limits */
     struct upstream_tried tried;
     struct slice host; /* without port, lower case */
     struct slice request_id;

@@ -6,6 +6,7 @@
 #include "gateway/net/cert_custom.h"
 #include "gateway/proxy/back_header.h"
 #include "gateway/proxy/domains.h"
+#include "gateway/route/meter.h"
 
 #include <assert.h>
 
@@ -127,6 +128,20 @@ static enum status choose_protocol(struct exchange *x, const struct route_target
     return STATUS_INTERNAL;
 }
 
+/* A request that is tried again stays in. */
+static enum status enter_app(struct exchange *x, const struct route_app *app)
+{
+    if (!app->meter || x->meter)
+        return STATUS_OK;
+    enum status status =
+        meter_enter(app->meter, app->max_connections, app->requests_per_second, x->proxy->loop->now_us);
+    if (status == STATUS_OK)
+        x->meter = app->meter;
+    else
+        COUNTER_INC(x->proxy->loop->counters, app_limits_total);
+    return status;
+}
+
 static enum status pick_and_open(struct exchange *x, const struct hostname *hostname, bool fresh)
 {
     struct route_target target;
@@ -138,6 +153,8 @@ static enum status pick_and_open(struct exchange *x, const struct hostname *host
     if (target.status != STATUS_OK)
         return target.status;
     enum status status = choose_protocol(x, &target);
+    if (status == STATUS_OK)
+        status = enter_app(x, target.app);
     if (status != STATUS_OK)
         return status;
     const struct route_instance *instance = upstream_pick(x->proxy, &target, &x->tried, &status);

@@ -5,6 +5,7 @@
 #include "gateway/proxy/domains.h"
 #include "gateway/proxy/pool.h"
 #include "gateway/proxy/upstream.h"
+#include "gateway/route/meter.h"
 #include "gateway/wire/sniff.h"
 
 #include <assert.h>
@@ -24,6 +25,7 @@ struct tunnel {
     struct stream *back;
     struct pool_guest guest;
     const struct claim *claim; /* valid while the guest is in the pool */
+    struct meter *meter;       /* of the app; NULL: it has no limits */
     struct timer timer;
     struct deferred deferred;
     struct block_queue kept; /* from the client, until it may go on */
@@ -123,6 +125,7 @@ static void leave(struct tunnel *t)
     t->connection->tunnel = NULL;
     loop_timer_disarm(&t->timer);
     pool_leave(t->proxy->pool, &t->guest);
+    meter_leave(&t->meter);
     COUNTER_DEC(t->proxy->loop->counters, tunnels_active);
     loop_defer(t->proxy->loop, &t->deferred, free_tunnel);
 }
@@ -431,6 +434,20 @@ static void send_header(struct tunnel *t, unsigned version)
     stream_write(t->back, header, back_header_write(t->connection, plain_name(t, buffer), version, header));
 }
 
+/* A tunnel that is tried again stays in. */
+static enum status enter_app(struct tunnel *t, const struct route_app *app)
+{
+    if (!app->meter || t->meter)
+        return STATUS_OK;
+    enum status status =
+        meter_enter(app->meter, app->max_connections, app->requests_per_second, t->proxy->loop->now_us);
+    if (status == STATUS_OK)
+        t->meter = app->meter;
+    else
+        COUNTER_INC(t->proxy->loop->counters, app_limits_total);
+    return status;
+}
+
 static enum status pick_and_dial(struct tunnel *t, const struct route_target *target)
 {
     enum status status = target->status;
@@ -439,6 +456,9 @@ static enum status pick_and_dial(struct tunnel *t, const struct route_target *ta
     t->port = target->port;
     bool is_passthrough = status == STATUS_MISDIRECTED && target->protocol == ROUTE_PROTOCOL_PASSTHROUGH;
     if (status != STATUS_OK && !is_passthrough)
+        return status;
+    status = enter_app(t, target->app);
+    if (status != STATUS_OK)
         return status;
     const struct route_instance *instance = upstream_pick(t->proxy, target, &t->tried, &status);
     if (!instance)

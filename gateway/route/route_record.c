@@ -1,6 +1,7 @@
 #include "gateway/route/route_record.h"
 
 #include "gateway/route/claims.h"
+#include "gateway/route/meter.h"
 #include "name_map.h"
 #include "route_alloc.h"
 
@@ -128,6 +129,7 @@ struct route_app *route_app_copy(const struct route_app *app)
     const char *id = copy->id;
     *copy = *app;
     copy->id = id;
+    copy->meter = NULL;
     copy->ports = copy_array(app->ports, app->port_count, sizeof *app->ports);
     copy->domains = copy_array(app->domains, app->domain_count, sizeof *app->domains);
     copy->instances = copy_array(app->instances, app->instance_count, sizeof *app->instances);
@@ -148,6 +150,7 @@ void route_app_free(struct route_app **app)
     *app = NULL;
     for (size_t i = 0; i < record->app.instance_count; i++)
         claim_unref(&record->app.instances[i].claim);
+    meter_unref(&record->app.meter);
     while (record->texts) {
         struct text *text = record->texts;
         record->texts = text->next;

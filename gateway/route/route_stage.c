@@ -1,5 +1,6 @@
 #include "route_table_internal.h"
 
+#include "gateway/route/meter.h"
 #include "route_alloc.h"
 
 #include <assert.h>
@@ -191,6 +192,14 @@ static struct change *touch_change(struct route_table *table, const char *app_id
     return change;
 }
 
+/* What the app's earlier states counted goes on. */
+static void give_meter(struct route_app *record, const struct table_app *earlier)
+{
+    if (record->max_connections == 0 && record->requests_per_second == 0)
+        return;
+    record->meter = earlier && earlier->record->meter ? meter_ref(earlier->record->meter) : meter_new();
+}
+
 /* Replaces the staged state of an app; `record` (taken) may be NULL. */
 static void stage_record(struct route_table *table, const char *app_id, struct route_app *record)
 {
@@ -204,6 +213,7 @@ static void stage_record(struct route_table *table, const char *app_id, struct r
     change->after = record ? table_app_new(table, record) : NULL;
     if (!record)
         return;
+    give_meter(record, old ? old : change->before);
     for (size_t i = 0; i < record->instance_count; i++) {
         struct route_instance *it = &record->instances[i];
         if (route_instance_is_live(it))

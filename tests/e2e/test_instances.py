@@ -52,7 +52,7 @@ def test_instance_that_resets_gets_little(ejecting, origin):
     wait_until(lambda: ejecting.fetch("POST", "/", app.host(), b"x").status and
                ejecting.metric("upstream_ejections_total") > ejections, "an ejection")
     text = ejecting.stderr()
-    assert f"{bad.address} port {bad.port}: 3 failures in a row (upstream_" in text
+    assert f"{bad.address} port {bad.port}: 3 failures in a row (" in text
     app.put(instances=[])
     wait_until(lambda: ejecting.metric("upstream_ejected") == 0, "verdicts to go with the claim")
 

@@ -50,6 +50,7 @@
     X(dns_failures_total, COUNTER, "Look-ups that no DNS server answered in time or soundly")                          \
     X(dns_cache_hits_total, COUNTER, "Custom domains answered from the cache of look-ups")                             \
     X(dns_refused_total, COUNTER, "Look-ups not made because too many were in progress")                               \
+    X(app_limits_total, COUNTER, "Requests and tunnels refused because of their app's own limits")                     \
     X(upstream_ejected, GAUGE, "Ports of instances that get no requests for a while, summed over workers")             \
     X(upstream_ejections_total, COUNTER, "Ports of instances ejected because of failures in a row")                    \
     X(access_log_lines_total, COUNTER, "Access log lines handed to the log thread")                                    \

@@ -13,6 +13,7 @@
 #include "gateway/base/status.h"
 
 struct claim;
+struct meter;
 
 enum { ROUTE_MAX_PORTS = 256, ROUTE_MAX_INSTANCES = 1024, ROUTE_MAX_DOMAINS = 256, ROUTE_MAX_WEIGHT = 256 };
 
@@ -66,8 +67,9 @@ struct route_app {
     const char *id;
     uint64_t revision; /* of the last change to this app */
     bool restrict_ports;
-    uint32_t max_connections;     /* 0: unlimited */
+    uint32_t max_connections;     /* requests and tunnels in progress; 0: unlimited */
     uint32_t requests_per_second; /* 0: unlimited */
+    struct meter *meter;          /* set by the route table; NULL: no limits */
     uint16_t port_count;
     uint16_t domain_count;
     uint16_t instance_count;
@@ -109,8 +111,8 @@ enum status route_problem_set(struct route_problem *problem, enum status status,
  * whoever fills the record and are the record's from then on.
  */
 struct route_app *route_app_new(const char *id);
-struct route_app *route_app_copy(const struct route_app *app); /* claims are not copied */
-void route_app_free(struct route_app **app);                   /* drops the references to claims too */
+struct route_app *route_app_copy(const struct route_app *app); /* without claims and meter */
+void route_app_free(struct route_app **app);                   /* drops the references to claims and meter too */
 const char *route_app_strdup(struct route_app *app, struct slice text);
 
 /* The same but for revision and claims, lists compared in order. */
