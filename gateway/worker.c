@@ -1,6 +1,7 @@
 #include "gateway/worker.h"
 
 #include "gateway/base/log.h"
+#include "gateway/proxy/checks.h"
 #include "gateway/proxy/domains.h"
 #include "gateway/proxy/frontend.h"
 #include "gateway/proxy/pool.h"
@@ -29,10 +30,15 @@ struct worker {
 
 /* ---- on the worker's thread ---- */
 
+static bool has_last_work(const struct worker *w)
+{
+    return !list_is_empty(&w->loop->streams) || checks_running(w->proxy->checks) > 0;
+}
+
 /* Idle connections to instances and last bytes to clients get a moment to go. */
 static void let_streams_end(struct worker *w)
 {
-    for (int i = 0; i < LAST_BYTES_TURNS && !list_is_empty(&w->loop->streams); i++) {
+    for (int i = 0; i < LAST_BYTES_TURNS && has_last_work(w); i++) {
         pool_close_idle(w->proxy->pool);
         loop_turn(w->loop, LAST_BYTES_TURN_MS);
     }

@@ -277,6 +277,89 @@ static enum status read_required_port(const struct place *place, const json_t *o
     return STATUS_OK;
 }
 
+/* ---- checks of ports ---- */
+
+static const struct route_check default_check = {.interval_ms = 10000, .timeout_ms = 2000, .rise = 2, .fall = 3};
+
+static enum status read_check_type(const struct place *place, const json_t *object, struct route_check *check)
+{
+    struct slice text = SLICE_NONE;
+    enum route_check_type type;
+    enum status status = read_string(place, object, "type", &text);
+    if (status != STATUS_OK)
+        return status;
+    if (!route_check_parse(text, &type))
+        return refuse(place, "type", "\"%.*s\" is unknown; use tcp or http", SLICE_ARG(text));
+    check->type = (uint8_t)type;
+    return STATUS_OK;
+}
+
+static enum status read_check_path(const struct place *place, const json_t *object, struct route_app *app,
+                                   struct route_check *check)
+{
+    struct slice text = SLICE_NONE;
+    enum status status = read_string(place, object, "path", &text);
+    if (status == STATUS_OK && text.ptr)
+        check->path = route_app_strdup(app, text);
+    return status;
+}
+
+/* How the values go together is checked with the record. */
+static enum status read_check(const struct place *port_place, const json_t *port_object, uint16_t port,
+                              struct route_app *app)
+{
+    static const char *const known[] = {"type", "path", "interval_ms", "timeout_ms", "rise", "fall", NULL};
+    const json_t *object = json_object_get(port_object, "check");
+    struct place place = {.problem = port_place->problem};
+    struct route_check check = default_check;
+    uint64_t interval = check.interval_ms, timeout = check.timeout_ms, rise = check.rise, fall = check.fall;
+    if (!object)
+        return STATUS_OK;
+    if (!json_is_object(object))
+        return refuse(port_place, "check", "%s; must be an object", type_name(object));
+    snprintf(place.path, sizeof place.path, "%.64scheck.", port_place->path);
+    enum status status = check_members(&place, object, known);
+    if (status == STATUS_OK)
+        status = read_integer(&place, object, "interval_ms", ROUTE_CHECK_MIN_INTERVAL_MS, ROUTE_CHECK_MAX_INTERVAL_MS,
+                              &interval);
+    timeout = timeout < interval ? timeout : interval;
+    if (status == STATUS_OK)
+        status = read_integer(&place, object, "timeout_ms", ROUTE_CHECK_MIN_TIMEOUT_MS, ROUTE_CHECK_MAX_TIMEOUT_MS,
+                              &timeout);
+    if (status == STATUS_OK)
+        status = read_integer(&place, object, "rise", 1, ROUTE_CHECK_MAX_COUNT, &rise);
+    if (status == STATUS_OK)
+        status = read_integer(&place, object, "fall", 1, ROUTE_CHECK_MAX_COUNT, &fall);
+    if (status == STATUS_OK)
+        status = read_check_type(&place, object, &check);
+    if (status == STATUS_OK)
+        status = read_check_path(&place, object, app, &check);
+    check.port = port;
+    check.interval_ms = (uint32_t)interval;
+    check.timeout_ms = (uint32_t)timeout;
+    check.rise = (uint8_t)rise;
+    check.fall = (uint8_t)fall;
+    app->checks[app->check_count++] = check;
+    return status;
+}
+
+static int compare_checks(const void *a, const void *b)
+{
+    const struct route_check *x = a;
+    const struct route_check *y = b;
+    return (int)x->port - (int)y->port;
+}
+
+static void sort_checks(struct route_app *app)
+{
+    if (app->check_count > 0) {
+        qsort(app->checks, app->check_count, sizeof *app->checks, compare_checks);
+        return;
+    }
+    free(app->checks); /* apps without one pay nothing */
+    app->checks = NULL;
+}
+
 static int compare_ports(const void *a, const void *b)
 {
     const struct route_port *x = a;
@@ -286,13 +369,14 @@ static int compare_ports(const void *a, const void *b)
 
 static enum status read_ports(const struct place *root_place, const json_t *root, struct route_app *app)
 {
-    static const char *const known[] = {"port", "protocol", "proxy_protocol", NULL};
+    static const char *const known[] = {"port", "protocol", "proxy_protocol", "check", NULL};
     uint8_t seen[(UINT16_MAX + 1) / 8] = {0};
     const json_t *list = NULL;
     enum status status = read_list(root_place, root, "ports", ROUTE_MAX_PORTS, &list);
     if (status != STATUS_OK)
         return status;
     app->ports = new_list(json_array_size(list), sizeof *app->ports);
+    app->checks = new_list(json_array_size(list), sizeof *app->checks);
     for (size_t i = 0; i < json_array_size(list); i++) {
         struct place place;
         const json_t *object;
@@ -300,7 +384,8 @@ static enum status read_ports(const struct place *root_place, const json_t *root
         if ((status = read_element(root_place, "ports", list, i, known, &place, &object)) != STATUS_OK ||
             (status = read_required_port(&place, object, &port->port)) != STATUS_OK ||
             (status = read_protocol(&place, object, port)) != STATUS_OK ||
-            (status = read_proxy_protocol(&place, object, port)) != STATUS_OK)
+            (status = read_proxy_protocol(&place, object, port)) != STATUS_OK ||
+            (status = read_check(&place, object, port->port, app)) != STATUS_OK)
             return status;
         uint8_t bit = (uint8_t)(1U << (port->port % 8));
         if (seen[port->port / 8] & bit)
@@ -309,6 +394,7 @@ static enum status read_ports(const struct place *root_place, const json_t *root
         app->port_count++;
     }
     qsort(app->ports, app->port_count, sizeof *app->ports, compare_ports);
+    sort_checks(app);
     return STATUS_OK;
 }
 
@@ -508,6 +594,19 @@ static void put_element(json_t *list, json_t *value)
         abort();
 }
 
+static json_t *format_check(const struct route_check *check)
+{
+    json_t *object = json_object();
+    put(object, "type", json_string(route_check_name((enum route_check_type)check->type)));
+    if (check->path)
+        put(object, "path", json_string(check->path));
+    put(object, "interval_ms", json_integer(check->interval_ms));
+    put(object, "timeout_ms", json_integer(check->timeout_ms));
+    put(object, "rise", json_integer(check->rise));
+    put(object, "fall", json_integer(check->fall));
+    return object;
+}
+
 static json_t *format_ports(const struct route_app *app)
 {
     static const char *const versions[] = {"off", "v1", "v2"};
@@ -519,6 +618,9 @@ static json_t *format_ports(const struct route_app *app)
         put(object, "protocol", json_string(route_protocol_name((enum route_protocol)port->protocol)));
         assert(port->proxy_protocol < sizeof versions / sizeof versions[0]);
         put(object, "proxy_protocol", json_string(versions[port->proxy_protocol]));
+        const struct route_check *check = route_app_port_check(app, port->port);
+        if (check)
+            put(object, "check", format_check(check));
         put_element(list, object);
     }
     return list;

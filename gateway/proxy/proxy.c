@@ -1,5 +1,6 @@
 #include "gateway/proxy/proxy.h"
 
+#include "gateway/proxy/checks.h"
 #include "gateway/proxy/domains.h"
 #include "gateway/proxy/exchange.h"
 #include "gateway/proxy/health.h"
@@ -23,6 +24,7 @@ struct proxy *proxy_new(struct loop *loop, struct settings *settings, struct rou
     proxy->log = log;
     proxy->pool = pool_new(loop);
     proxy->health = health_new(loop);
+    proxy->checks = checks_new(proxy);
     proxy->request_id_prefix = seed[0];
     proxy->random = seed[1] | 1;
     list_init(&proxy->connections_idle);
@@ -40,6 +42,7 @@ void proxy_free(struct proxy **proxy_ptr)
     exchange_free_stock(proxy);
     pool_free(&proxy->pool);
     domains_free(&proxy->domains);
+    checks_free(&proxy->checks);
     health_free(&proxy->health);
     tls_server_free(&proxy->tls);
     access_log_detach(&proxy->log);
@@ -63,6 +66,7 @@ void proxy_revoke(struct proxy *proxy, const struct claim *claim)
 {
     pool_revoke(proxy->pool, claim);
     health_forget(proxy->health, claim->serial);
+    checks_forget(proxy->checks, claim->serial);
 }
 
 void proxy_drain(struct proxy *proxy, void (*drained)(void *arg), void *arg)
@@ -71,11 +75,13 @@ void proxy_drain(struct proxy *proxy, void (*drained)(void *arg), void *arg)
     proxy->drained = drained;
     proxy->drained_arg = arg;
     pool_close_idle(proxy->pool);
+    checks_stop(proxy->checks);
     connections_drain(proxy);
 }
 
 void proxy_close_all(struct proxy *proxy, enum status status)
 {
+    checks_stop(proxy->checks);
     connections_close_all(proxy, status);
     pool_close_idle(proxy->pool);
 }

@@ -1,5 +1,6 @@
 #include "gateway/proxy/upstream.h"
 
+#include "gateway/proxy/checks.h"
 #include "gateway/proxy/health.h"
 #include "gateway/proxy/pool.h"
 
@@ -17,7 +18,8 @@ struct search {
     const struct route_app *app;
     const struct upstream_tried *tried;
     uint16_t port;
-    bool spare_ejected; /* they are not chosen */
+    bool is_checked;    /* the port has an active check */
+    bool spare_ejected; /* they are not chosen, nor those whose check says that they are down */
 };
 
 static bool takes_requests(const struct route_instance *instance)
@@ -28,9 +30,12 @@ static bool takes_requests(const struct route_instance *instance)
 
 static struct health_verdict verdict_of(const struct search *search, const struct route_instance *instance)
 {
-    if (health_count(search->proxy->health) == 0)
-        return (struct health_verdict){0};
-    return health_look(search->proxy->health, instance->claim->serial, search->port);
+    struct health_verdict verdict = {0};
+    if (health_count(search->proxy->health) > 0)
+        verdict = health_look(search->proxy->health, instance->claim->serial, search->port);
+    if (search->is_checked)
+        verdict.is_ejected |= checks_is_down(search->proxy->checks, instance->claim->serial, search->port);
+    return verdict;
 }
 
 static bool is_eligible(const struct search *search, const struct route_instance *instance)
@@ -116,6 +121,8 @@ const struct route_instance *upstream_pick(struct proxy *proxy, const struct rou
                                            const struct upstream_tried *tried, enum status *ret_status)
 {
     struct search search = {.proxy = proxy, .app = target->app, .tried = tried, .port = target->port};
+    if (target->app->check_count > 0)
+        search.is_checked = checks_watch(proxy->checks, target->app, target->port);
     if (target->instance) {
         if (is_eligible(&search, target->instance))
             return target->instance;
@@ -123,7 +130,7 @@ const struct route_instance *upstream_pick(struct proxy *proxy, const struct rou
         return NULL;
     }
     const struct route_instance *picked = NULL;
-    if (health_count(proxy->health) > 0 && !is_panic(&search)) {
+    if ((search.is_checked || health_count(proxy->health) > 0) && !is_panic(&search)) {
         search.spare_ejected = true;
         picked = pick_among(&search);
         search.spare_ejected = false;

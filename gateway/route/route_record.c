@@ -32,6 +32,12 @@ static const char *const state_names[] = {
 #undef X
 };
 
+static const char *const check_names[] = {
+#define X(name, text) text,
+    ROUTE_CHECK_TABLE(X)
+#undef X
+};
+
 static void make_printable(char *text)
 {
     for (; *text; text++)
@@ -94,6 +100,20 @@ bool route_state_parse(struct slice text, enum route_state *ret)
     return true;
 }
 
+const char *route_check_name(enum route_check_type type)
+{
+    return check_names[type];
+}
+
+bool route_check_parse(struct slice text, enum route_check_type *ret)
+{
+    size_t index;
+    if (!name_index(check_names, sizeof check_names / sizeof check_names[0], text, &index))
+        return false;
+    *ret = (enum route_check_type)index;
+    return true;
+}
+
 struct route_app *route_app_new(const char *id)
 {
     size_t id_size = strlen(id) + 1;
@@ -131,8 +151,12 @@ struct route_app *route_app_copy(const struct route_app *app)
     copy->id = id;
     copy->meter = NULL;
     copy->ports = copy_array(app->ports, app->port_count, sizeof *app->ports);
+    copy->checks = copy_array(app->checks, app->check_count, sizeof *app->checks);
     copy->domains = copy_array(app->domains, app->domain_count, sizeof *app->domains);
     copy->instances = copy_array(app->instances, app->instance_count, sizeof *app->instances);
+    for (size_t i = 0; i < copy->check_count; i++)
+        if (app->checks[i].path)
+            copy->checks[i].path = route_app_strdup(copy, slice_str(app->checks[i].path));
     for (size_t i = 0; i < copy->domain_count; i++)
         copy->domains[i].name = route_app_strdup(copy, slice_str(app->domains[i].name));
     for (size_t i = 0; i < copy->instance_count; i++) {
@@ -157,6 +181,7 @@ void route_app_free(struct route_app **app)
         free(text);
     }
     free(record->app.ports);
+    free(record->app.checks);
     free(record->app.domains);
     free(record->app.instances);
     free(record);
@@ -168,6 +193,19 @@ static bool ports_equal(const struct route_app *a, const struct route_app *b)
         const struct route_port *x = &a->ports[i];
         const struct route_port *y = &b->ports[i];
         if (x->port != y->port || x->protocol != y->protocol || x->proxy_protocol != y->proxy_protocol)
+            return false;
+    }
+    return true;
+}
+
+static bool checks_equal(const struct route_app *a, const struct route_app *b)
+{
+    for (size_t i = 0; i < a->check_count; i++) {
+        const struct route_check *x = &a->checks[i];
+        const struct route_check *y = &b->checks[i];
+        if (x->port != y->port || x->type != y->type || x->rise != y->rise || x->fall != y->fall ||
+            x->interval_ms != y->interval_ms || x->timeout_ms != y->timeout_ms ||
+            strcmp(x->path ? x->path : "", y->path ? y->path : "") != 0)
             return false;
     }
     return true;
@@ -197,8 +235,9 @@ bool route_app_equal(const struct route_app *a, const struct route_app *b)
 {
     return strcmp(a->id, b->id) == 0 && a->restrict_ports == b->restrict_ports &&
            a->max_connections == b->max_connections && a->requests_per_second == b->requests_per_second &&
-           a->port_count == b->port_count && a->domain_count == b->domain_count &&
-           a->instance_count == b->instance_count && ports_equal(a, b) && domains_equal(a, b) && instances_equal(a, b);
+           a->port_count == b->port_count && a->check_count == b->check_count && a->domain_count == b->domain_count &&
+           a->instance_count == b->instance_count && ports_equal(a, b) && checks_equal(a, b) && domains_equal(a, b) &&
+           instances_equal(a, b);
 }
 
 bool route_instance_is_live(const struct route_instance *instance)
@@ -219,6 +258,14 @@ struct route_instance *route_app_instance(const struct route_app *app, struct sl
     for (size_t i = 0; i < app->instance_count; i++)
         if (name_is(app->instances[i].id, id))
             return &app->instances[i];
+    return NULL;
+}
+
+const struct route_check *route_app_port_check(const struct route_app *app, uint16_t port)
+{
+    for (size_t i = 0; i < app->check_count; i++)
+        if (app->checks[i].port == port)
+            return &app->checks[i];
     return NULL;
 }
 

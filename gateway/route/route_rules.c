@@ -94,6 +94,66 @@ static enum status check_ports(const struct route_app *app, struct route_problem
     return STATUS_OK;
 }
 
+static bool is_path(const char *path)
+{
+    size_t len = 0;
+    for (; path[len]; len++)
+        if (path[len] <= ' ' || path[len] > '~' || path[len] == '#')
+            return false;
+    return path[0] == '/' && len <= ROUTE_CHECK_MAX_PATH;
+}
+
+/* What is wrong with a check, and with which of its members; NULL: nothing. */
+static const char *check_fault(const struct route_app *app, const struct route_check *check, const char **ret_member)
+{
+    const struct route_port *port = route_app_port(app, check->port);
+    *ret_member = "port";
+    if (!port)
+        return "is of a port that is not listed";
+    *ret_member = "interval_ms";
+    if (check->interval_ms < ROUTE_CHECK_MIN_INTERVAL_MS || check->interval_ms > ROUTE_CHECK_MAX_INTERVAL_MS)
+        return "is out of range; use 1000 to 300000";
+    *ret_member = "timeout_ms";
+    if (check->timeout_ms < ROUTE_CHECK_MIN_TIMEOUT_MS || check->timeout_ms > ROUTE_CHECK_MAX_TIMEOUT_MS)
+        return "is out of range; use 100 to 60000";
+    if (check->timeout_ms > check->interval_ms)
+        return "is longer than interval_ms; use at most that";
+    *ret_member = check->rise == 0 || check->rise > ROUTE_CHECK_MAX_COUNT ? "rise" : "fall";
+    if (check->rise == 0 || check->rise > ROUTE_CHECK_MAX_COUNT || check->fall == 0 ||
+        check->fall > ROUTE_CHECK_MAX_COUNT)
+        return "is out of range; use 1 to 10";
+    *ret_member = "type";
+    if (check->type > ROUTE_CHECK_HTTP)
+        return "is no type; use tcp or http";
+    if (check->type == ROUTE_CHECK_HTTP && port->protocol == ROUTE_PROTOCOL_PASSTHROUGH)
+        return "http does not fit a passthrough port, where TLS is spoken; use tcp";
+    *ret_member = "path";
+    if (check->type == ROUTE_CHECK_TCP && check->path)
+        return "is of no use to a tcp check; leave it out, or use type http";
+    if (check->type == ROUTE_CHECK_HTTP && (!check->path || !is_path(check->path)))
+        return "is no path; use one such as /healthz, at most 255 visible ASCII characters without #";
+    return NULL;
+}
+
+static enum status check_checks(const struct route_app *app, struct route_problem *ret_problem)
+{
+    char field[FIELD_SIZE];
+    const char *member = NULL;
+    for (size_t i = 0; i < app->check_count; i++) {
+        const struct route_check *check = &app->checks[i];
+        const char *fault = check_fault(app, check, &member);
+        size_t index = 0;
+        while (index < app->port_count && app->ports[index].port != check->port)
+            index++;
+        snprintf(field, sizeof field, "ports[%zu].check.%s", index, member);
+        if (fault)
+            return REFUSE(ret_problem, field, "%s", fault);
+        if (i > 0 && check->port <= check[-1].port)
+            return REFUSE(ret_problem, field, "checks are out of order");
+    }
+    return STATUS_OK;
+}
+
 typedef int (*compare_cb)(const void *a, const void *b);
 
 static int compare_domains(const void *a, const void *b)
@@ -225,6 +285,7 @@ enum status route_app_check(const struct route_app *app, const struct route_rule
         (status = check_count("instances", app->instance_count, ROUTE_MAX_INSTANCES, ret_problem)) != STATUS_OK)
         return status;
     if ((status = check_ports(app, ret_problem)) != STATUS_OK ||
+        (status = check_checks(app, ret_problem)) != STATUS_OK ||
         (status = check_domains(app, ret_problem)) != STATUS_OK)
         return status;
     return check_instances(app, rules, ret_problem);

@@ -53,6 +53,9 @@
     X(app_limits_total, COUNTER, "Requests and tunnels refused because of their app's own limits")                     \
     X(upstream_ejected, GAUGE, "Ports of instances that get no requests for a while, summed over workers")             \
     X(upstream_ejections_total, COUNTER, "Ports of instances ejected because of failures in a row")                    \
+    X(upstream_down, GAUGE, "Ports of instances that their active check found down, summed over workers")              \
+    X(upstream_checks_total, COUNTER, "Active checks of instances made")                                               \
+    X(upstream_checks_failed_total, COUNTER, "Active checks of instances that failed")                                 \
     X(access_log_lines_total, COUNTER, "Access log lines handed to the log thread")                                    \
     X(access_log_dropped_total, COUNTER, "Access log lines dropped because the log thread was behind")
 

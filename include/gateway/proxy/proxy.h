@@ -15,6 +15,7 @@
 struct domains;
 struct pool;
 struct health;
+struct checks;
 struct exchange;
 
 struct proxy {
@@ -25,6 +26,7 @@ struct proxy {
     struct pool *pool;
     struct domains *domains; /* owned; NULL: custom domains by route records only */
     struct health *health;
+    struct checks *checks;
     struct access_log_ring *log;    /* owned; NULL: none */
     struct list connections_idle;   /* oldest first: evicted when the proxy is full */
     struct list connections_active; /* handshaking or with a request in progress */

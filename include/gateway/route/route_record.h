@@ -49,6 +49,36 @@ struct route_port {
     uint8_t proxy_protocol; /* 0: off, else the version to send: 1 or 2 */
 };
 
+#define ROUTE_CHECK_TABLE(X)                                                                                           \
+    X(TCP, "tcp")                                                                                                      \
+    X(HTTP, "http")
+
+enum route_check_type {
+#define X(name, text) ROUTE_CHECK_##name,
+    ROUTE_CHECK_TABLE(X)
+#undef X
+};
+
+enum {
+    ROUTE_CHECK_MIN_INTERVAL_MS = 1000,
+    ROUTE_CHECK_MAX_INTERVAL_MS = 300000,
+    ROUTE_CHECK_MIN_TIMEOUT_MS = 100,
+    ROUTE_CHECK_MAX_TIMEOUT_MS = 60000,
+    ROUTE_CHECK_MAX_COUNT = 10, /* of rise and fall */
+    ROUTE_CHECK_MAX_PATH = 255,
+};
+
+/* How the instances of a port are looked at, see proxy/checks. */
+struct route_check {
+    uint16_t port;
+    uint8_t type; /* enum route_check_type */
+    uint8_t rise; /* good answers in a row that make it up again */
+    uint8_t fall; /* bad ones in a row that make it down */
+    uint32_t interval_ms;
+    uint32_t timeout_ms; /* at most interval_ms */
+    const char *path;    /* HTTP; else NULL */
+};
+
 struct route_domain {
     const char *name;
     uint16_t port;
@@ -73,7 +103,9 @@ struct route_app {
     uint16_t port_count;
     uint16_t domain_count;
     uint16_t instance_count;
-    struct route_port *ports; /* sorted by port */
+    uint16_t check_count;
+    struct route_port *ports;   /* sorted by port */
+    struct route_check *checks; /* sorted by port; each is of one that is in `ports` */
     struct route_domain *domains;
     struct route_instance *instances;
 };
@@ -101,13 +133,15 @@ const char *route_protocol_name(enum route_protocol protocol);
 const char *route_state_name(enum route_state state);
 bool route_protocol_parse(struct slice text, enum route_protocol *ret);
 bool route_state_parse(struct slice text, enum route_state *ret);
+const char *route_check_name(enum route_check_type type);
+bool route_check_parse(struct slice text, enum route_check_type *ret);
 
 /* Fills the problem (may be NULL) and returns `status`. Bytes that are not printable ASCII become '?'. */
 enum status route_problem_set(struct route_problem *problem, enum status status, const char *field, const char *format,
                               ...) __attribute__((format(printf, 4, 5)));
 
 /*
- * A zeroed record, and copies of strings that live as long as it; see route_app_free. The three arrays are malloc'ed by
+ * A zeroed record, and copies of strings that live as long as it; see route_app_free. The arrays are malloc'ed by
  * whoever fills the record and are the record's from then on.
  */
 struct route_app *route_app_new(const char *id);
@@ -138,6 +172,9 @@ MUST_CHECK enum status route_app_check(const struct route_app *app, const struct
  */
 MUST_CHECK enum status route_rules_check(const struct route_rules *rules, const struct ip_addr *addr, uint16_t port,
                                          struct route_problem *ret_problem);
+
+/* The port's check, or NULL if it has none. */
+const struct route_check *route_app_port_check(const struct route_app *app, uint16_t port);
 
 /* The port's entry, or NULL if it is not listed. */
 const struct route_port *route_app_port(const struct route_app *app, uint16_t port);

@@ -11,7 +11,8 @@
 static const char full[] =
     "{\"app_id\":\"3327603E03F5BD1F830812CA4A789277FC31F577\",\"revision\":12,"
     "\"ports\":[{\"port\":50051,\"protocol\":\"h2c\"},{\"port\":80},"
-    "{\"port\":8001,\"protocol\":\"tcp\",\"proxy_protocol\":\"v2\"}],"
+    "{\"port\":8001,\"protocol\":\"tcp\",\"proxy_protocol\":\"v2\",\"check\":{\"type\":\"tcp\",\"interval_ms\":1500}},"
+    "{\"port\":81,\"check\":{\"type\":\"http\",\"path\":\"/up\",\"timeout_ms\":300,\"rise\":1,\"fall\":9}}],"
     "\"restrict_ports\":false,\"domains\":[{\"name\":\"Shop.Example.com\",\"port\":80}],"
     "\"limits\":{\"max_connections\":2000,\"requests_per_second\":500},"
     "\"instances\":[{\"instance_id\":\"AB\",\"address\":\"::ffff:10.8.0.12\",\"generation\":7,\"state\":\"draining\","
@@ -32,11 +33,11 @@ static void test_full(void **state)
     (void)state;
     assert_string_equal(app->id, "3327603e03f5bd1f830812ca4a789277fc31f577");
     assert_int_equal(app->revision, 0);
-    assert_int_equal(app->port_count, 3);
+    assert_int_equal(app->port_count, 4);
     assert_int_equal(app->ports[0].port, 80);
     assert_int_equal(app->ports[0].protocol, ROUTE_PROTOCOL_AUTO);
-    assert_int_equal(app->ports[1].proxy_protocol, 2);
-    assert_int_equal(app->ports[2].protocol, ROUTE_PROTOCOL_H2C);
+    assert_int_equal(app->ports[2].proxy_protocol, 2);
+    assert_int_equal(app->ports[3].protocol, ROUTE_PROTOCOL_H2C);
     assert_false(app->restrict_ports);
     assert_string_equal(app->domains[0].name, "shop.example.com");
     assert_int_equal(app->max_connections, 2000);
@@ -50,6 +51,37 @@ static void test_full(void **state)
     assert_int_equal(app->instances[1].weight, 1);
     assert_int_equal(app->instances[1].generation, 0);
     assert_int_equal(app->instances[1].address.family, 0);
+    route_app_free(&app);
+}
+
+static void test_checks(void **state)
+{
+    struct route_app *app = parse(full);
+    (void)state;
+    assert_int_equal(app->check_count, 2);
+    const struct route_check *http = route_app_port_check(app, 81), *tcp = route_app_port_check(app, 8001);
+    assert_null(route_app_port_check(app, 80));
+    assert_int_equal(http->type, ROUTE_CHECK_HTTP);
+    assert_string_equal(http->path, "/up");
+    assert_int_equal(http->interval_ms, 10000);
+    assert_int_equal(http->timeout_ms, 300);
+    assert_int_equal(http->rise, 1);
+    assert_int_equal(http->fall, 9);
+    assert_int_equal(tcp->type, ROUTE_CHECK_TCP);
+    assert_null(tcp->path);
+    assert_int_equal(tcp->interval_ms, 1500);
+    assert_int_equal(tcp->timeout_ms, 1500); /* the default would be longer than the interval */
+    assert_int_equal(tcp->rise, 2);
+    assert_int_equal(tcp->fall, 3);
+    struct route_app *copy = route_app_copy(app);
+    assert_true(route_app_equal(app, copy));
+    copy->checks[0].path = route_app_strdup(copy, SLICE("/down"));
+    assert_false(route_app_equal(app, copy));
+    copy->checks[0] = app->checks[0];
+    assert_true(route_app_equal(app, copy));
+    copy->checks[1].fall++;
+    assert_false(route_app_equal(app, copy));
+    route_app_free(&copy);
     route_app_free(&app);
 }
 
@@ -114,6 +146,11 @@ static const struct {
     {APP("\"ports\":[{\"port\":80,\"proxy_protocol\":false}]"), STATUS_INVALID_RECORD, "ports[0].proxy_protocol",
      "boolean"},
     {APP("\"ports\":[{\"port\":80,\"x\":1}]"), STATUS_INVALID_RECORD, "ports[0].x", "unknown"},
+    {APP("\"ports\":[{\"port\":80,\"check\":true}]"), STATUS_INVALID_RECORD, "ports[0].check", "must be an object"},
+    {APP("\"ports\":[{\"port\":80,\"check\":{\"type\":\"udp\"}}]"), STATUS_INVALID_RECORD, "ports[0].check.type",
+     "tcp or http"},
+    {APP("\"ports\":[{\"port\":80,\"check\":{\"type\":\"tcp\",\"fall\":0}}]"), STATUS_INVALID_RECORD,
+     "ports[0].check.fall", "1 to 10"},
     {APP("\"restrict_ports\":1"), STATUS_INVALID_RECORD, "restrict_ports", "true or false"},
     {APP("\"domains\":[{\"port\":80}]"), STATUS_INVALID_RECORD, "domains[0].name", "required"},
     {APP("\"domains\":[{\"name\":\"x.y\"}]"), STATUS_INVALID_RECORD, "domains[0].port", "required"},
@@ -199,7 +236,11 @@ static void test_format(void **state)
     static const char expected[] =
         "{\"app_id\":\"3327603e03f5bd1f830812ca4a789277fc31f577\",\"revision\":99,\"ports\":["
         "{\"port\":80,\"protocol\":\"auto\",\"proxy_protocol\":\"off\"},"
-        "{\"port\":8001,\"protocol\":\"tcp\",\"proxy_protocol\":\"v2\"},"
+        "{\"port\":81,\"protocol\":\"auto\",\"proxy_protocol\":\"off\",\"check\":{\"type\":\"http\",\"path\":\"/up\","
+        "\"interval_ms\":10000,\"timeout_ms\":300,\"rise\":1,\"fall\":9}},"
+        "{\"port\":8001,\"protocol\":\"tcp\",\"proxy_protocol\":\"v2\",\"check\":{\"type\":\"tcp\",\"interval_ms\":"
+        "1500,"
+        "\"timeout_ms\":1500,\"rise\":2,\"fall\":3}},"
         "{\"port\":50051,\"protocol\":\"h2c\",\"proxy_protocol\":\"off\"}],\"restrict_ports\":false,"
         "\"domains\":[{\"name\":\"shop.example.com\",\"port\":80}],"
         "\"limits\":{\"max_connections\":2000,\"requests_per_second\":500},"
@@ -266,6 +307,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_full),
+        cmocka_unit_test(test_checks),
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_raw_nul_and_sizes),

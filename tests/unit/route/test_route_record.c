@@ -106,6 +106,54 @@ static void test_ports(void **state)
     assert_refused(app, "ports", "257 entries");
 }
 
+/* An app with ports 80 and 443 (passthrough), and this check. */
+static struct route_app *checked_app(const struct route_check *check)
+{
+    struct route_app *app = route_app_new("a");
+    fixture_add_port(app, 80, ROUTE_PROTOCOL_AUTO);
+    fixture_add_port(app, 443, ROUTE_PROTOCOL_PASSTHROUGH);
+    app->checks = calloc(1, sizeof *app->checks);
+    app->checks[0] = *check;
+    app->check_count = 1;
+    return app;
+}
+
+static void test_checks(void **state)
+{
+    static const struct route_check good = {.port = 80,
+                                            .type = ROUTE_CHECK_HTTP,
+                                            .rise = 1,
+                                            .fall = 1,
+                                            .interval_ms = 1000,
+                                            .timeout_ms = 1000,
+                                            .path = "/"};
+    struct route_check check = good;
+    (void)state;
+    assert_accepted(checked_app(&check));
+    check.port = 81;
+    assert_refused(checked_app(&check), "ports[2].check.port", "not listed");
+    check = good;
+    check.port = 443;
+    assert_refused(checked_app(&check), "ports[1].check.type", "passthrough");
+    check.type = ROUTE_CHECK_TCP;
+    assert_refused(checked_app(&check), "ports[1].check.path", "leave it out");
+    check.path = NULL;
+    assert_accepted(checked_app(&check));
+    check.timeout_ms = 1001;
+    assert_refused(checked_app(&check), "ports[1].check.timeout_ms", "interval_ms");
+    check = good;
+    check.path = "/#";
+    assert_refused(checked_app(&check), "ports[0].check.path", "/healthz");
+    check.path = NULL;
+    assert_refused(checked_app(&check), "ports[0].check.path", "/healthz");
+    check = good;
+    check.rise = 11;
+    assert_refused(checked_app(&check), "ports[0].check.rise", "1 to 10");
+    check = good;
+    check.type = 7;
+    assert_refused(checked_app(&check), "ports[0].check.type", "tcp or http");
+}
+
 static void test_domains(void **state)
 {
     struct route_app *app = route_app_new("a");
@@ -290,12 +338,19 @@ static void test_live(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),          cmocka_unit_test(test_problem_is_printable),
-        cmocka_unit_test(test_accepts),        cmocka_unit_test(test_ids),
-        cmocka_unit_test(test_ports),          cmocka_unit_test(test_domains),
-        cmocka_unit_test(test_instances),      cmocka_unit_test(test_rules),
-        cmocka_unit_test(test_own_listeners),  cmocka_unit_test(test_no_address_is_forbidden),
-        cmocka_unit_test(test_copy_and_equal), cmocka_unit_test(test_port_lookup),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_problem_is_printable),
+        cmocka_unit_test(test_accepts),
+        cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_checks),
+        cmocka_unit_test(test_domains),
+        cmocka_unit_test(test_instances),
+        cmocka_unit_test(test_rules),
+        cmocka_unit_test(test_own_listeners),
+        cmocka_unit_test(test_no_address_is_forbidden),
+        cmocka_unit_test(test_copy_and_equal),
+        cmocka_unit_test(test_port_lookup),
         cmocka_unit_test(test_live),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
