@@ -35,6 +35,7 @@ struct h2_stream *h2_stream_new(struct h2_mux *m)
         abort();
     s->mux = m;
     s->open = true;
+    s->window = H2_STREAM_WINDOW_BYTES;
     s->endpoint = (struct endpoint){.ops = &h2_endpoint_ops, .mux = &m->base};
     arena_init(&s->arena, &m->loop->arenas);
     list_init(&s->room_link);
@@ -136,7 +137,8 @@ static void arm(struct h2_mux *m)
 static bool check_stalled(struct h2_stream *s)
 {
     struct h2_mux *m = s->mux;
-    if (s->queue.bytes == 0 || loop_now_ms(m->loop) - s->sent_ms + LOOP_TICK_MS < m->base.settings->send_stall_ms)
+    if ((s->queue.bytes == 0 && !s->starved) ||
+        loop_now_ms(m->loop) - s->sent_ms + LOOP_TICK_MS < m->base.settings->send_stall_ms)
         return false;
     if (s->open)
         h2_stream_tell_reset(s, STATUS_CLIENT_STALLED);
@@ -219,7 +221,7 @@ static void tell_room(struct h2_mux *m)
         struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, room_link);
         if (!s->want_room || !s->open)
             continue;
-        s->want_room = false;
+        s->want_room = s->starved = false;
         s->endpoint.events->room(s->endpoint.owner);
     }
 }
@@ -366,7 +368,7 @@ static void on_room(void *owner)
     h2_mux_pump(m);
     LIST_EACH (link, &m->streams) {
         struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
-        if (s->want_room && s->queue.bytes < H2_QUEUE_BYTES / 2 && list_is_empty(&s->room_link))
+        if (s->want_room && h2_send_may_go_on(s) && list_is_empty(&s->room_link))
             list_push(&m->room_due, &s->room_link);
     }
     h2_mux_defer(m);
@@ -429,8 +431,9 @@ static nghttp2_session *new_session(struct h2_mux *m)
     nghttp2_option_set_builtin_recv_extension_type(option, NGHTTP2_PRIORITY_UPDATE);
     nghttp2_option_set_stream_reset_rate_limit(option, H2_GLITCHES, H2_GLITCHES); /* ours comes first, and is counted */
     nghttp2_option_set_max_send_header_block_length(option, H2_MAX_SENT_HEAD_BYTES);
-    if (m->server ? nghttp2_session_server_new2(&session, callbacks, m, option)
-                  : nghttp2_session_client_new2(&session, callbacks, m, option))
+    nghttp2_mem memory = h2_memory(m);
+    if (m->server ? nghttp2_session_server_new3(&session, callbacks, m, option, &memory)
+                  : nghttp2_session_client_new3(&session, callbacks, m, option, &memory))
         abort();
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(callbacks);

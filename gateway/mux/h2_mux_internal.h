@@ -18,9 +18,11 @@ enum {
     H2_CONNECTION_WINDOW_BYTES = 1 << 20, /* and on all streams together */
     H2_CLIENT_CONNECTION_WINDOW_BYTES = 1 << 24,
     H2_MAX_STREAMS = 128,
-    H2_QUEUE_BYTES = 65536, /* of one stream's body that waits for its window */
-    H2_GLITCHES = 2000,     /* frames that did no work, more than those that did; old ones are forgotten */
-    H2_RESET_GLITCHES = 3,  /* what a request costs that is cancelled before its answer (CVE-2023-44487) */
+    H2_QUEUE_BYTES = 65536,              /* of one stream's body that waits for its window */
+    H2_CONNECTION_QUEUE_BYTES = 1 << 20, /* of all streams of a client together */
+    H2_ACTIVE_WINDOW_BYTES = 1 << 22,    /* of an upload whose app keeps up, and of its connection */
+    H2_GLITCHES = 2000,                  /* frames that did no work, more than those that did; old ones are forgotten */
+    H2_RESET_GLITCHES = 3,               /* what a request costs that is cancelled before its answer (CVE-2023-44487) */
     H2_MAX_SENT_HEAD_BYTES = 1 << 20,
 };
 
@@ -82,6 +84,7 @@ struct h2_mux {
     unsigned stream_count;   /* those, and streams that nghttp2 still knows */
     unsigned expected_limit; /* client: of concurrent streams, until settings_seen; 0: nothing is known */
     unsigned glitches;
+    size_t queued_bytes;             /* of all streams */
     struct h2_guard guard;           /* server */
     enum h2_drain_phase drain_phase; /* server */
     unsigned early_priority_count;
@@ -95,6 +98,8 @@ struct h2_mux {
     bool settings_seen; /* client: the peer's first SETTINGS */
     bool receiving;     /* inside nghttp2's receive function, which must not send */
     bool draining;
+    bool shares_frame_buffer;
+    bool has_starved;      /* streams */
     bool peer_broke_rules; /* a GOAWAY says so */
     bool want_close;       /* close_status is to be told to the endpoints */
     bool gone;             /* the stream is closed; `closed` is due */
@@ -116,6 +121,8 @@ struct h2_stream {
     size_t direct_len;
     size_t head_bytes; /* as counted by RFC 9113 section 6.5.2, SETTINGS_MAX_HEADER_LIST_SIZE */
     size_t uncredited;
+    size_t window; /* what the peer may send before it is credited */
+    uint64_t credited;
     uint64_t window_start_ms; /* of the body rate; before the head is complete: when it began */
     uint64_t window_bytes;
     uint64_t body_bytes; /* received in all */
@@ -141,6 +148,7 @@ struct h2_stream {
     bool out_ended;  /* END_STREAM is sent */
     bool want_room;
     bool window_paused;
+    bool starved; /* it may have no room, because of what other streams have queued */
 };
 
 extern const struct endpoint_ops h2_endpoint_ops;
@@ -168,6 +176,9 @@ bool h2_guard_take_error(struct h2_mux *m, ssize_t error);
 void h2_guard_goaway_sent(struct h2_mux *m, uint32_t error_code);
 /* The client sends nothing more on it. */
 void h2_guard_client_ended(struct h2_mux *m, int32_t id);
+
+/* What nghttp2 allocates with; it copies the struct. */
+nghttp2_mem h2_memory(struct h2_mux *m);
 
 void h2_drain_begin(struct h2_mux *m);
 void h2_drain_on_ping(struct h2_mux *m, const nghttp2_ping *ping);
@@ -198,5 +209,9 @@ ssize_t h2_send_read_body(nghttp2_session *session, int32_t id, uint8_t *buffer,
 int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *header, size_t len,
                  nghttp2_data_source *source, void *user_data);
 void h2_send_drop_queue(struct h2_stream *s);
+/* A stream that waits for room may have some now. */
+bool h2_send_may_go_on(const struct h2_stream *s);
+/* Windows have opened, or queues have become shorter. */
+void h2_send_wake_starved(struct h2_mux *m);
 
 #endif

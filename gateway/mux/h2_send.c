@@ -126,7 +126,40 @@ static void send_head(struct endpoint *endpoint, const struct message_head *head
 
 void h2_send_drop_queue(struct h2_stream *s)
 {
+    s->mux->queued_bytes -= s->queue.bytes;
     block_queue_drop(s->mux->loop, &s->queue);
+    h2_send_wake_starved(s->mux);
+}
+
+/*
+ * A client that keeps its windows closed must not pin much memory by asking on many streams: when much is queued, only
+ * those get more whose window is open, so that it leaves.
+ */
+static bool is_starved(const struct h2_stream *s)
+{
+    const struct h2_mux *m = s->mux;
+    return m->server && m->queued_bytes >= H2_CONNECTION_QUEUE_BYTES && s->in_session &&
+           (nghttp2_session_get_remote_window_size(m->session) <= 0 ||
+            nghttp2_session_get_stream_remote_window_size(m->session, s->id) <= 0);
+}
+
+bool h2_send_may_go_on(const struct h2_stream *s)
+{
+    return s->queue.bytes < H2_QUEUE_BYTES / 2 && !is_starved(s);
+}
+
+void h2_send_wake_starved(struct h2_mux *m)
+{
+    if (!m->has_starved || m->gone)
+        return;
+    m->has_starved = false;
+    LIST_EACH (link, &m->streams) {
+        struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
+        if (s->starved && h2_send_may_go_on(s) && list_is_empty(&s->room_link))
+            list_push(&m->room_due, &s->room_link);
+        m->has_starved |= s->starved && list_is_empty(&s->room_link);
+    }
+    h2_mux_defer(m);
 }
 
 static void write_queued(struct h2_stream *s, size_t len)
@@ -139,6 +172,7 @@ static void write_queued(struct h2_stream *s, size_t len)
             n += pieces[i].iov_len;
         stream_writev(s->mux->base.stream, pieces, count);
         block_queue_consume(s->mux->loop, &s->queue, n);
+        s->mux->queued_bytes -= n;
         len -= n;
     }
 }
@@ -160,7 +194,9 @@ int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *
         s->direct += direct;
         s->direct_len -= direct;
     }
-    if (s->want_room && s->queue.bytes < H2_QUEUE_BYTES / 2 && list_is_empty(&s->room_link)) {
+    if (from_queue > 0 && m->queued_bytes < H2_CONNECTION_QUEUE_BYTES / 2)
+        h2_send_wake_starved(m);
+    if (s->want_room && h2_send_may_go_on(s) && list_is_empty(&s->room_link)) {
         list_push(&m->room_due, &s->room_link);
         h2_mux_defer(m);
     }
@@ -171,6 +207,7 @@ static void keep_rest(struct h2_stream *s)
 {
     if (s->queue.bytes == 0)
         s->sent_ms = loop_now_ms(s->mux->loop);
+    s->mux->queued_bytes += s->direct_len;
     block_queue_append(s->mux->loop, &s->queue, s->direct, s->direct_len);
 }
 
@@ -203,10 +240,29 @@ static size_t room(struct endpoint *endpoint)
     struct h2_stream *s = stream_of(endpoint);
     if (s->begun && !can_send(s))
         return H2_QUEUE_BYTES;
-    if (stream_room(s->mux->base.stream) > 0 && s->queue.bytes < H2_QUEUE_BYTES)
+    bool starved = is_starved(s);
+    if (!starved && stream_room(s->mux->base.stream) > 0 && s->queue.bytes < H2_QUEUE_BYTES)
         return H2_QUEUE_BYTES - s->queue.bytes;
     s->want_room = true;
+    if (starved && !s->starved && s->queue.bytes == 0)
+        s->sent_ms = loop_now_ms(s->mux->loop);
+    s->starved = starved;
+    s->mux->has_starved |= starved;
     return 0;
+}
+
+/* An upload whose app keeps up may fill a fast link that is long: more is under way than the first window takes. */
+static void grow_window(struct h2_stream *s, size_t bytes)
+{
+    struct h2_mux *m = s->mux;
+    s->credited += bytes;
+    if (!s->in_session || s->uncredited > 0 || s->in_ended || s->window >= H2_ACTIVE_WINDOW_BYTES ||
+        s->credited < s->window * 4)
+        return;
+    s->window *= 4;
+    if (nghttp2_session_get_effective_local_window_size(m->session) < (int32_t)s->window)
+        nghttp2_session_set_local_window_size(m->session, NGHTTP2_FLAG_NONE, 0, (int32_t)s->window);
+    nghttp2_session_set_local_window_size(m->session, NGHTTP2_FLAG_NONE, s->id, (int32_t)s->window);
 }
 
 static void credit(struct endpoint *endpoint, size_t bytes)
@@ -218,8 +274,10 @@ static void credit(struct endpoint *endpoint, size_t bytes)
         return;
     if (s->in_session)
         nghttp2_session_consume_stream(s->mux->session, s->id, bytes);
-    if (s->mux->server) /* a client has done it when they came */
+    if (s->mux->server) { /* a client has done it when they came */
         nghttp2_session_consume_connection(s->mux->session, bytes);
+        grow_window(s, bytes);
+    }
     h2_mux_defer(s->mux);
 }
 

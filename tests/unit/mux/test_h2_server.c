@@ -403,6 +403,38 @@ static void a_protocol_error_resets_what_is_open(void **state)
     TURN_UNTIL(h->f->loop, h->f->closed);
 }
 
+static void answer_much(struct mux_fixture *f)
+{
+    static const char body[30000];
+    const struct message_head head = {.status = 200, .version = HTTP_1_1, .body = BODY_CHUNKED};
+    f->rooms += f->endpoint->ops->room(f->endpoint) > 0;
+    f->endpoint->ops->send_head(f->endpoint, &head, false);
+    f->endpoint->ops->send_body(f->endpoint, body, sizeof body, true);
+    release(f, STATUS_OK);
+}
+
+/* Many streams whose windows stay closed: beyond 1 MiB for all of them, there is no room. */
+static void what_all_streams_queue_is_bounded(void **state)
+{
+    enum { STREAMS = 50, BODY = 30000, WITH_ROOM = ((1 << 20) + BODY - 1) / BODY };
+    struct h2_fixture *h = *state;
+    h->f->on_complete = answer_much;
+    server_open(h);
+    client_open(h, 0);
+    for (int i = 0; i < STREAMS; i++) {
+        ask(h, false);
+        TURN_UNTIL(h->f->loop, (client_turn(h), h->f->requests == i + 1));
+    }
+    assert_int_equal(h->f->rooms, WITH_ROOM);
+    nghttp2_submit_window_update(h->client, NGHTTP2_FLAG_NONE, 0, STREAMS * BODY);
+    for (int32_t i = 0; i < STREAMS; i++)
+        nghttp2_submit_window_update(h->client, NGHTTP2_FLAG_NONE, 2 * i + 1, BODY);
+    TURN_UNTIL(h->f->loop, (client_turn(h), h->received == (size_t)STREAMS * BODY));
+    ask(h, false);
+    TURN_UNTIL(h->f->loop, (client_turn(h), h->f->requests == STREAMS + 1));
+    assert_int_equal(h->f->rooms, WITH_ROOM + 1);
+}
+
 /* RFC 9113 section 5.2.1. */
 static void more_than_the_window_is_refused(void **state)
 {
@@ -471,6 +503,7 @@ int main(void)
         TEST(a_close_resets_what_is_open),
         TEST(an_owner_that_sends_is_not_called),
         TEST(a_protocol_error_resets_what_is_open),
+        TEST(what_all_streams_queue_is_bounded),
         TEST(more_than_the_window_is_refused),
         TEST(a_drain_ends_without_an_answer),
         TEST(a_request_that_crosses_a_drain_is_answered),
