@@ -156,6 +156,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     for (int i = 0; i < LAST_TURNS && !is_closed; i++)
         turn(pair[0]);
+    if (!is_closed && data[1] & 2) {
+        mux->ops->drain(mux);
+        turn(pair[0]);
+    }
     if (!is_closed)
         mux->ops->close(mux, data[1] & 1 ? STATUS_SHUTDOWN : STATUS_EVICTED);
     while (!is_closed)
