@@ -39,6 +39,8 @@ static void *take_zeroed(size_t count, size_t size, void *user_data)
 
 static void *resize(void *block, size_t size, void *user_data)
 {
+    if (!block)
+        return take(size, user_data);
     if (block != frame_buffer)
         return realloc(block, size);
     void *other = malloc(size);
