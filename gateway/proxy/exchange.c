@@ -313,6 +313,7 @@ static void back_body(void *owner, const char *data, size_t len, bool end)
     }
     x->bytes_out += len;
     x->response_ended = end;
+    x->app_ended_first = end && !x->request_ended;
     x->front->ops->send_body(x->front, data, len, end);
     x->back_owed += len;
     if (x->front->ops->room(x->front) > 0)

@@ -166,6 +166,22 @@ static void fill_back(const struct exchange *x, struct access_record *record)
     record->retries = x->retries;
 }
 
+/* Who ended an upgraded connection. */
+static const char *closed_by(const struct exchange *x)
+{
+    if (!x->is_tunnel)
+        return "";
+    if (x->app_ended_first)
+        return "app";
+    if (x->error == STATUS_OK)
+        return "client";
+    if (x->error == STATUS_TUNNEL_IDLE)
+        return "idle";
+    if (x->error == STATUS_ADDRESS_REVOKED || x->error == STATUS_SHUTDOWN)
+        return "gateway";
+    return x->error >= STATUS_CLIENT_CANCELLED ? "client" : "app"; /* the table has the CVM's side first */
+}
+
 void exchange_log(struct exchange *x)
 {
     static const struct message_head nothing;
@@ -197,6 +213,7 @@ void exchange_log(struct exchange *x)
         .alpn = c->alpn,
         .tls_resumed = c->tls_resumed,
         .error = x->error,
+        .close = closed_by(x),
         .user_agent = fields_value(&request->fields, FIELD_USER_AGENT),
         .referer = fields_value(&request->fields, FIELD_REFERER),
     };

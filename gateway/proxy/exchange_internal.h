@@ -64,6 +64,7 @@ struct exchange {
     bool is_grpc; /* an error is told as such a client understands it */
     bool is_local;
     bool is_tunnel; /* for the log */
+    bool app_ended_first;
 };
 
 extern const struct endpoint_events exchange_front_events;

@@ -103,6 +103,31 @@ def test_websocket_close_by_the_client(gateway, echo):
     talk(gateway, echo, conversation)
 
 
+@pytest.mark.parametrize("end, close, error", [("reset by the app", "app", "upstream_reset"),
+                                               ("reset by the client", "client", "client_cancelled"),
+                                               ("moved away", "gateway", "address_revoked")])
+def test_how_it_ended_is_logged(gateway, origin, end, close, error):
+    def script(connection):
+        connection.read_head()
+        connection.send(SWITCH)
+        connection.read(1)
+        connection.reset()
+    app = raw_app(gateway, origin, script)
+    with gateway.connect(app.host()) as connection:
+        connection.send(ASK.format(host=app.host()))
+        assert connection.read_response().status == 101
+        if end == "reset by the app":
+            connection.send(b"x")
+            assert connection.read_rest() == b""
+        elif end == "reset by the client":
+            connection.reset()
+        else:
+            app.document["instances"][0]["generation"] = 2
+            app.put()
+    line = gateway.log_line(host=app.host())
+    assert line["protocol"] == "upgrade" and line["close"] == close and line["error"] == error
+
+
 def raw_app(gateway, origin, script):
     return gateway.app(origin(script=script))
 
@@ -139,6 +164,8 @@ def test_app_ends_the_tunnel(gateway, origin):
         connection.send(ASK.format(host=app.host()))
         assert connection.read_response().status == 101
         assert connection.read_rest() == b"bye"
+    line = gateway.log_line(host=app.host())
+    assert line["close"] == "app" and line["bytes_out"] == 3
 
 
 def test_client_ends_the_tunnel(gateway, origin):
