@@ -1,6 +1,8 @@
 """One way to write an app for both HTTP versions: `script(side)` runs in a thread of its own for each request and sends
 and receives in pieces, as a test wants it."""
+import contextlib
 import socket
+import struct
 import threading
 
 import h2.config
@@ -96,6 +98,10 @@ class H1Side:
             self.send("0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in trailers) + "\r\n")
 
     def reset(self):
+        self.connection.reset()
+
+    def die(self):
+        """The connection is reset, with all that is on it."""
         self.connection.reset()
 
     def wait_gone(self):
@@ -202,6 +208,12 @@ class H2Side:
         with self.peer.changed:
             self.peer.h2.reset_stream(self.number, h2.errors.ErrorCodes.INTERNAL_ERROR)
             self.peer.flush()
+
+    def die(self):
+        sock = self.peer.wire.sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RD)       # wakes the thread that reads, which then closes
 
     def wait_gone(self):
         with self.peer.changed:

@@ -6,6 +6,7 @@ import pytest
 
 from back import open_back, read_all
 from front import Reset, open_front
+from wire import wait_until
 
 WAIT = 30
 KIB, MIB = 1 << 10, 1 << 20
@@ -264,6 +265,45 @@ def test_reset_by_the_app(pair, stage):
         assert status == 502 and fields["x-gateway-error"] == "upstream_reset"
     assert pair.gateway.log_line(app_id=run.app.id)["error"] == "upstream_reset"
     run.assert_goes_on()
+
+
+def test_an_app_that_dies_under_many_requests(pair):
+    """Who has a head sees that the answer is not whole, who has none gets a 502; the next request is answered."""
+    go, working = threading.Event(), threading.Semaphore(0)
+    # behind, a reset of the connection is no reset of a stream
+    reasons = {"h1": ["upstream_reset"], "h2c": ["upstream_closed", "upstream_truncated"]}[pair.back]
+
+    def script(side):
+        read_all(side)
+        if side.path == "/after":
+            side.head(200, end=True)
+            return
+        if side.path == "/begun":
+            side.head(200, ("content-length", "10"))
+            side.data(b"abc")
+        working.release()
+        assert go.wait(WAIT)
+        side.die()
+    front, app = pair.open(script)
+    calls = []
+    for number in range(10):
+        calls.append(front.call("POST", "/begun" if number % 2 else "/silent", ("content-length", "4"), end=False))
+        calls[-1].data(b"body", end=True)
+    for _ in calls:
+        assert working.acquire(timeout=WAIT)
+    for call in calls[1::2]:
+        assert call.head()[0] == 200 and call.piece() == b"abc"
+    go.set()
+    for number, call in enumerate(calls):
+        if number % 2:
+            with pytest.raises(Reset):
+                call.rest()
+        else:
+            status, fields = call.head()
+            assert status == 502 and fields["x-gateway-error"] in reasons
+    assert front.call("GET", "/after").head()[0] == 200
+    wait_until(lambda: sum(line.get("app_id") == app.id and line.get("error") in reasons
+                           for line in pair.gateway.log_lines()) == 10, "the lines of the access log")
 
 
 def test_the_answer_goes_on_after_the_request(pair):
