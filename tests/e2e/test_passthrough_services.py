@@ -8,7 +8,7 @@ import pytest
 
 from certificates import Authority
 from chromium import Browser
-from gateway import DOMAIN
+from gateway import DOMAIN, OTHER_DOMAIN, Gateway, new_id
 from origin import respond
 from service import Service, start_nginx
 from wire import wait_until
@@ -72,6 +72,29 @@ def test_h2load(gateway, host):
                              f"--connect-to=127.0.0.1:{gateway.port}", f"https://{host}/"],
                             capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
     assert "1000 succeeded, 0 failed, 0 errored" in result.stdout, result.stdout + result.stderr
+
+
+def test_curl_to_a_gateway_behind_the_gateway(gateway, origin, tenant, tmp_path):
+    """The inner one has the certificate, and routes by the name that the outer one found in the hello."""
+    for domain in (DOMAIN, OTHER_DOMAIN):
+        tenant.issue_domain(domain)
+    inner = Gateway(tmp_path, tenant).start()
+    try:
+        server = origin(lambda _, request: respond(request.body or request.target.encode()), port=inner.port)
+        outer_app = gateway.app(ports=[{"port": inner.port, "protocol": "passthrough"}], instances=[
+            {"instance_id": new_id(), "address": "127.0.0.1", "generation": 1, "state": "running"}])
+        inner.app(server, app_id=outer_app.id)
+        body = os.urandom(3_000_000)
+        (tmp_path / "body").write_bytes(body)
+        for option, protocol in (("--http1.1", "http/1.1"), ("--http2", "h2")):
+            result = curl(gateway, tenant, outer_app.host(), f"/{protocol}", option)
+            assert result.stdout == f"/{protocol}".encode(), result.stderr
+            assert inner.log_line(path=f"/{protocol}")["protocol"] == protocol
+            result = curl(gateway, tenant, outer_app.host(), "/", option, "--data-binary", f"@{tmp_path / 'body'}")
+            assert result.stdout == body, result.stderr
+        assert gateway.control("DELETE", f"/v1/apps/{outer_app.id}").status in (200, 204)
+    finally:
+        inner.stop()
 
 
 def test_half_close(gateway, tenant, tmp_path):
