@@ -20,7 +20,7 @@ enum {
     H2_MAX_STREAMS = 128,
     H2_QUEUE_BYTES = 65536,              /* of one stream's body that waits for its window */
     H2_CONNECTION_QUEUE_BYTES = 1 << 20, /* of all streams of a client together */
-    H2_ACTIVE_WINDOW_BYTES = 1 << 22,    /* of an upload whose app keeps up, and of its connection */
+    H2_ACTIVE_WINDOW_BYTES = 1 << 20,    /* of an upload whose app keeps up; its connection has four times that */
     H2_GLITCHES = 2000,                  /* frames that did no work, more than those that did; old ones are forgotten */
     H2_RESET_GLITCHES = 3,               /* what a request costs that is cancelled before its answer (CVE-2023-44487) */
     H2_MAX_SENT_HEAD_BYTES = 1 << 20,

@@ -251,7 +251,10 @@ static size_t room(struct endpoint *endpoint)
     return 0;
 }
 
-/* An upload whose app keeps up may fill a fast link that is long: more is under way than the first window takes. */
+/*
+ * An upload whose app keeps up may fill a fast link that is long: more is under way than the first window takes. The
+ * connection's window stays four times as large: the app may stop at any time, and what it then holds is the others'.
+ */
 static void grow_window(struct h2_stream *s, size_t bytes)
 {
     struct h2_mux *m = s->mux;
@@ -260,8 +263,9 @@ static void grow_window(struct h2_stream *s, size_t bytes)
         s->credited < s->window * 4)
         return;
     s->window *= 4;
-    if (nghttp2_session_get_effective_local_window_size(m->session) < (int32_t)s->window)
-        nghttp2_session_set_local_window_size(m->session, NGHTTP2_FLAG_NONE, 0, (int32_t)s->window);
+    int32_t all = (int32_t)s->window * 4;
+    if (nghttp2_session_get_effective_local_window_size(m->session) < all)
+        nghttp2_session_set_local_window_size(m->session, NGHTTP2_FLAG_NONE, 0, all);
     nghttp2_session_set_local_window_size(m->session, NGHTTP2_FLAG_NONE, s->id, (int32_t)s->window);
 }
 
