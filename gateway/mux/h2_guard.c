@@ -115,6 +115,32 @@ static ssize_t check_stream(struct h2_mux *m, uint8_t type, int32_t id)
     return is_among(guard->ended, id) ? break_off(m, NGHTTP2_STREAM_CLOSED) : 0;
 }
 
+/* ---- windows ---- */
+
+/* Before SETTINGS change them. */
+static void note_windows(struct h2_mux *m)
+{
+    struct h2_guard *guard = &m->guard;
+    guard->widest_window = 0;
+    guard->initial_window = nghttp2_session_get_remote_settings(m->session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
+    LIST_EACH (link, &m->streams) {
+        const struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
+        int32_t window = s->in_session ? nghttp2_session_get_stream_remote_window_size(m->session, s->id) : 0;
+        if (window > guard->widest_window)
+            guard->widest_window = window;
+    }
+}
+
+/* RFC 9113 section 6.9.2: a connection error; nghttp2 only resets the streams. */
+int h2_guard_check_windows(struct h2_mux *m)
+{
+    const struct h2_guard *guard = &m->guard;
+    int64_t initial = nghttp2_session_get_remote_settings(m->session, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE);
+    if (guard->widest_window + initial - guard->initial_window <= INT32_MAX)
+        return 0;
+    return break_off(m, NGHTTP2_FLOW_CONTROL_ERROR);
+}
+
 /* ---- each frame ---- */
 
 static size_t length_of(const uint8_t *head)
@@ -180,10 +206,13 @@ ssize_t h2_guard_receive(struct h2_mux *m, const uint8_t *data, size_t len)
         guard->head_len = 0;
         guard->skip = length_of(guard->head);
         ssize_t status = check_frame(m, guard->head);
-        if (status == 0 && guard->head[3] <= NGHTTP2_HEADERS) {
+        bool settings = guard->head[3] == NGHTTP2_SETTINGS;
+        if (status == 0 && (settings || guard->head[3] <= NGHTTP2_HEADERS)) {
             status = nghttp2_session_mem_recv(m->session, data + fed, begin - fed);
             fed = begin;
-            if (status >= 0)
+            if (settings)
+                note_windows(m);
+            else if (status >= 0)
                 status = check_stream(m, guard->head[3], id_of(guard->head));
         }
         if (status < 0)

@@ -55,7 +55,9 @@ struct h2_guard {
     int32_t next_id; /* above all that were used */
     uint8_t head[9]; /* of the frame that arrives */
     size_t head_len;
-    size_t skip; /* bytes to its end */
+    size_t skip;           /* bytes to its end */
+    int32_t widest_window; /* of the streams, before SETTINGS change them */
+    int64_t initial_window;
     unsigned ended_count;
     unsigned skipped_count;
     int32_t ended[H2_REMEMBERED]; /* the last ones that the client has ended */
@@ -173,6 +175,8 @@ ssize_t h2_guard_receive(struct h2_mux *m, const uint8_t *data, size_t len);
 int h2_guard_glitch(struct h2_mux *m, enum h2_glitch kind, unsigned cost);
 /* Is it one of nghttp2's own limits against floods? */
 bool h2_guard_take_error(struct h2_mux *m, ssize_t error);
+/* A SETTINGS frame has come. */
+int h2_guard_check_windows(struct h2_mux *m);
 void h2_guard_goaway_sent(struct h2_mux *m, uint32_t error_code);
 /* The client sends nothing more on it. */
 void h2_guard_client_ended(struct h2_mux *m, int32_t id);

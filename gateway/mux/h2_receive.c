@@ -160,6 +160,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         h2_drain_on_ping(m, &frame->ping);
     if (frame->hd.type == NGHTTP2_WINDOW_UPDATE || frame->hd.type == NGHTTP2_SETTINGS)
         h2_send_wake_starved(m);
+    if (frame->hd.type == NGHTTP2_SETTINGS && h2_guard_check_windows(m))
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (frame->hd.type == NGHTTP2_PRIORITY_UPDATE)
         h2_priority_update(m, &frame->ext);
     if (!s)
