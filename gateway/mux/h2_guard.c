@@ -72,8 +72,8 @@ static void note_first_use(struct h2_guard *guard, int32_t id)
 {
     if (id > guard->next_id)
         guard->skipped[guard->skipped_count++ % H2_REMEMBERED] =
-            (struct h2_skipped){.first = guard->next_id, .last = id - 2};
-    guard->next_id = id + 2;
+            (struct h2_skipped){.first = (int32_t)guard->next_id, .last = id - 2};
+    guard->next_id = (int64_t)id + 2;
 }
 
 static bool is_skipped(const struct h2_guard *guard, int32_t id)

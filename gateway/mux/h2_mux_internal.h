@@ -52,7 +52,7 @@ enum { H2_REMEMBERED = 16 };
 
 /* Of a client's stream identifiers. */
 struct h2_guard {
-    int32_t next_id; /* above all that were used */
+    int64_t next_id; /* above all that were used */
     uint8_t head[9]; /* of the frame that arrives */
     size_t head_len;
     size_t skip;           /* bytes to its end */

@@ -347,6 +347,11 @@ def test_5_1_frames_that_a_closed_stream_may_get(gateway, app):
         check_goes_on(client)
 
 
+def test_5_1_1_the_last_identifier(gateway, app):
+    with FrameClient(gateway, app.host()) as client:
+        check_goes_on(client, LAST_ID)
+
+
 def test_5_1_2_streams_before_the_limit_is_known(gateway, origin):
     """Those above the limit are refused, as streams; they may be asked again."""
     app = gateway.app(origin(respond(b"x")))
