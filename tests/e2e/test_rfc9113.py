@@ -11,6 +11,7 @@ from h2_frames import (ACK, COMPRESSION_ERROR, CONTINUATION, DATA, END_HEADERS, 
                        RST_STREAM, SETTINGS, STREAM_CLOSED, WINDOW_UPDATE, FrameClient, block, frame, integer, literal,
                        request, setting, u32)
 from origin import respond
+from wire import wait_until
 
 
 @pytest.fixture
@@ -275,6 +276,16 @@ def test_malformed_requests(gateway, origin, row):
         assert reset == PROTOCOL_ERROR or status == 400, client.frames
         check_goes_on(client)
     assert b"x-mark" not in server.seen.lower() and len(server.requests) == 1
+
+
+def test_a_request_that_could_not_be_read_is_logged(gateway, app):
+    def lines():
+        return [line for line in gateway.log_lines() if line["error"] == "client_protocol_error"]
+    with FrameClient(gateway, app.host()) as client:
+        before = len(lines())
+        client.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, block((":method", "GET"), (":method", "GET"))))
+        assert client.ended(1) == (None, PROTOCOL_ERROR)
+        wait_until(lambda: len(lines()) > before, "a line of the access log")
 
 
 def test_8_5_connect(gateway, app):
