@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { GRACE_MS = 1000 }; /* for clients that do not answer the PING */
+
 static const uint8_t mark[8] = "goodbye";
 
 void h2_drain_begin(struct h2_mux *m)
@@ -13,7 +15,7 @@ void h2_drain_begin(struct h2_mux *m)
     m->drain_phase = H2_DRAIN_NOTICE;
     nghttp2_submit_shutdown_notice(m->session);
     nghttp2_submit_ping(m->session, NGHTTP2_FLAG_NONE, mark);
-    loop_timer_arm(m->loop, &m->timer, H2_DRAIN_GRACE_MS);
+    loop_timer_arm(m->loop, &m->timer, GRACE_MS);
     h2_mux_defer(m);
 }
 

@@ -125,11 +125,11 @@ static void arm(struct h2_mux *m)
             loop_timer_arm(m->loop, &m->timer, settings->head_ms);
         return;
     }
+    if (m->drain_phase == H2_DRAIN_NOTICE)
+        return; /* its own deadline runs */
     uint32_t ms = settings->body_idle_ms < settings->send_stall_ms ? settings->body_idle_ms : settings->send_stall_ms;
     ms = settings->head_ms < ms ? settings->head_ms : ms;
     ms = list_is_empty(&m->streams) ? settings->keepalive_ms : ms;
-    if (m->drain_phase == H2_DRAIN_NOTICE && ms > H2_DRAIN_GRACE_MS)
-        ms = H2_DRAIN_GRACE_MS;
     loop_timer_arm(m->loop, &m->timer, ms);
 }
 

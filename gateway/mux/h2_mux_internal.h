@@ -66,8 +66,6 @@ struct h2_guard {
     } skipped[H2_REMEMBERED]; /* ranges that it has left out */
 };
 
-enum { H2_DRAIN_GRACE_MS = 1000 }; /* for clients that do not answer the PING */
-
 enum h2_drain_phase {
     H2_DRAIN_NONE,
     H2_DRAIN_NOTICE, /* new streams may still come */

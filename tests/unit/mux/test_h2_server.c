@@ -468,6 +468,27 @@ static void a_drain_ends_without_an_answer(void **state)
     assert_int_equal(h->f->closed_status, STATUS_OK);
 }
 
+/* … also when it goes on asking. */
+static void requests_do_not_put_off_the_end_of_a_drain(void **state)
+{
+    struct h2_fixture *h = *state;
+    server_open(h);
+    send_text(h->f->peer, NGHTTP2_CLIENT_MAGIC);
+    send_frame(h, NGHTTP2_SETTINGS, 0, 0, "", 0);
+    turn_some(h->f->loop);
+    h->f->mux->ops->drain(h->f->mux);
+    for (int i = 0; i < 100 && !h->f->closed; i++) {
+        if (i > 0)
+            usleep(50000);
+        send_frame(h, NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS | NGHTTP2_FLAG_END_STREAM, (uint8_t)(2 * i + 1),
+                   "\x82\x87\x84\x41\1a", 6);
+        turn_some(h->f->loop);
+        inbox_read(&h->f->inbox, h->f->peer);
+    }
+    assert_true(h->f->closed);
+    assert_true(h->f->requests > 0);
+}
+
 /* RFC 9113 section 6.8: what the client sent before it heard of the drain is answered. */
 static void a_request_that_crosses_a_drain_is_answered(void **state)
 {
@@ -506,6 +527,7 @@ int main(void)
         TEST(what_all_streams_queue_is_bounded),
         TEST(more_than_the_window_is_refused),
         TEST(a_drain_ends_without_an_answer),
+        TEST(requests_do_not_put_off_the_end_of_a_drain),
         TEST(a_request_that_crosses_a_drain_is_answered),
 #undef TEST
     };
