@@ -280,7 +280,7 @@ def test_malformed_requests(gateway, origin, row):
 
 def test_a_request_that_could_not_be_read_is_logged(gateway, app):
     def lines():
-        return [line for line in gateway.log_lines() if line["error"] == "client_protocol_error"]
+        return [line for line in gateway.log_lines() if line.get("error") == "client_protocol_error"]
     with FrameClient(gateway, app.host()) as client:
         before = len(lines())
         client.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, block((":method", "GET"), (":method", "GET"))))
