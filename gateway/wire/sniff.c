@@ -62,9 +62,9 @@ enum sniff_result sniff_first_bytes(struct slice bytes)
     struct slice word = slice_make(line.ptr, len);
     if (!is_token(word))
         return SNIFF_RAW;
-    if (len == line.len) /* the word may go on */
-        return len < SNIFF_MAX_METHOD ? SNIFF_NEED_MORE : SNIFF_RAW;
-    if (!is_blank(line.ptr[len]))
+    if (len == SNIFF_MAX_METHOD)
         return SNIFF_RAW;
+    if (len == line.len) /* the word may go on */
+        return SNIFF_NEED_MORE;
     return is_method(word) ? SNIFF_HTTP : sniff_line(line);
 }

@@ -43,6 +43,8 @@ static const struct sniff_case {
     {BYTES("PING\r\n"), SNIFF_RAW, 6},
     {BYTES("EHLO a.example\r\n"), SNIFF_RAW, 16},
     {BYTES("user:GET / HTTP/1.1\r\n"), SNIFF_RAW, 5},
+    {BYTES("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa / HTTP/1.1\r\n"), SNIFF_RAW, 64},
+    {BYTES("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa / HTTP/1.1\r\n"), SNIFF_HTTP, 71},
     {BYTES("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa / HTTP/1.1\r\n"), SNIFF_RAW, 64},
     /* nothing yet */
     {BYTES(""), SNIFF_NEED_MORE, 1},
