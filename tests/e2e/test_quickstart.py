@@ -45,8 +45,9 @@ def home():
 
 
 def take_interrupts():
-    """As under a terminal: a job that a script put into the background inherits an ignored SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """As under a terminal: a job that a script put into the background, or nohup, inherits ignored signals."""
+    for number in signal.SIGINT, signal.SIGHUP:
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ static struct {
     void *publish_arg;
 } f;
 
-static void note(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static void note(const char *format, ...)
 {
     size_t len = strlen(f.trace);
     va_list args;
