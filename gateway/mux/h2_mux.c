@@ -102,6 +102,7 @@ void h2_mux_pump(struct h2_mux *m)
     ssize_t n = 0;
     while (stream_queued(m->base.stream) < STREAM_HIGH_MARK && (n = nghttp2_session_mem_send(m->session, &data)) > 0)
         stream_write(m->base.stream, data, (size_t)n);
+    h2_memory_spoil();
     if (n < 0)
         log_warn("h2: %s", nghttp2_strerror((int)n));
     if (stream_queued(m->base.stream) >= STREAM_HIGH_MARK)

@@ -181,6 +181,8 @@ void h2_guard_client_ended(struct h2_mux *m, int32_t id);
 
 /* What nghttp2 allocates with; it copies the struct. */
 nghttp2_mem h2_memory(struct h2_mux *m);
+/* The thread's shared frame buffer holds nothing of worth now. */
+void h2_memory_spoil(void);
 
 void h2_drain_begin(struct h2_mux *m);
 void h2_drain_on_ping(struct h2_mux *m, const nghttp2_ping *ping);
