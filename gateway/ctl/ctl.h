@@ -60,6 +60,8 @@ enum ctl_exit ctl_http_call(const struct ctl_options *options, const struct ctl_
                             struct ctl_reply *ret_reply);
 /* The same without a word about refusals: CTL_REFUSED with the reply filled. */
 enum ctl_exit ctl_http_try(const struct ctl_options *options, const struct ctl_call *call, struct ctl_reply *ret_reply);
+/* GETs the path and prints the JSON that it answers. */
+enum ctl_exit ctl_http_show(const struct ctl_options *options, const char *path);
 void ctl_reply_free(struct ctl_reply *reply);
 /* The reply as JSON; NULL after saying that it is not. */
 json_t *ctl_reply_json(const struct ctl_reply *reply);

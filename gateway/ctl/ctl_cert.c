@@ -70,18 +70,8 @@ enum ctl_exit ctl_cert_put(const struct ctl_options *options)
 
 enum ctl_exit ctl_cert_get(const struct ctl_options *options)
 {
-    struct ctl_reply reply;
     char *path = cert_path(options->argv[0]);
-    enum ctl_exit result = ctl_http_call(options, &(struct ctl_call){.method = "GET", .path = path}, &reply);
-    json_t *json = result == CTL_OK ? ctl_reply_json(&reply) : NULL;
-    if (json) {
-        json_dumpf(json, stdout, options->json ? JSON_COMPACT : JSON_INDENT(2));
-        putchar('\n');
-    } else if (result == CTL_OK) {
-        result = CTL_UNREACHABLE;
-    }
-    json_decref(json);
-    ctl_reply_free(&reply);
+    enum ctl_exit result = ctl_http_show(options, path);
     free(path);
     return result;
 }

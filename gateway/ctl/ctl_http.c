@@ -255,3 +255,19 @@ char *ctl_http_encode(const char *text)
     *out = '\0';
     return encoded;
 }
+
+enum ctl_exit ctl_http_show(const struct ctl_options *options, const char *path)
+{
+    struct ctl_reply reply;
+    enum ctl_exit result = ctl_http_call(options, &(struct ctl_call){.method = "GET", .path = path}, &reply);
+    json_t *json = result == CTL_OK ? ctl_reply_json(&reply) : NULL;
+    if (json) {
+        json_dumpf(json, stdout, options->json ? JSON_COMPACT : JSON_INDENT(2));
+        putchar('\n');
+    } else if (result == CTL_OK) {
+        result = CTL_UNREACHABLE;
+    }
+    json_decref(json);
+    ctl_reply_free(&reply);
+    return result;
+}
