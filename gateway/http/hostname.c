@@ -135,3 +135,15 @@ void hostname_parse(struct slice host, const struct slice *base_domains, size_t 
     else
         parse_label(slice_make(name.ptr, name.len - base_domains[base].len - 1), ret);
 }
+
+size_t hostname_plain(struct slice host, char ret_name[HOSTNAME_MAX + 1])
+{
+    if (host.len > 0 && host.ptr[host.len - 1] == '.')
+        host.len--;
+    if (host.len > HOSTNAME_MAX)
+        host.len = 0;
+    for (size_t i = 0; i < host.len; i++)
+        ret_name[i] = ascii_lower(host.ptr[i]);
+    ret_name[host.len] = '\0';
+    return host.len;
+}

@@ -417,9 +417,6 @@ void preface_begin(struct connection *c, bool is_tls)
 void preface_sniff(struct connection *c, struct slice sni)
 {
     struct preface *p = new_preface(c, PREFACE_FIRST_BYTES);
-    size_t len = sni.len < sizeof p->name ? sni.len : 0; /* longer ones are no name of ours */
-    if (len > 0)
-        memcpy(p->name, sni.ptr, len);
-    p->name_len = (uint8_t)len;
+    p->name_len = (uint8_t)hostname_plain(sni, p->name);
     loop_timer_arm(loop_of(p), &p->timer, c->settings->sniff_ms);
 }

@@ -69,6 +69,11 @@ static struct stream *front_of(const struct tunnel *t)
     return t->connection->stream;
 }
 
+static struct slice name_of(const struct tunnel *t)
+{
+    return slice_make(t->name, t->name_len);
+}
+
 static void touch(struct tunnel *t)
 {
     loop_timer_arm(t->proxy->loop, &t->timer, t->connection->settings->tunnel_idle_ms);
@@ -84,7 +89,7 @@ static void write_log(struct tunnel *t, enum status error)
         .wall_us = t->started_wall_us,
         .client = c->client,
         .client_port = c->client_port,
-        .host = slice_make(t->name, t->name_len),
+        .host = name_of(t),
         .app_id = slice_str(t->app_id),
         .instance_id = slice_str(t->instance_id),
         .port = t->port,
@@ -415,23 +420,11 @@ static void copy_id(char *to, const char *id)
     to[len] = '\0';
 }
 
-/* The name that the client asked for, as names of records are written: in lower case, without a final dot. */
-static struct slice plain_name(const struct tunnel *t, char buffer[HOSTNAME_MAX + 1])
-{
-    struct slice name = slice_make(buffer, t->name_len);
-    for (size_t i = 0; i < name.len; i++)
-        buffer[i] = ascii_lower(t->name[i]);
-    if (name.len > 0 && name.ptr[name.len - 1] == '.')
-        name.len--;
-    return name;
-}
-
 /* What the instance reads first. */
 static void send_header(struct tunnel *t, unsigned version)
 {
     uint8_t header[PROXY_WRITE_MAX_BYTES];
-    char buffer[HOSTNAME_MAX + 1];
-    stream_write(t->back, header, back_header_write(t->connection, plain_name(t, buffer), version, header));
+    stream_write(t->back, header, back_header_write(t->connection, name_of(t), version, header));
 }
 
 /* A tunnel that is tried again stays in. */
@@ -478,8 +471,7 @@ static enum status pick_and_dial(struct tunnel *t, const struct route_target *ta
 static enum status dial(struct tunnel *t)
 {
     const struct settings *settings = t->connection->settings;
-    char buffer[HOSTNAME_MAX + 1];
-    struct slice name = plain_name(t, buffer);
+    struct slice name = name_of(t);
     struct hostname hostname;
     struct route_target target;
     bool pending;
@@ -497,7 +489,6 @@ void tunnel_begin(struct connection *c, enum tunnel_kind kind, struct slice name
     struct tunnel *t = calloc(1, sizeof *t);
     if (!t)
         abort();
-    assert(name.len <= HOSTNAME_MAX);
     t->connection = c;
     t->proxy = c->proxy;
     t->kind = (uint8_t)kind;
@@ -507,9 +498,7 @@ void tunnel_begin(struct connection *c, enum tunnel_kind kind, struct slice name
     t->guest.revoked = on_revoked;
     list_init(&t->guest.link);
     timer_init(&t->timer, on_timer);
-    if (name.len > 0)
-        memcpy(t->name, name.ptr, name.len);
-    t->name_len = (uint8_t)name.len;
+    t->name_len = (uint8_t)hostname_plain(name, t->name);
     c->tunnel = t;
     COUNTER_INC(loop->counters, tunnels_active);
     COUNTER_INC(loop->counters, tunnels_total);

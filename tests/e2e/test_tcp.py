@@ -46,6 +46,16 @@ def test_a_tcp_port_takes_any_alpn(gateway, origin, protocols):
         assert connection.read(18) == b"GET / HTTP/1.1\r\n\r\n"
 
 
+def test_a_name_in_capitals_with_a_final_dot(gateway, origin):
+    app = put(gateway, origin(script=echo), "tcp")
+    context = no_alpn(gateway)
+    context.check_hostname = False
+    with gateway.connect(app.host().upper() + ".", context) as connection:
+        connection.send(b"x")
+        assert connection.read(1) == b"x"
+    assert gateway.log_line(host=app.host())["app_id"] == app.id
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_half_close_becomes_fin_and_close_notify(gateway, origin, version):
     def script(connection):

@@ -54,6 +54,12 @@ static inline struct slice hostname_label(const struct hostname *h)
 /* [a-z0-9]([a-z0-9-]*[a-z0-9])?, at most 63 bytes: a valid app or instance id. */
 bool hostname_is_id(struct slice id);
 
+/*
+ * The host as names of records are written, in lower case and without a final dot. Returns its length; 0 if it is
+ * longer than a name can be.
+ */
+size_t hostname_plain(struct slice host, char ret_name[HOSTNAME_MAX + 1]);
+
 /* A DNS host name in lower case of at least one label: letters, digits, hyphens, dots. */
 bool hostname_is_dns_name(struct slice name);
 

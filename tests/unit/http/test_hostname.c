@@ -239,12 +239,31 @@ static void test_dns_names(void **state)
     assert_false(hostname_is_dns_name(SLICE_NONE));
 }
 
+static void plain_names_are_lower_case_without_a_final_dot(void **state)
+{
+    (void)state;
+    char name[HOSTNAME_MAX + 1], longest[HOSTNAME_MAX + 3];
+    assert_int_equal(hostname_plain(SLICE("A.Example."), name), 9);
+    assert_string_equal(name, "a.example");
+    assert_int_equal(hostname_plain(SLICE(""), name), 0);
+    assert_int_equal(hostname_plain(SLICE("."), name), 0);
+    memset(longest, 'x', sizeof longest);
+    longest[HOSTNAME_MAX] = '.';
+    assert_int_equal(hostname_plain(slice_make(longest, HOSTNAME_MAX + 1), name), HOSTNAME_MAX);
+    assert_int_equal(hostname_plain(slice_make(longest, HOSTNAME_MAX + 2), name), 0);
+    assert_string_equal(name, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_app_names),       cmocka_unit_test(test_other_names),
-        cmocka_unit_test(test_nul_in_a_name),   cmocka_unit_test(test_the_longest_base_wins_in_any_order),
-        cmocka_unit_test(test_no_base_domains), cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_app_names),
+        cmocka_unit_test(test_other_names),
+        cmocka_unit_test(plain_names_are_lower_case_without_a_final_dot),
+        cmocka_unit_test(test_nul_in_a_name),
+        cmocka_unit_test(test_the_longest_base_wins_in_any_order),
+        cmocka_unit_test(test_no_base_domains),
+        cmocka_unit_test(test_ids),
         cmocka_unit_test(test_dns_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
