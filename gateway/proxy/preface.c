@@ -83,6 +83,14 @@ static void refuse_header(struct preface *p, const char *why)
     give_up(p);
 }
 
+static void refuse_length(struct preface *p)
+{
+    if (p->state == PREFACE_PROXY_HEADER)
+        refuse_header(p, "its PROXY header is too long");
+    else
+        give_up(p);
+}
+
 static void on_timer(struct timer *timer)
 {
     struct preface *p = CONTAINER_OF(timer, struct preface, timer);
@@ -127,13 +135,14 @@ static bool gather(struct preface *p, struct slice *bytes)
     return true;
 }
 
+/* One read can bring more than a block holds; the connection is over then. */
 static void keep(struct preface *p, struct slice bytes)
 {
     if (p->kept || bytes.len == 0)
         return; /* it is there already */
     p->kept = loop_block_take(loop_of(p));
-    memcpy(p->kept->data, bytes.ptr, bytes.len);
-    p->kept->end = (uint32_t)bytes.len;
+    if (!gather(p, &bytes))
+        refuse_length(p);
 }
 
 /* ---- the PROXY header ---- */
@@ -340,10 +349,7 @@ static void on_data(void *owner, const char *data, size_t len)
     struct connection *c = p->connection;
     struct slice bytes = slice_make(data, len);
     if (!gather(p, &bytes)) {
-        if (p->state == PREFACE_PROXY_HEADER)
-            refuse_header(p, "its PROXY header is too long");
-        else
-            give_up(p);
+        refuse_length(p);
         return;
     }
     if (p->state == PREFACE_PROXY_HEADER) {

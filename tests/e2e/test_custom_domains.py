@@ -312,6 +312,22 @@ def test_a_client_that_leaves_while_it_waits(gateway, issuer, secure, name, dns)
     assert dns.count(f"_dstack-app-address.{name}") == 1
 
 
+def test_too_much_behind_a_hello_that_waits(gateway, issuer, secure, name, dns):
+    """More than the gateway keeps for a client during a look-up, in one read, ends that connection only."""
+    server, answer = secure(name), threading.Event()
+    publish(dns, name, f"{gateway.app(server).id}:{server.port}", delay=answer)
+    failed_before = gateway.metric("handshakes_failed_total")
+    with gateway.dial() as sock:
+        try:
+            sock.sendall(hello_for(issuer, name) + bytes(60000))
+            assert sock.recv(1) == b""
+        except ConnectionError:
+            pass
+    wait_until(lambda: gateway.metric("handshakes_failed_total") == failed_before + 1, "it to be counted")
+    answer.set()
+    assert ask(gateway, issuer, name) == b"from the CVM"
+
+
 def test_a_changed_record_after_its_ttl(gateway, issuer, secure, name, dns):
     first, second = secure(name, b"first"), secure(name, b"second")
     publish(dns, name, f"{gateway.app(first).id}:{first.port}", ttl=1)

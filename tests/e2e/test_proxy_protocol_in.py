@@ -107,6 +107,14 @@ def test_anything_else_is_refused(gateway, header):
     wait_until(lambda: gateway.metric("proxy_headers_refused_total") == before + 1, "it to be counted")
 
 
+def test_a_header_longer_than_what_is_kept_is_refused(gateway):
+    before = gateway.metric("proxy_headers_refused_total")
+    with Connection(gateway.dial()) as connection:
+        connection.send(SIGNATURE + b"\x21\x11\xff\xff" + bytes(60000))
+        assert connection.is_closed()
+    wait_until(lambda: gateway.metric("proxy_headers_refused_total") == before + 1, "it to be counted")
+
+
 @pytest.mark.parametrize("part", [0, 6, 20])
 def test_a_header_that_does_not_come_is_refused(gateway, part):
     with Connection(gateway.dial()) as connection:
