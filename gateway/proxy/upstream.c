@@ -70,15 +70,18 @@ static const struct route_instance *at_weight(const struct search *search, uint6
     return NULL;
 }
 
-/* An instance that fails at once always looks idle: the one with fewer failures wins, whatever the load. */
+/*
+ * An instance that fails at once always looks idle: the one with fewer failures wins, whatever the load. Of two idle
+ * ones the first wins: it was drawn by weight, which must not count twice.
+ */
 static const struct route_instance *better(const struct search *search, const struct route_instance *a,
                                            const struct route_instance *b)
 {
     uint32_t failures_a = verdict_of(search, a).failures, failures_b = verdict_of(search, b).failures;
     if (failures_a != failures_b)
         return failures_a < failures_b ? a : b;
-    uint64_t load_a = (pool_active(search->proxy->pool, a->claim) + 1ULL) * b->weight;
-    uint64_t load_b = (pool_active(search->proxy->pool, b->claim) + 1ULL) * a->weight;
+    uint64_t load_a = (uint64_t)pool_active(search->proxy->pool, a->claim) * b->weight;
+    uint64_t load_b = (uint64_t)pool_active(search->proxy->pool, b->claim) * a->weight;
     return load_b < load_a ? b : a;
 }
 

@@ -62,7 +62,7 @@ static const struct upstream_tried none_tried;
 static void requests_spread_by_weight(void **state)
 {
     static const int all_running[3] = {ROUTE_STATE_RUNNING, ROUTE_STATE_RUNNING, ROUTE_STATE_RUNNING};
-    static const uint16_t equal[3] = {1, 1, 1}, uneven[3] = {1, 3, 0};
+    static const uint16_t equal[3] = {1, 1, 1}, uneven[3] = {1, 3, 0}, steps[3] = {1, 3, 6};
     struct proxy_fixture *f = *state;
     unsigned counts[3];
     enum status status;
@@ -72,10 +72,14 @@ static void requests_spread_by_weight(void **state)
         assert_in_range(counts[i], TRIES / 6, TRIES / 2);
     put_instances(f, all_running, uneven);
     pick_often(f, &none_tried, counts, &status);
-    assert_true(counts[1] > counts[0]);
-    assert_true(counts[0] > 0);
+    assert_in_range(counts[0], TRIES / 5, TRIES * 3 / 10); /* a quarter */
     assert_int_equal(counts[2], 0);
     assert_int_equal(counts[0] + counts[1], TRIES);
+    put_instances(f, all_running, steps);
+    pick_often(f, &none_tried, counts, &status);
+    assert_in_range(counts[0], TRIES * 7 / 100, TRIES * 13 / 100);
+    assert_in_range(counts[1], TRIES * 26 / 100, TRIES * 34 / 100);
+    assert_in_range(counts[2], TRIES * 55 / 100, TRIES * 65 / 100);
 }
 
 static void only_running_instances_get_requests(void **state)
