@@ -362,12 +362,18 @@ bool exchange_retry(struct exchange *x, enum status why)
 {
     if (!may_retry(x, why))
         return false;
-    if (x->connecting && is_connect_failure(why) && x->tried.count < UPSTREAM_MAX_TRIED)
+    bool refused = why == STATUS_UPSTREAM_REFUSED;
+    bool tried = (refused || (x->connecting && is_connect_failure(why))) && x->tried.count < UPSTREAM_MAX_TRIED;
+    if (tried)
         x->tried.serials[x->tried.count++] = x->back_serial;
     struct hostname hostname;
     parse_host(x, &hostname);
     route_table_read_begin();
-    enum status status = pick_and_open(x, &hostname, why != STATUS_UPSTREAM_REFUSED);
+    enum status status = pick_and_open(x, &hostname, !refused);
+    if (status == STATUS_NO_INSTANCE && refused && tried) { /* it may take the next one, and there is no other */
+        x->tried.count--;
+        status = pick_and_open(x, &hostname, false);
+    }
     route_table_read_end();
     if (status != STATUS_OK)
         return false;

@@ -139,7 +139,7 @@ class H2Origin(Origin):
     """`answer(peer, request)` is called when a request is complete, or with `early` at its head; on_data(peer, request,
     data) and on_end(peer, request) in between; on_window(peer) after a window has opened."""
 
-    def __init__(self, answer, early=False, on_data=None, on_end=None, on_window=None, settings=None):
+    def __init__(self, answer, early=False, on_data=None, on_end=None, on_window=None, settings=None, port=0):
         self.early, self.on_data, self.on_end, self.on_window = early, on_data, on_end, on_window
         self.settings = settings or {}
-        super().__init__(answer, script=lambda connection: H2Peer(self, connection).run())
+        super().__init__(answer, script=lambda connection: H2Peer(self, connection).run(), port=port)

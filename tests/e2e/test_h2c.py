@@ -11,7 +11,7 @@ import h2.errors
 import h2.settings
 import pytest
 
-from gateway import free_port
+from gateway import free_port, new_id
 from h2_client import H2Client
 from h2_origin import H2Origin
 from origin import new_address
@@ -244,6 +244,18 @@ def test_a_request_that_is_always_refused(gateway, front, h2_origin):
     app = h2c_app(gateway, server)
     status, _, fields = front(app.host()).fetch("GET", "/")
     assert status == 502 and fields["x-gateway-error"] == "upstream_refused" and len(server.requests) == 3
+
+
+def test_a_request_that_one_instance_refuses_goes_to_another(gateway, front, h2_origin):
+    bad = h2_origin(lambda peer, request: peer.reset(request, h2.errors.ErrorCodes.REFUSED_STREAM))
+    good = h2_origin(echo, port=bad.port)
+    app = gateway.app(ports=[{"port": bad.port, "protocol": "h2c"}], instances=[
+        {"instance_id": new_id(), "address": server.address, "generation": 1, "state": "running"}
+        for server in (bad, good)])
+    for number in range(40):
+        status, got, _ = front(app.host()).fetch("GET", f"/{number}")
+        assert status == 200 and got == f"GET /{number}|".encode()
+    assert len(good.requests) == 40 and bad.requests
 
 
 def test_a_request_that_is_reset_is_not_sent_again(gateway, front, h2_origin):
