@@ -73,6 +73,7 @@ struct stream {
     bool shutdown_done;
     bool tls_broken;      /* OpenSSL must not be asked for a close_notify */
     uint8_t idle_records; /* received in a row without data */
+    bool owes_key_update; /* the peer has asked for one */
 };
 
 static inline bool stream_is_owned(const struct stream *stream)

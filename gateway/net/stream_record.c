@@ -26,8 +26,10 @@ static bool seal(struct stream *s, enum tls_content content, const void *data, s
     return true;
 }
 
+/* Owed only before the next data (section 4.6.3), so that a client that asks and does not read makes no queue grow. */
 static bool send_key_update(struct stream *s)
 {
+    s->owes_key_update = false;
     static const uint8_t not_requested[KEY_UPDATE_BYTES] = {KEY_UPDATE, 0, 0, 1, 0};
     return seal(s, TLS_CONTENT_HANDSHAKE, not_requested, sizeof not_requested) && tls_record_update_sent(s->record);
 }
@@ -43,7 +45,7 @@ void stream_record_write(struct stream *s, const char *data, size_t len)
 {
     while (len > 0 && !s->tls_broken) {
         size_t n = len < TLS_RECORD_MAX_PLAIN_BYTES ? len : TLS_RECORD_MAX_PLAIN_BYTES;
-        bool ready = !tls_record_must_update(s->record) || send_key_update(s);
+        bool ready = !(s->owes_key_update || tls_record_must_update(s->record)) || send_key_update(s);
         if (!ready || !seal(s, TLS_CONTENT_DATA, data, n)) {
             s->tls_broken = true;
             stream_fail_later(s, STATUS_TLS_FAILED);
@@ -76,9 +78,8 @@ static int got_handshake(struct stream *s, const uint8_t *message, size_t len)
         return TLS_ALERT_UNEXPECTED_MESSAGE;
     if (message[4] > 1)
         return TLS_ALERT_DECODE_ERROR;
-    if (!tls_record_update_received(s->record) || (message[4] == 1 && !s->shutdown && !send_key_update(s)))
-        return TLS_ALERT_INTERNAL_ERROR;
-    return NO_ALERT;
+    s->owes_key_update |= message[4] == 1;
+    return tls_record_update_received(s->record) ? NO_ALERT : TLS_ALERT_INTERNAL_ERROR;
 }
 
 /* Section 6: all but these two are the end, whatever their level. */

@@ -191,6 +191,23 @@ static void some_empty_records_are_fine(void **state)
     TURN_UNTIL(f->loop, f->owner.in.len == 8);
 }
 
+static void key_updates_that_nobody_reads_are_answered_once(void **state)
+{
+    struct fixture *f = *state;
+    TURN_UNTIL(f->loop, (tls_client_read(&f->client, &f->inbox), true)); /* tickets */
+    for (size_t i = 1; i <= 200; i++) {
+        send_crafted(f, TLS_CONTENT_HANDSHAKE, "\x18\0\0\1\1", 5);
+        assert_true(tls_record_update_sent(f->crafted));
+        send_crafted(f, TLS_CONTENT_DATA, "x", 1);
+        TURN_UNTIL(f->loop, f->owner.in.len == i);
+    }
+    char raw[1];
+    assert_int_equal(recv(f->peer, raw, sizeof raw, MSG_DONTWAIT | MSG_PEEK), -1);
+    stream_write(f->owner.stream, "down", 4);
+    TURN_UNTIL(f->loop, tls_client_read(&f->client, &f->inbox) == 4);
+    assert_false(f->client.failed);
+}
+
 /* ---- the end ---- */
 
 static void what_follows_close_notify_is_ignored(void **state)
@@ -338,6 +355,7 @@ int main(void)
         TEST_WITH(key_updates_of_the_client_are_followed, set_up_aes256),
         TEST(a_record_may_come_byte_by_byte),
         TEST(some_empty_records_are_fine),
+        TEST(key_updates_that_nobody_reads_are_answered_once),
         TEST(what_follows_close_notify_is_ignored),
         TEST(user_canceled_is_followed_by_close_notify),
         TEST(an_alert_of_the_client_ends_the_stream),
