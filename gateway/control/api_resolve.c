@@ -2,6 +2,7 @@
 #include "api_internal.h"
 
 #include "gateway/http/semantics.h"
+#include "gateway/proxy/upstream.h"
 
 static void add_step(json_t *steps, const char *step, const char *result)
 {
@@ -29,13 +30,30 @@ static const char *mode_text(enum hostname_mode mode)
 {
     switch (mode) {
     case HOSTNAME_MODE_DEFAULT:
-        return "TLS ends at the gateway";
+        return "none: the port's protocol decides";
     case HOSTNAME_MODE_PASSTHROUGH:
         return "s: TLS ends in the CVM";
     case HOSTNAME_MODE_GRPC:
         break;
     }
     return "g: the CVM speaks HTTP/2 cleartext";
+}
+
+static const char *protocol_text(enum route_protocol protocol)
+{
+    switch (protocol) {
+    case ROUTE_PROTOCOL_AUTO:
+        return "auto: TLS ends at the gateway; HTTP, or raw TCP for clients that speak something else";
+    case ROUTE_PROTOCOL_HTTP:
+        return "http: TLS ends at the gateway; the CVM speaks HTTP/1.1";
+    case ROUTE_PROTOCOL_H2C:
+        return "h2c: TLS ends at the gateway; the CVM speaks HTTP/2 cleartext";
+    case ROUTE_PROTOCOL_TCP:
+        return "tcp: TLS ends at the gateway; raw bytes";
+    case ROUTE_PROTOCOL_PASSTHROUGH:
+        break;
+    }
+    return "passthrough: TLS ends in the CVM";
 }
 
 static void add_name_steps(const struct api_call *call, const struct hostname *name, json_t *steps)
@@ -118,8 +136,12 @@ static enum status add_target(const struct route_target *target, json_t *answer,
         return target->status;
     }
     add_step(steps, "published port", "yes");
-    add_step(steps, "instances", any ? "at least one takes requests" : status_what(STATUS_NO_INSTANCE));
-    return any ? STATUS_OK : STATUS_NO_INSTANCE;
+    add_step(steps, "protocol", protocol_text(target->protocol));
+    const struct route_instance *instances = target->instance ? target->instance : target->app->instances;
+    enum status status =
+        any ? STATUS_OK : upstream_why_none(instances, target->instance ? 1 : target->app->instance_count);
+    add_step(steps, "instances", any ? "at least one takes requests" : status_what(status));
+    return status;
 }
 
 static struct slice lower_host(const struct api_call *call, struct slice host)

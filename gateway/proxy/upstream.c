@@ -44,8 +44,7 @@ static bool is_eligible(const struct search *search, const struct route_instance
            !(search->spare_ejected && verdict_of(search, instance).is_ejected);
 }
 
-/* Why none of the instances can be used: the most hopeful state wins. */
-static enum status why_none(const struct route_instance *instances, size_t count)
+enum status upstream_why_none(const struct route_instance *instances, size_t count)
 {
     bool starting = false, stopped = false, other = false;
     for (size_t i = 0; i < count; i++) {
@@ -129,7 +128,7 @@ const struct route_instance *upstream_pick(struct proxy *proxy, const struct rou
     if (target->instance) {
         if (is_eligible(&search, target->instance))
             return target->instance;
-        *ret_status = why_none(target->instance, 1);
+        *ret_status = upstream_why_none(target->instance, 1);
         return NULL;
     }
     const struct route_instance *picked = NULL;
@@ -141,7 +140,7 @@ const struct route_instance *upstream_pick(struct proxy *proxy, const struct rou
     if (!picked)
         picked = pick_among(&search);
     if (!picked)
-        *ret_status = why_none(target->app->instances, target->app->instance_count);
+        *ret_status = upstream_why_none(target->app->instances, target->app->instance_count);
     return picked;
 }
 

@@ -157,6 +157,7 @@ def test_states_that_take_no_requests(gateway, origin, states, code):
     answer = gateway.fetch("GET", "/", app.host())
     assert (answer.status, answer.error) == (503, code)
     assert int(answer.get("Retry-After")) > 0
+    assert gateway.resolve(app.host())["code"] == code
     assert not any(server.connections for server in servers)
 
 

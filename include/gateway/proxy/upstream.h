@@ -25,6 +25,9 @@ struct upstream_tried {
 const struct route_instance *upstream_pick(struct proxy *proxy, const struct route_target *target,
                                            const struct upstream_tried *tried, enum status *ret_status);
 
+/* Why none of the instances takes a request: the most hopeful state wins. */
+enum status upstream_why_none(const struct route_instance *instances, size_t count);
+
 /*
  * What became of a try on this claim, which is still referenced: every failure is told, and those that speak against
  * the instance count; not to be told of a reused connection that was closed while it was idle.

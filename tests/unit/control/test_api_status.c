@@ -86,7 +86,7 @@ static const struct {
     {"shop-cvm-80.prod5.phala.network", "\"ok\"", "an instance of the app"},
     {"shop-81.prod5.phala.network", "\"port_not_published\"", "\"app_id\":\"shop\""},
     {"shop-80s.other.example", "\"ok\"", "\"protocol\":\"passthrough\""},
-    {"idle-80.prod5.phala.network", "\"no_instance\"", "it is stopped"},
+    {"idle-80.prod5.phala.network", "\"app_stopped\"", "it is stopped"},
     {"none-80.prod5.phala.network", "\"app_unknown\"", "\"routes\":false"},
     {"shop.example.com", "\"ok\"", "custom domains"},
     {"other.example.com", "\"host_unknown\"", "custom domains"},
