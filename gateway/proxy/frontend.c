@@ -72,6 +72,7 @@ static void free_connection(struct deferred *deferred)
     proxy->connection_count--;
     settings_unref(&c->settings);
     cert_custom_unref(&c->custom);
+    free(c->other_alpn);
     free(c);
     tell_if_drained(proxy);
 }
@@ -121,7 +122,10 @@ static void learn_tls(struct connection *c)
     c->tls_version = tls_version_name(ssl);
     c->tls_cipher = tls_cipher_name(ssl);
     c->tls_resumed = tls_is_resumed(ssl);
-    c->alpn = negotiate_alpn_name(tls_alpn(ssl));
+    struct slice alpn = tls_alpn(ssl);
+    c->alpn = negotiate_alpn_name(alpn);
+    if (alpn.len > 0 && !*c->alpn && (c->other_alpn = strndup(alpn.ptr, alpn.len)))
+        c->alpn = c->other_alpn;
 }
 
 void connection_serve_http(struct connection *c)

@@ -44,6 +44,7 @@ def test_a_tcp_port_takes_any_alpn(gateway, origin, protocols):
         assert connection.sock.selected_alpn_protocol() == protocols[0]
         connection.send(b"GET / HTTP/1.1\r\n\r\n")
         assert connection.read(18) == b"GET / HTTP/1.1\r\n\r\n"
+    assert gateway.log_line(host=app.host())["alpn"] == protocols[0]
 
 
 def test_a_name_in_capitals_with_a_final_dot(gateway, origin):

@@ -61,6 +61,7 @@ struct connection {
     const char *tls_version;
     const char *tls_cipher;
     const char *alpn;
+    char *other_alpn; /* owned: what `alpn` points to if it is no protocol of ours (tcp ports) */
     char client_text[IP_TEXT_MAX];
 };
 
