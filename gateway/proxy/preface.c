@@ -67,7 +67,7 @@ void preface_end(struct connection *c)
 static void give_up(struct preface *p)
 {
     struct connection *c = p->connection;
-    if (p->is_tls && p->state != PREFACE_FIRST_BYTES)
+    if (p->is_tls && p->state != PREFACE_PROXY_HEADER && p->state != PREFACE_FIRST_BYTES)
         COUNTER_INC(c->proxy->loop->counters, handshakes_failed_total);
     preface_end(c);
     stream_close(&c->stream, false);

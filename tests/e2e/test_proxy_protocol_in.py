@@ -100,11 +100,12 @@ def test_passthrough_and_tcp_know_the_client(gateway, origin):
                                     b"PROXY " + b"x" * 120, SIGNATURE + b"\x31\x11\0\x0c" + b"x" * 12,
                                     SIGNATURE + b"\x21\x11\0\x01x"])
 def test_anything_else_is_refused(gateway, header):
-    before = gateway.metric("proxy_headers_refused_total")
+    before, handshakes = gateway.metric("proxy_headers_refused_total"), gateway.metric("handshakes_failed_total")
     with Connection(gateway.dial()) as connection:
         connection.send(header)
         assert connection.is_closed()
     wait_until(lambda: gateway.metric("proxy_headers_refused_total") == before + 1, "it to be counted")
+    assert gateway.metric("handshakes_failed_total") == handshakes
 
 
 def test_a_header_longer_than_what_is_kept_is_refused(gateway):
