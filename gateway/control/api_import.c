@@ -2,14 +2,14 @@
 #include "api_internal.h"
 
 #include "gateway/control/app_document.h"
+#include "gateway/control/ndjson.h"
 
 enum { MAX_ERRORS = 100 };
 
 struct import {
     struct api_call *call;
     struct changes_snapshot *snapshot;
-    struct api_text line; /* the part of a line that came so far */
-    bool skipping;        /* the rest of a line that is too long */
+    struct ndjson lines;
     bool strict;
     uint64_t line_number;
     uint64_t accepted;
@@ -47,57 +47,23 @@ static void take_document(struct import *import, struct slice json)
     refuse_line(import, &problem);
 }
 
-static void take_line(struct import *import, struct slice line)
+static void on_line(void *arg, uint64_t number, struct slice line, bool too_long)
 {
+    struct import *import = arg;
     struct route_problem problem;
-    import->line_number++;
-    if (import->skipping) {
-        api_problem_fill(&problem, STATUS_PAYLOAD_TOO_LARGE, "", "the line has more than %d bytes",
-                         API_MAX_DOCUMENT_BYTES);
-        refuse_line(import, &problem);
-        import->skipping = false;
+    import->line_number = number;
+    if (!too_long) {
+        take_document(import, line);
         return;
     }
-    if (line.len > 0 && line.ptr[line.len - 1] == '\r')
-        line.len--;
-    line = slice_trim(line);
-    if (line.len > 0)
-        take_document(import, line);
-}
-
-/* Keeps a piece of a line whose end has not come, or gives the line up when it is too long. */
-static void keep_part(struct import *import, struct slice part)
-{
-    if (import->skipping || part.len > API_MAX_DOCUMENT_BYTES - import->line.len) {
-        import->skipping = true;
-        api_text_free(&import->line);
-    } else {
-        api_text_append(&import->line, part);
-    }
-}
-
-static void end_line(struct import *import)
-{
-    take_line(import, slice_make(import->line.ptr, import->line.len));
-    import->line.len = 0;
+    api_problem_fill(&problem, STATUS_PAYLOAD_TOO_LARGE, "", "the line has more than %d bytes", API_MAX_DOCUMENT_BYTES);
+    refuse_line(import, &problem);
 }
 
 static void on_body(void *self, struct slice piece)
 {
     struct import *import = self;
-    struct slice rest = piece;
-    const char *newline;
-    while (rest.len > 0 && (newline = memchr(rest.ptr, '\n', rest.len)) != NULL) {
-        struct slice part = {rest.ptr, (size_t)(newline - rest.ptr)};
-        rest = slice_from(rest, part.len + 1);
-        if (import->line.len == 0 && !import->skipping && part.len <= API_MAX_DOCUMENT_BYTES) {
-            take_line(import, part);
-        } else {
-            keep_part(import, part);
-            end_line(import);
-        }
-    }
-    keep_part(import, rest);
+    ndjson_feed(&import->lines, piece);
     local_credit(import->call->local, piece.len);
 }
 
@@ -143,8 +109,7 @@ static void on_end(void *self)
     struct import *import = self;
     struct api_call *call = import->call;
     struct route_problem problem;
-    if (import->line.len > 0 || import->skipping)
-        end_line(import);
+    ndjson_end(&import->lines);
     if (import->refused > 0 && (import->strict || import->accepted == 0)) {
         changes_snapshot_abort(&import->snapshot);
         api_problem_fill(&problem, STATUS_INVALID_RECORD, "", "%s; nothing was changed",
@@ -160,7 +125,7 @@ static void on_gone(void *self)
 {
     struct import *import = self;
     changes_snapshot_abort(&import->snapshot);
-    api_text_free(&import->line);
+    ndjson_free(&import->lines);
     json_decref(import->errors);
     api_call_gone(import->call);
 }
@@ -175,6 +140,7 @@ void api_import_snapshot(struct api_call *call)
     import->call = call;
     import->strict = strict;
     import->errors = json_array();
+    ndjson_init(&import->lines, API_MAX_DOCUMENT_BYTES, on_line, import);
     import->snapshot = changes_snapshot_begin(call->api->params.changes);
     call->state = import;
     local_handle(call->local, &handler, import);

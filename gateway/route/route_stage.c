@@ -225,8 +225,8 @@ static void stage_record(struct route_table *table, const char *app_id, struct r
     }
 }
 
-/* Stops an instance in a change of its own app. */
-static void supersede(struct route_table *table, const char *instance_id)
+/* Stops an instance in a change of its own app, which is part of the change that drove it out. */
+static void supersede(struct route_table *table, const char *instance_id, uint64_t revision)
 {
     const struct route_app *app = staged_owner(table, NAME_ID, slice_str(instance_id));
     assert(app);
@@ -239,7 +239,7 @@ static void supersede(struct route_table *table, const char *instance_id)
     claims_stage_release(table->claims, instance->claim);
     claim_unref(&instance->claim);
     instance->state = ROUTE_STATE_STOPPED;
-    staged->revision = ++table->stage.revision;
+    staged->revision = revision;
 }
 
 static enum status check_put(const struct route_table *table, const struct route_app *app,
@@ -256,7 +256,7 @@ static void stage_put(struct route_table *table, struct route_app *app)
     for (size_t i = 0; i < app->instance_count; i++) {
         const struct claim *owner = foreign_owner(table, app, &app->instances[i]);
         if (owner)
-            supersede(table, owner->instance_id);
+            supersede(table, owner->instance_id, app->revision);
     }
     stage_record(table, app->id, app);
 }
@@ -266,8 +266,8 @@ enum status route_table_stage_put(struct route_table *table, struct route_app *a
     enum status status = check_put(table, app, ret_problem);
     if (status != STATUS_OK)
         return status;
-    stage_put(table, app);
     app->revision = ++table->stage.revision;
+    stage_put(table, app);
     return STATUS_OK;
 }
 
@@ -278,14 +278,14 @@ enum status route_table_stage_restore(struct route_table *table, struct route_ap
     if (status != STATUS_OK)
         return status;
     stage_put(table, app);
-    route_table_stage_revision(table, app->revision);
+    if (table->stage.revision < app->revision)
+        table->stage.revision = app->revision;
     return STATUS_OK;
 }
 
 void route_table_stage_revision(struct route_table *table, uint64_t revision)
 {
-    if (table->stage.revision < revision)
-        table->stage.revision = revision;
+    table->stage.revision = revision;
 }
 
 enum status route_table_stage_delete(struct route_table *table, struct slice app_id, struct route_problem *ret_problem)

@@ -71,17 +71,17 @@ size_t route_table_each(struct route_table *table, struct slice after, size_t li
  * equal or newer generation, or if the same instance id comes with an older generation than the one it replaces
  * (INVALID_RECORD), or if an id or domain belongs to another app (INVALID_RECORD; app and instance ids are one name
  * space, in which an app may give one of its instances its own id). An owner with an older generation is superseded:
- * its instance is STOPPED in a staged change of its own app (which the caller must store too, see
- * route_table_staged_each).
+ * its instance is STOPPED in a staged change of its own app, with the same revision (which the caller must store too,
+ * see route_table_staged_each).
  */
 MUST_CHECK enum status route_table_stage_put(struct route_table *table, struct route_app *app,
                                              struct route_problem *ret_problem);
 
-/* The same for a record from the store: keeps app->revision, and the table's revision becomes at least that. */
+/* The same for a record that has a revision: keeps it, and the table's revision becomes at least that. */
 MUST_CHECK enum status route_table_stage_restore(struct route_table *table, struct route_app *app,
                                                  struct route_problem *ret_problem);
 
-/* Stages that the table's revision is at least this, for the store, which knows of deletions that left no record. */
+/* Stages the table's revision: for deletions, which leave no record, and for what follows another table. */
 void route_table_stage_revision(struct route_table *table, uint64_t revision);
 
 /* APP_UNKNOWN if there is none. */

@@ -222,7 +222,7 @@ static void test_newer_generation_supersedes(void **state)
     fixture_add_instance(app, "j2", "10.0.0.2", 7, ROUTE_STATE_RUNNING);
     put(table, app);
     route_table_staged_each(table, note_staged, &seen);
-    assert_string_equal(seen.text, "a:3 b:4 ");
+    assert_string_equal(seen.text, "a:2 b:2 ");
     assert_int_equal(publish(table), 2);
     const struct route_app *loser = find(table, "a");
     assert_int_equal(loser->instances[0].state, ROUTE_STATE_STOPPED);
