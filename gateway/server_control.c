@@ -1,72 +1,38 @@
 /* The listeners of the control API. */
 #include "gateway/server_internal.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include "gateway/control/text_file.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_TEXT_FILE_BYTES = 65536, MIN_TOKEN_BYTES = 16, UNIX_SOCKET_MODE = 0660 };
+enum { UNIX_SOCKET_MODE = 0660 };
 
-/* The whole file, malloc'ed; NULL with the error text. */
-static char *read_file(const char *path, size_t *ret_len, char *ret_error)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    char *text = fd < 0 ? NULL : malloc(MAX_TEXT_FILE_BYTES);
-    ssize_t len = -1;
-    if (text)
-        len = read(fd, text, MAX_TEXT_FILE_BYTES);
-    if (fd >= 0)
-        close(fd);
-    if (len >= 0 && len < MAX_TEXT_FILE_BYTES) {
-        *ret_len = (size_t)len;
-        return text;
-    }
-    snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "control: %s: %s", path,
-             len < 0 ? strerror(errno) : "the file is too large");
-    free(text);
-    return NULL;
-}
-
-/* The first line; empty slice and STATUS_OK if there is no file to read. The text is malloc'ed. */
+/* Empty and STATUS_OK if there is no file to read. */
 static enum status load_token(const char *path, struct slice *ret_token, char *ret_error)
 {
+    char text[TEXT_FILE_ERROR_TEXT_MAX];
     *ret_token = SLICE_NONE;
-    if (!path)
-        return STATUS_OK;
-    size_t len = 0;
-    char *text = read_file(path, &len, ret_error);
-    if (!text)
-        return STATUS_INVALID_RECORD;
-    size_t end = 0;
-    while (end < len && text[end] > ' ' && text[end] < 0x7f)
-        end++;
-    if (end < MIN_TOKEN_BYTES || (end < len && text[end] != '\n' && text[end] != '\r')) {
-        snprintf(ret_error, SERVER_ERROR_TEXT_MAX,
-                 "control: token_file %s: the first line must be a token of at least %d printable characters without "
-                 "spaces",
-                 path, MIN_TOKEN_BYTES);
-        explicit_bzero(text, len);
-        free(text);
-        return STATUS_INVALID_RECORD;
-    }
-    *ret_token = slice_make(text, end);
-    return STATUS_OK;
+    enum status status = path ? text_file_token(path, ret_token, text) : STATUS_OK;
+    if (status != STATUS_OK)
+        snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "control: token_file %s", text);
+    return status;
 }
 
-static void free_token(struct slice *token)
+/* What clients' certificates are checked against; malloc'ed. */
+static enum status load_client_ca(const char *path, struct slice *ret_ca, char *ret_error)
 {
-    if (!token->ptr)
-        return;
-    union {
-        const char *in;
-        char *out;
-    } unconst = {.in = token->ptr};
-    explicit_bzero(unconst.out, token->len);
-    free(unconst.out);
-    *token = SLICE_NONE;
+    char text[TEXT_FILE_ERROR_TEXT_MAX];
+    *ret_ca = SLICE_NONE;
+    if (!path)
+        return STATUS_OK;
+    ret_ca->ptr = text_file_read(path, &ret_ca->len, text);
+    if (ret_ca->ptr)
+        return STATUS_OK;
+    snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "control: client_ca %s", text);
+    return STATUS_INVALID_RECORD;
 }
 
 static enum status make_tls(const struct config_control *control, struct tls_server **ret_tls, char *ret_error)
@@ -76,12 +42,11 @@ static enum status make_tls(const struct config_control *control, struct tls_ser
     struct tls_options options = {.alpn = alpn, .accept_unknown_names = true};
     struct tls_ticket_keys keys = {.count = 0};
     struct cert_snapshot *snapshot = NULL;
-    char text[CERT_ERROR_TEXT_MAX] = "no randomness", *ca = NULL;
-    size_t ca_len = 0;
-    if (control->client_ca && !(ca = read_file(control->client_ca, &ca_len, ret_error)))
-        return STATUS_INVALID_RECORD;
-    options.client_ca_pem = slice_make(ca, ca_len);
-    enum status status = tls_ticket_keys_rotate(&keys);
+    char text[CERT_ERROR_TEXT_MAX] = "no randomness";
+    enum status status = load_client_ca(control->client_ca, &options.client_ca_pem, ret_error);
+    if (status != STATUS_OK)
+        return status;
+    status = tls_ticket_keys_rotate(&keys);
     if (status == STATUS_OK)
         status = cert_snapshot_load(&source, 1, &snapshot, text);
     if (status == STATUS_OK)
@@ -89,7 +54,7 @@ static enum status make_tls(const struct config_control *control, struct tls_ser
     if (status != STATUS_OK)
         snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "control: %s", text);
     cert_snapshot_unref(&snapshot);
-    free(ca);
+    text_file_wipe(&options.client_ca_pem);
     return status;
 }
 
@@ -100,7 +65,7 @@ enum status server_check_controls(const struct config *config, char ret_error[SE
         struct slice token;
         struct tls_server *tls = NULL;
         enum status status = load_token(control->token_file, &token, ret_error);
-        free_token(&token);
+        text_file_wipe(&token);
         if (status == STATUS_OK && !control->unix_socket)
             status = make_tls(control, &tls, ret_error);
         tls_server_free(&tls);
@@ -135,7 +100,7 @@ static enum status start_control(struct server *s, const struct config_control *
         status = make_tls(control, &params.tls, ret_error);
     int fd = status == STATUS_OK ? open_control(control, ret_error) : -1;
     if (fd < 0) {
-        free_token(&c->listener.token);
+        text_file_wipe(&c->listener.token);
         tls_server_free(&params.tls);
         return status == STATUS_OK ? STATUS_INTERNAL : status;
     }
@@ -163,7 +128,7 @@ void server_free_controls(struct server *s)
     for (size_t i = 0; i < s->control_count; i++) {
         struct server_control *c = &s->controls[i];
         frontend_free(&c->frontend);
-        free_token(&c->listener.token);
+        text_file_wipe(&c->listener.token);
         if (c->unix_path)
             unlink(c->unix_path);
         free(c->unix_path);
