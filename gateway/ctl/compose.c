@@ -3,24 +3,20 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <yaml.h>
 
-enum { MAX_MERGE_DEPTH = 16, MAX_VISITS = 100000 };
+enum { MAX_SERVICES = 1000, MAX_NOTES = 1000 };
 
-struct reading {
-    yaml_document_t document;
-    compose_env_cb env;
-    void *env_arg;
+struct compose_reader {
+    struct compose_settings settings;
     struct compose *compose;
-    char *error;
-    unsigned visits; /* nodes looked at for merge keys: a file of aliases to aliases must end too */
-    struct slice service;
-    bool host_network;
+    struct compose_service *services;
+    size_t service_count;
+    size_t entry_count;
 };
 
 /* ---- errors and notes ---- */
 
-__attribute__((format(printf, 2, 3))) static bool fail(struct reading *r, const char *format, ...)
+bool compose_fail(struct compose_reading *r, const char *format, ...)
 {
     char text[COMPOSE_ERROR_MAX - COMPOSE_NAME_MAX - 16];
     va_list args;
@@ -35,387 +31,353 @@ __attribute__((format(printf, 2, 3))) static bool fail(struct reading *r, const 
     return false;
 }
 
-__attribute__((format(printf, 2, 3))) static void note(struct reading *r, const char *format, ...)
+void compose_note(struct compose *compose, struct slice service, const char *entry, bool left_out, const char *format,
+                  ...)
 {
-    struct compose *compose = r->compose;
-    char text[COMPOSE_ERROR_MAX];
-    char *line;
     va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
+    if (compose->note_count == MAX_NOTES)
+        return;
     compose->notes = realloc(compose->notes, (compose->note_count + 1) * sizeof *compose->notes);
-    if (!compose->notes || asprintf(&line, "service %.*s: %s", SLICE_ARG(r->service), text) < 0)
+    if (!compose->notes)
         abort();
-    compose->notes[compose->note_count++] = line;
+    struct compose_note *note = &compose->notes[compose->note_count];
+    *note = (struct compose_note){.left_out = left_out};
+    snprintf(note->service, sizeof note->service, "%.*s", SLICE_ARG(service));
+    snprintf(note->entry, sizeof note->entry, "%s", entry);
+    va_start(args, format);
+    if (vasprintf(&note->text, format, args) < 0)
+        abort();
+    va_end(args);
+    compose->note_count++;
 }
 
-/* ---- nodes ---- */
-
-static yaml_node_t *node_at(struct reading *r, int index)
+char *compose_note_line(const struct compose_note *note)
 {
-    return yaml_document_get_node(&r->document, index);
+    char *line;
+    bool has_service = note->service[0] != '\0';
+    bool has_entry = note->entry[0] != '\0';
+    if (asprintf(&line, "%s%s%s%s%s%s%s", has_service ? "service " : "", note->service, has_service ? ": " : "",
+                 note->entry, has_entry ? ": " : "", note->left_out ? "left out: " : "", note->text) < 0)
+        abort();
+    return line;
 }
 
-static struct slice scalar(const yaml_node_t *node)
+/* ---- from entries to ports ---- */
+
+/* What a service publishes, being gathered. */
+struct gathering {
+    struct compose *compose;
+    struct slice service;
+    const char *network_mode; /* NULL: the default */
+};
+
+static bool is_host_network(const struct gathering *g)
 {
-    if (!node || node->type != YAML_SCALAR_NODE)
-        return SLICE_NONE;
-    return slice_make(node->data.scalar.value, node->data.scalar.length);
+    return g->network_mode && strcmp(g->network_mode, "host") == 0;
 }
 
-static bool is_null(const yaml_node_t *node)
+/* Docker would not start two services that bind one port; one service may bind it at several addresses. */
+static void join_port(struct gathering *g, struct compose_port *known, const struct compose_port *port)
 {
-    struct slice text = scalar(node);
-    if (!node)
-        return true;
-    return node->type == YAML_SCALAR_NODE && node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
-           (text.len == 0 || slice_eq(text, SLICE("~")) || slice_eq_nocase(text, SLICE("null")));
-}
-
-static yaml_node_t *direct_member(struct reading *r, const yaml_node_t *mapping, struct slice key)
-{
-    for (yaml_node_pair_t *pair = mapping->data.mapping.pairs.start; pair < mapping->data.mapping.pairs.top; pair++)
-        if (slice_eq(scalar(node_at(r, pair->key)), key))
-            return node_at(r, pair->value);
-    return NULL;
-}
-
-/* A member of a mapping, its own or by merge keys (<<): own ones win, then the first mapping merged. */
-static yaml_node_t *member_at(struct reading *r, const yaml_node_t *mapping, struct slice key, unsigned depth)
-{
-    if (!mapping || mapping->type != YAML_MAPPING_NODE || depth > MAX_MERGE_DEPTH || ++r->visits > MAX_VISITS)
-        return NULL;
-    yaml_node_t *found = direct_member(r, mapping, key);
-    yaml_node_t *merged = found ? NULL : direct_member(r, mapping, SLICE("<<"));
-    if (!merged || merged->type != YAML_SEQUENCE_NODE)
-        return found ? found : member_at(r, merged, key, depth + 1);
-    for (yaml_node_item_t *item = merged->data.sequence.items.start; item < merged->data.sequence.items.top; item++)
-        if ((found = member_at(r, node_at(r, *item), key, depth + 1)) != NULL)
-            return found;
-    return NULL;
-}
-
-static yaml_node_t *member(struct reading *r, const yaml_node_t *mapping, const char *key)
-{
-    return member_at(r, mapping, slice_str(key), 0);
-}
-
-/* The text of a scalar with its variables filled in, malloc'ed; NULL after an error. `what` names it. */
-static char *text_of(struct reading *r, const yaml_node_t *node, const char *what)
-{
-    char error[COMPOSE_ERROR_MAX];
-    if (!node || node->type != YAML_SCALAR_NODE) {
-        fail(r, "%s: it must be a single value", what);
-        return NULL;
+    char entry[COMPOSE_ENTRY_MAX];
+    if (strcmp(known->service, port->service) != 0 || known->target != port->target) {
+        snprintf(entry, sizeof entry, "%u:%u", port->port, port->target);
+        compose_note(g->compose, g->service, entry, false,
+                     "host port %u is published twice (also by service %s); it is registered once", port->port,
+                     known->service);
+        return;
     }
-    char *text = compose_interpolate(scalar(node), r->env, r->env_arg, error);
-    if (!text)
-        fail(r, "%s: %.300s", what, error);
+    if (port->host_ip.family == 0)
+        known->host_ip = port->host_ip;
+    if (port->protocol)
+        known->protocol = port->protocol;
+}
+
+/* There is room for it, see add_ports. */
+static void add_port(struct gathering *g, const struct compose_port *port)
+{
+    struct compose *compose = g->compose;
+    size_t at = 0;
+    while (at < compose->port_count && compose->ports[at].port < port->port)
+        at++;
+    struct compose_port *place = &compose->ports[at];
+    if (at < compose->port_count && place->port == port->port) {
+        join_port(g, place, port);
+        return;
+    }
+    memmove(place + 1, place, (compose->port_count - at) * sizeof *place);
+    compose->port_count++;
+    *place = *port;
+}
+
+static unsigned range_size(const struct compose_range *range)
+{
+    return range->last - range->first + 1;
+}
+
+static size_t count_known(const struct compose *compose, const struct compose_range *range)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < compose->port_count; i++)
+        count += compose->ports[i].port >= range->first && compose->ports[i].port <= range->last;
+    return count;
+}
+
+/* All ports of the entry, or none. */
+static void add_ports(struct gathering *g, const struct compose_entry *entry, const struct compose_range *published)
+{
+    struct compose *compose = g->compose;
+    size_t new_count = range_size(published) - count_known(compose, published);
+    if (new_count > COMPOSE_MAX_PORTS - compose->port_count) {
+        compose_note(compose, g->service, entry->text, true,
+                     "with its %u ports the app has more than %d, the most there can be", range_size(published),
+                     COMPOSE_MAX_PORTS);
+        return;
+    }
+    struct compose_port port = {.protocol = entry->app_protocol, .host_ip = entry->host_ip};
+    snprintf(port.service, sizeof port.service, "%.*s", SLICE_ARG(g->service));
+    for (unsigned i = 0; i < range_size(published); i++) {
+        port.port = (uint16_t)(published->first + i);
+        port.target = (uint16_t)(entry->target.first + i);
+        add_port(g, &port);
+    }
+}
+
+/* Why the gateway cannot serve an entry of `ports`, malloc'ed; NULL: it can. */
+static char *reason_against(const struct gathering *g, const struct compose_entry *entry)
+{
+    char *text = NULL;
+    int len = 0;
+    const struct compose_range *published = &entry->published;
+    if (!slice_eq_nocase(slice_str(entry->protocol), SLICE("tcp")))
+        len = asprintf(&text, "the gateway carries TCP only, not %s", entry->protocol);
+    else if (is_host_network(g))
+        len = asprintf(&text, "with network_mode: host Docker ignores ports; name the port under expose");
+    else if (g->network_mode && strcmp(g->network_mode, "bridge") != 0 && strcmp(g->network_mode, "default") != 0)
+        len = asprintf(&text, "with network_mode: %.60s Docker publishes no ports of this service", g->network_mode);
+    else if (published->first == 0)
+        len = asprintf(&text, "without a published port Docker picks one at random; write \"%u:%u\"",
+                       entry->target.first, entry->target.first);
+    else if (range_size(published) > range_size(&entry->target))
+        len = asprintf(&text, "Docker picks one of the %u published ports at random; write \"%u:%u\"",
+                       range_size(published), published->first, entry->target.first);
+    if (len < 0)
+        abort();
     return text;
 }
 
-/* ---- one entry ---- */
-
-static bool add_port(struct reading *r, unsigned port, unsigned target, const char *protocol)
+static void gather_entry(struct gathering *g, const struct compose_entry *entry)
 {
-    struct compose *compose = r->compose;
-    size_t at = 0;
-    while (at < compose->port_count && compose->ports[at].port < port)
-        at++;
-    if (at < compose->port_count && compose->ports[at].port == port) {
-        note(r, "host port %u is published twice (also by service %s); it is registered once", port,
-             compose->ports[at].service);
-        return true;
-    }
-    if (compose->port_count == COMPOSE_MAX_PORTS)
-        return fail(r, "there are more than %d ports; an app has at most that many", COMPOSE_MAX_PORTS);
-    struct compose_port *place = &compose->ports[at];
-    memmove(place + 1, place, (compose->port_count - at) * sizeof *place);
-    compose->port_count++;
-    *place = (struct compose_port){.port = (uint16_t)port, .target = (uint16_t)target, .protocol = protocol};
-    snprintf(place->service, sizeof place->service, "%.*s", SLICE_ARG(r->service));
-    return true;
+    char *reason = reason_against(g, entry);
+    if (reason)
+        compose_note(g->compose, g->service, entry->text, true, "%s", reason);
+    else
+        add_ports(g, entry, &entry->published);
+    free(reason);
 }
 
-static bool is_loopback(struct slice ip)
-{
-    return slice_has_prefix(ip, SLICE("127.")) || slice_eq(ip, SLICE("::1")) || slice_eq_nocase(ip, SLICE("localhost"));
-}
+/* ---- expose ---- */
 
-/* True if the gateway can serve the entry; else a note says why not. */
-static bool is_servable(struct reading *r, const struct compose_entry *entry, const char *text)
+/* Under network_mode: host there is no mapping: what listens in the container listens on the host. */
+static bool gather_exposed(struct gathering *g, const struct compose_settings *settings, const char *exposed,
+                           struct compose_reading *r)
 {
-    if (!slice_eq_nocase(entry->protocol, SLICE("tcp"))) {
-        note(r, "%s: refused: the gateway carries TCP only, not %.*s", text, SLICE_ARG(entry->protocol));
-        return false;
-    }
-    if (r->host_network) {
-        note(r, "%s: refused: with network_mode: host Docker ignores ports; name the port under expose", text);
-        return false;
-    }
-    if (entry->published.first == 0) {
-        note(r, "%s: refused: without a published port Docker picks one at random; write \"%u:%u\"", text,
-             entry->target.first, entry->target.first);
-        return false;
-    }
-    return true;
-}
-
-static bool add_entry(struct reading *r, const struct compose_entry *entry, const char *text)
-{
-    const struct compose_range *published = &entry->published;
-    if (!is_servable(r, entry, text))
-        return true;
-    if (published->last - published->first != entry->target.last - entry->target.first)
-        return fail(r, "ports: %s: the ranges differ in size (%u published, %u in the container); make them equal",
-                    text, published->last - published->first + 1, entry->target.last - entry->target.first + 1);
-    if (is_loopback(entry->host_ip))
-        note(r, "%s: bound to %.*s: the gateway reaches it only when it runs on the same host", text,
-             SLICE_ARG(entry->host_ip));
-    for (unsigned i = 0; i <= published->last - published->first; i++)
-        if (!add_port(r, published->first + i, entry->target.first + i, entry->app_protocol))
-            return false;
-    return true;
-}
-
-static bool read_short(struct reading *r, const yaml_node_t *node)
-{
+    char error[COMPOSE_ERROR_MAX];
     struct compose_entry entry;
-    char *text = text_of(r, node, "ports");
+    char *text = compose_interpolate(slice_str(exposed), settings->env, settings->env_arg, error);
     if (!text)
-        return false;
+        return compose_fail(r, "expose: %.300s", error);
     const char *wrong = compose_entry_parse(slice_trim(slice_str(text)), &entry);
-    bool ok = wrong ? fail(r, "ports: \"%.100s\": %s", text, wrong) : add_entry(r, &entry, text);
+    bool ok = !wrong && entry.published.first == 0 && !strchr(entry.text, ':');
+    if (!ok)
+        compose_fail(r, "expose: \"%.100s\" is not a port or a range of ports", text);
+    else if (!slice_eq_nocase(slice_str(entry.protocol), SLICE("tcp")))
+        compose_note(g->compose, g->service, entry.text, true, "the gateway carries TCP only, not %s", entry.protocol);
+    else
+        add_ports(g, &entry, &entry.target);
     free(text);
     return ok;
 }
 
-/* ---- the long form ---- */
-
-/* The strings of one long entry, in the order of long_keys; NULL: not given. */
-enum long_key { LONG_TARGET, LONG_PUBLISHED, LONG_PROTOCOL, LONG_HOST_IP, LONG_MODE, LONG_APP_PROTOCOL, LONG_NAME };
-enum { LONG_KEYS = LONG_NAME + 1 };
-static const char *const long_keys[LONG_KEYS] = {"target", "published",    "protocol", "host_ip",
-                                                 "mode",   "app_protocol", "name"};
-
-static bool is_long_key(struct slice key)
+static bool gather_host_network(struct gathering *g, const struct compose_settings *settings,
+                                const struct compose_service *service, struct compose_reading *r)
 {
-    for (size_t i = 0; i < LONG_KEYS; i++)
-        if (slice_eq(key, slice_str(long_keys[i])))
-            return true;
-    return slice_eq(key, SLICE("<<")) || slice_has_prefix(key, SLICE("x-"));
-}
-
-static bool check_long_keys(struct reading *r, const yaml_node_t *node)
-{
-    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top; pair++) {
-        struct slice key = scalar(node_at(r, pair->key));
-        if (!is_long_key(key))
-            return fail(r,
-                        "ports: unknown key \"%.*s\"; known are target, published, protocol, host_ip, mode, name, "
-                        "app_protocol",
-                        (int)(key.len < 60 ? key.len : 60), key.ptr ? key.ptr : "");
-    }
+    compose_note(g->compose, g->service, "", false,
+                 service->expose_count > 0
+                     ? "network_mode: host: the ports under expose are taken as ports of the host"
+                     : "network_mode: host: its ports cannot be known from the file; name them under expose");
+    for (size_t i = 0; i < service->expose_count; i++)
+        if (!gather_exposed(g, settings, service->exposed[i], r))
+            return false;
     return true;
-}
-
-static struct slice given(const char *text, struct slice otherwise)
-{
-    return text && *text ? slice_str(text) : otherwise;
-}
-
-static bool fill_long(struct reading *r, char *const *texts, struct compose_entry *entry)
-{
-    struct slice published = given(texts[LONG_PUBLISHED], SLICE_NONE);
-    struct slice app_protocol = given(texts[LONG_APP_PROTOCOL], SLICE_NONE);
-    struct slice mode = given(texts[LONG_MODE], SLICE("ingress"));
-    *entry = (struct compose_entry){.protocol = given(texts[LONG_PROTOCOL], SLICE("tcp")),
-                                    .host_ip = given(texts[LONG_HOST_IP], SLICE_NONE)};
-    if (!texts[LONG_TARGET])
-        return fail(r, "ports: the entry has no target; say target: and the container's port");
-    if (!compose_range_parse(slice_str(texts[LONG_TARGET]), &entry->target))
-        return fail(r, "ports: target \"%.60s\" is not 1..65535", texts[LONG_TARGET]);
-    if (published.len > 0 && !compose_range_parse(published, &entry->published))
-        return fail(r, "ports: published \"%.60s\" is not 1..65535 or a range", texts[LONG_PUBLISHED]);
-    if (!slice_eq(mode, SLICE("ingress")) && !slice_eq(mode, SLICE("host")))
-        return fail(r, "ports: mode \"%.60s\" is not ingress or host", texts[LONG_MODE]);
-    entry->app_protocol = compose_app_protocol(app_protocol);
-    if (app_protocol.len > 0 && !entry->app_protocol)
-        return fail(r, "ports: app_protocol \"%.60s\" is unknown; use http, h2c, grpc, tcp, tls or auto",
-                    texts[LONG_APP_PROTOCOL]);
-    return true;
-}
-
-static bool read_long(struct reading *r, const yaml_node_t *node)
-{
-    char *texts[LONG_KEYS] = {NULL};
-    char label[160];
-    struct compose_entry entry;
-    bool ok = check_long_keys(r, node);
-    for (size_t i = 0; ok && i < LONG_KEYS; i++) {
-        const yaml_node_t *value = member(r, node, long_keys[i]);
-        if (!is_null(value))
-            ok = (texts[i] = text_of(r, value, long_keys[i])) != NULL;
-    }
-    ok = ok && fill_long(r, texts, &entry);
-    if (ok) {
-        snprintf(label, sizeof label, "%.60s:%.20s", texts[LONG_PUBLISHED] ? texts[LONG_PUBLISHED] : "",
-                 texts[LONG_TARGET]);
-        ok = add_entry(r, &entry, label);
-    }
-    for (size_t i = 0; i < LONG_KEYS; i++)
-        free(texts[i]);
-    return ok;
 }
 
 /* ---- services ---- */
 
-static bool read_ports(struct reading *r, const yaml_node_t *ports)
+static bool is_active(const struct compose_settings *settings, const struct compose_service *service)
 {
-    if (is_null(ports))
+    struct slice name;
+    struct slice active = slice_str(settings->profiles ? settings->profiles : "");
+    if (service->profile_count == 0)
         return true;
-    if (ports->type != YAML_SEQUENCE_NODE)
-        return fail(r, "ports must be a list, as in [\"8000:8000\"]");
-    for (yaml_node_item_t *item = ports->data.sequence.items.start; item < ports->data.sequence.items.top; item++) {
-        const yaml_node_t *node = node_at(r, *item);
-        bool is_mapping = node->type == YAML_MAPPING_NODE;
-        if (node->type == YAML_SEQUENCE_NODE)
-            return fail(r, "ports: an entry is a string, a number or a mapping, not a list");
-        if (!(is_mapping ? read_long(r, node) : read_short(r, node)))
-            return false;
+    while (slice_next_element(&active, &name))
+        for (size_t i = 0; i < service->profile_count; i++)
+            if (slice_eq(name, SLICE("*")) || slice_eq(name, slice_str(service->profiles[i])))
+                return true;
+    return false;
+}
+
+static bool gather_service(struct compose_reader *reader, const struct compose_service *service,
+                           struct compose_reading *r)
+{
+    struct gathering g = {reader->compose, slice_str(service->name), service->network_mode};
+    r->service = g.service;
+    if (!is_active(&reader->settings, service)) {
+        for (size_t i = 0; i < service->port_count; i++)
+            compose_note(g.compose, g.service, service->ports[i].text, true,
+                         "the service is not started unless its profile is active; give --profile %.60s",
+                         service->profiles[0]);
+        return true;
     }
+    if (is_host_network(&g) && !gather_host_network(&g, &reader->settings, service, r))
+        return false;
+    if (!is_host_network(&g) && service->port_count == 0)
+        for (size_t i = 0; i < service->expose_count; i++)
+            compose_note(g.compose, g.service, service->exposed[i], true,
+                         "expose opens it to other services only; name it under ports to publish it");
+    for (size_t i = 0; i < service->port_count; i++)
+        gather_entry(&g, &service->ports[i]);
     return true;
 }
 
-static bool read_exposed(struct reading *r, const yaml_node_t *node)
+static struct compose_service *service_of(struct compose_reader *reader, struct slice name)
 {
-    struct compose_entry entry;
-    char *text = text_of(r, node, "expose");
-    if (!text)
-        return false;
-    const char *wrong = compose_entry_parse(slice_trim(slice_str(text)), &entry);
-    bool ok = !wrong && entry.published.first == 0;
-    if (!ok)
-        fail(r, "expose: \"%.100s\" is not a port or a range of ports", text);
-    if (ok && !slice_eq_nocase(entry.protocol, SLICE("tcp")))
-        note(r, "%s: refused: the gateway carries TCP only", text);
-    else if (ok)
-        for (unsigned port = entry.target.first; ok && port <= entry.target.last; port++)
-            ok = add_port(r, port, port, NULL);
-    free(text);
+    for (size_t i = 0; i < reader->service_count; i++)
+        if (slice_eq(slice_str(reader->services[i].name), name))
+            return &reader->services[i];
+    if (reader->service_count == MAX_SERVICES)
+        return NULL;
+    reader->services = realloc(reader->services, (reader->service_count + 1) * sizeof *reader->services);
+    char *copy = strndup(name.ptr ? name.ptr : "", name.len);
+    if (!reader->services || !copy)
+        abort();
+    struct compose_service *service = &reader->services[reader->service_count++];
+    *service = (struct compose_service){.name = copy};
+    return service;
+}
+
+/* ---- one document ---- */
+
+struct adding {
+    struct compose_reader *reader;
+    struct compose_reading *reading;
+};
+
+static bool merge_service(void *arg, struct slice name, const yaml_node_t *node)
+{
+    struct adding *a = arg;
+    struct compose_service *service = service_of(a->reader, name);
+    if (!service)
+        return compose_fail(a->reading, "there are more than %d services", MAX_SERVICES);
+    a->reading->service = name;
+    bool ok = compose_service_merge(a->reading, service, node);
+    a->reading->service = SLICE_NONE;
     return ok;
 }
 
-/* Under network_mode: host there is no mapping: what listens in the container listens on the host. */
-static bool read_host_network(struct reading *r, const yaml_node_t *expose)
+/* A file without services may add to others; a project needs some, see compose_reader_finish. */
+static bool merge_root(struct compose_reader *reader, struct compose_reading *r)
 {
-    if (is_null(expose)) {
-        note(r, "network_mode: host: its ports cannot be known from the file; name them under expose");
+    struct adding adding = {reader, r};
+    yaml_node_t *root = yaml_document_get_root_node(&r->yaml.document);
+    r->error[0] = '\0';
+    if (root->type != YAML_MAPPING_NODE)
+        return compose_fail(r, "the file is not a Compose file: it must be a mapping with services:");
+    if (!compose_yaml_is_null(compose_yaml_member(&r->yaml, root, "include")))
+        return compose_fail(r, "include: is not followed; give the output of `docker compose config` instead");
+    r->services = compose_yaml_member(&r->yaml, root, "services");
+    if (compose_yaml_is_null(r->services))
         return true;
-    }
-    if (expose->type != YAML_SEQUENCE_NODE)
-        return fail(r, "expose must be a list, as in [\"8000\"]");
-    note(r, "network_mode: host: the ports under expose are taken as ports of the host");
-    for (yaml_node_item_t *item = expose->data.sequence.items.start; item < expose->data.sequence.items.top; item++)
-        if (!read_exposed(r, node_at(r, *item)))
-            return false;
-    return true;
+    bool ok = compose_yaml_each(&r->yaml, r->services, merge_service, &adding);
+    if (!compose_yaml_visit(&r->yaml))
+        return compose_fail(r, "the aliases and merge keys of the file are too intricate to follow");
+    return ok || r->error[0] ? ok : compose_fail(r, "services must be a mapping of names");
 }
 
-static bool read_network_mode(struct reading *r, const yaml_node_t *service)
+/* ---- the files ---- */
+
+struct compose_reader *compose_reader_new(const struct compose_settings *settings)
 {
-    const yaml_node_t *node = member(r, service, "network_mode");
-    r->host_network = false;
-    if (is_null(node))
-        return true;
-    char *mode = text_of(r, node, "network_mode");
-    if (!mode)
-        return false;
-    r->host_network = strcmp(mode, "host") == 0;
-    free(mode);
-    return true;
+    struct compose_reader *reader = calloc(1, sizeof *reader);
+    if (!reader || !(reader->compose = calloc(1, sizeof *reader->compose)))
+        abort();
+    reader->settings = *settings;
+    return reader;
 }
 
-static bool read_service(struct reading *r, const yaml_node_t *service)
-{
-    if (is_null(service))
-        return true;
-    if (service->type != YAML_MAPPING_NODE)
-        return fail(r, "it must be a mapping");
-    if (!is_null(member(r, service, "extends")))
-        note(r, "extends is not followed; give the output of `docker compose config` instead");
-    if (!read_network_mode(r, service))
-        return false;
-    if (r->host_network && !read_host_network(r, member(r, service, "expose")))
-        return false;
-    return read_ports(r, member(r, service, "ports"));
-}
-
-static bool read_mapping_of_services(struct reading *r, const yaml_node_t *services, unsigned depth)
-{
-    if (services->type != YAML_MAPPING_NODE || depth > MAX_MERGE_DEPTH)
-        return fail(r, "services must be a mapping of names");
-    for (yaml_node_pair_t *pair = services->data.mapping.pairs.start; pair < services->data.mapping.pairs.top; pair++) {
-        struct slice name = scalar(node_at(r, pair->key));
-        if (slice_eq(name, SLICE("<<"))) {
-            if (!read_mapping_of_services(r, node_at(r, pair->value), depth + 1))
-                return false;
-            continue;
-        }
-        r->service = name;
-        if (!read_service(r, node_at(r, pair->value)))
-            return false;
-        r->service = SLICE_NONE;
-    }
-    return true;
-}
-
-static bool read_root(struct reading *r)
-{
-    yaml_node_t *root = yaml_document_get_root_node(&r->document);
-    if (!root || root->type != YAML_MAPPING_NODE)
-        return fail(r, "the file is not a Compose file: it must be a mapping with services:");
-    const yaml_node_t *services = member(r, root, "services");
-    if (is_null(services))
-        return fail(r, "the file has no services:");
-    if (!is_null(member(r, root, "include")))
-        return fail(r, "include: is not followed; give the output of `docker compose config` instead");
-    return read_mapping_of_services(r, services, 0);
-}
-
-/* ---- the file ---- */
-
-static bool load(struct reading *r, struct slice text)
+/* Each document of the file in turn. */
+bool compose_reader_add(struct compose_reader *reader, struct slice text, char ret_error[COMPOSE_ERROR_MAX])
 {
     yaml_parser_t parser;
+    bool ok = true;
+    bool found = false;
+    struct compose_reading r = {.settings = &reader->settings,
+                                .compose = reader->compose,
+                                .entry_count = &reader->entry_count,
+                                .error = ret_error};
     if (!yaml_parser_initialize(&parser))
         abort();
     yaml_parser_set_input_string(&parser, (const unsigned char *)(text.ptr ? text.ptr : ""), text.len);
-    bool ok = yaml_parser_load(&parser, &r->document) == 1;
-    if (!ok)
-        fail(r, "line %zu: not valid YAML: %.200s", parser.problem_mark.line + 1,
-             parser.problem ? parser.problem : "unknown error");
+    for (bool more = true; ok && more;) {
+        if (!yaml_parser_load(&parser, &r.yaml.document)) {
+            ok = compose_fail(&r, "line %zu: not valid YAML: %.200s", parser.problem_mark.line + 1,
+                              parser.problem ? parser.problem : "unknown error");
+            break;
+        }
+        more = yaml_document_get_root_node(&r.yaml.document) != NULL;
+        found |= more;
+        ok = !more || merge_root(reader, &r);
+        yaml_document_delete(&r.yaml.document);
+    }
     yaml_parser_delete(&parser);
+    if (ok && !found)
+        ok = compose_fail(&r, "the file is not a Compose file: it is empty");
     return ok;
 }
 
-bool compose_parse(struct slice text, compose_env_cb env, void *env_arg, struct compose **ret_compose,
+bool compose_reader_finish(struct compose_reader *reader, struct compose **ret_compose,
+                           char ret_error[COMPOSE_ERROR_MAX])
+{
+    struct compose_reading r = {.error = ret_error};
+    if (reader->service_count == 0)
+        return compose_fail(&r, "the file has no services:");
+    for (size_t i = 0; i < reader->service_count; i++)
+        if (!gather_service(reader, &reader->services[i], &r))
+            return false;
+    *ret_compose = reader->compose;
+    reader->compose = NULL;
+    return true;
+}
+
+void compose_reader_free(struct compose_reader **reader)
+{
+    struct compose_reader *old = *reader;
+    *reader = NULL;
+    if (!old)
+        return;
+    for (size_t i = 0; i < old->service_count; i++)
+        compose_service_fini(&old->services[i]);
+    free(old->services);
+    compose_free(&old->compose);
+    free(old);
+}
+
+bool compose_parse(struct slice text, const struct compose_settings *settings, struct compose **ret_compose,
                    char ret_error[COMPOSE_ERROR_MAX])
 {
-    struct reading r = {.env = env, .env_arg = env_arg, .error = ret_error};
-    ret_error[0] = '\0';
-    if (!load(&r, text))
-        return false;
-    r.compose = calloc(1, sizeof *r.compose);
-    if (!r.compose)
-        abort();
-    bool ok = read_root(&r);
-    yaml_document_delete(&r.document);
-    if (ok)
-        *ret_compose = r.compose;
-    else
-        compose_free(&r.compose);
+    struct compose_reader *reader = compose_reader_new(settings);
+    bool ok = compose_reader_add(reader, text, ret_error) && compose_reader_finish(reader, ret_compose, ret_error);
+    compose_reader_free(&reader);
     return ok;
 }
 
@@ -424,8 +386,54 @@ void compose_free(struct compose **compose)
     if (!*compose)
         return;
     for (size_t i = 0; i < (*compose)->note_count; i++)
-        free((*compose)->notes[i]);
+        free((*compose)->notes[i].text);
     free((*compose)->notes);
     free(*compose);
     *compose = NULL;
+}
+
+/* ---- what is bound to one address ---- */
+
+/* Whether the gateway, connecting to one of the addresses, can find what is bound to this one. */
+static bool is_reachable(const struct ip_addr *bound, const struct ip_addr *addresses, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (ip_equal(bound, &addresses[i]) || (ip_kind(bound) == IP_LOOPBACK && ip_kind(&addresses[i]) == IP_LOOPBACK))
+            return true;
+    return count == 0 || ip_kind(bound) == IP_ORDINARY;
+}
+
+static void note_bound(struct compose *compose, const struct compose_port *port, bool reachable)
+{
+    char entry[COMPOSE_ENTRY_MAX];
+    char ip[IP_TEXT_MAX];
+    ip_format(&port->host_ip, ip);
+    snprintf(entry, sizeof entry, "%s:%u:%u", ip, port->port, port->target);
+    if (reachable && ip_kind(&port->host_ip) == IP_LOOPBACK)
+        compose_note(compose, slice_str(port->service), entry, false,
+                     "bound to %s: the gateway reaches it only when it runs on the same host", ip);
+    else if (reachable)
+        compose_note(compose, slice_str(port->service), entry, false,
+                     "bound to %s: the gateway reaches it only if connections to the instance arrive there", ip);
+    else
+        compose_note(compose, slice_str(port->service), entry, true,
+                     "bound to %s, which the gateway cannot reach from outside the host; leave the address out", ip);
+}
+
+void compose_check_addresses(struct compose *compose, const struct ip_addr *addresses, size_t count)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < compose->port_count; i++) {
+        const struct compose_port *port = &compose->ports[i];
+        bool is_bound = port->host_ip.family != 0;
+        bool reachable = !is_bound || is_reachable(&port->host_ip, addresses, count);
+        bool exact = false;
+        for (size_t a = 0; a < count && is_bound; a++)
+            exact |= ip_equal(&port->host_ip, &addresses[a]);
+        if (is_bound && !exact)
+            note_bound(compose, port, reachable);
+        if (reachable)
+            compose->ports[kept++] = *port;
+    }
+    compose->port_count = kept;
 }

@@ -1,5 +1,7 @@
 #include "compose_internal.h"
 
+#include <stdio.h>
+
 static bool parse_port(struct slice text, unsigned *ret_port)
 {
     uint64_t value;
@@ -25,6 +27,30 @@ bool compose_range_parse(struct slice text, struct compose_range *ret_range)
     return true;
 }
 
+bool compose_published_parse(struct slice text, struct compose_range *ret_range)
+{
+    if (!slice_eq(text, SLICE("0")))
+        return compose_range_parse(text, ret_range);
+    *ret_range = (struct compose_range){.first = 0};
+    return true;
+}
+
+bool compose_host_ip_parse(struct slice text, struct ip_addr *ret_ip)
+{
+    struct ip_addr ip;
+    if (!ip_parse(text, &ip))
+        return false;
+    *ret_ip = ip_kind(&ip) == IP_UNSPECIFIED ? (struct ip_addr){.family = 0} : ip;
+    return true;
+}
+
+bool compose_entry_same(const struct compose_entry *a, const struct compose_entry *b)
+{
+    return a->published.first == b->published.first && a->published.last == b->published.last &&
+           a->target.first == b->target.first && a->target.last == b->target.last &&
+           ip_equal(&a->host_ip, &b->host_ip) && slice_eq_nocase(slice_str(a->protocol), slice_str(b->protocol));
+}
+
 static bool cut_last(struct slice *text, char separator, struct slice *ret_tail)
 {
     const char *at = text->len > 0 ? memrchr(text->ptr, separator, text->len) : NULL;
@@ -48,15 +74,14 @@ static const char *parse_host_ip(struct slice ip, struct compose_entry *entry)
     }
     if (ip.len == 0)
         return "the address before the colon is empty; leave the colon out";
-    entry->host_ip = ip;
-    return NULL;
+    return compose_host_ip_parse(ip, &entry->host_ip) ? NULL : "what comes before the published port is no IP address";
 }
 
 static const char *parse_published(struct slice text, struct compose_entry *entry)
 {
     struct slice published = text;
     bool has_ip = cut_last(&text, ':', &published);
-    if (published.len > 0 && !compose_range_parse(published, &entry->published))
+    if (published.len > 0 && !compose_published_parse(published, &entry->published))
         return "the published port is not 1..65535 or a range such as 8000-8010";
     if (!has_ip && published.len == 0)
         return "the published port before the colon is empty";
@@ -65,10 +90,13 @@ static const char *parse_published(struct slice text, struct compose_entry *entr
 
 const char *compose_entry_parse(struct slice text, struct compose_entry *ret_entry)
 {
-    struct compose_entry entry = {.protocol = SLICE("tcp")};
+    struct compose_entry entry = {.protocol = "tcp"};
+    struct slice protocol = SLICE("tcp");
     struct slice target;
-    if (cut_last(&text, '/', &entry.protocol) && entry.protocol.len == 0)
+    snprintf(entry.text, sizeof entry.text, "%.*s", SLICE_ARG(text));
+    if (cut_last(&text, '/', &protocol) && protocol.len == 0)
         return "the protocol after / is empty; write /tcp or nothing";
+    snprintf(entry.protocol, sizeof entry.protocol, "%.*s", SLICE_ARG(protocol));
     if (cut_last(&text, ':', &target)) {
         const char *wrong = parse_published(text, &entry);
         if (wrong)
@@ -85,23 +113,18 @@ const char *compose_entry_parse(struct slice text, struct compose_entry *ret_ent
 const char *compose_app_protocol(struct slice name)
 {
     static const struct {
-        struct slice name;
         const char *protocol;
+        const char *names; /* comma-separated */
     } known[] = {
-        {SLICE_INIT("auto"), "auto"},
-        {SLICE_INIT("http"), "http"},
-        {SLICE_INIT("http1"), "http"},
-        {SLICE_INIT("ws"), "http"},
-        {SLICE_INIT("h2c"), "h2c"},
-        {SLICE_INIT("grpc"), "h2c"},
-        {SLICE_INIT("http2"), "h2c"},
-        {SLICE_INIT("tcp"), "tcp"},
-        {SLICE_INIT("tls"), "passthrough"},
-        {SLICE_INIT("https"), "passthrough"},
-        {SLICE_INIT("passthrough"), "passthrough"},
+        {"auto", "auto"},
+        {"http", "http,http1,http1.1,http/1.1,ws,kubernetes.io/ws"},
+        {"h2c", "h2c,http2,grpc,kubernetes.io/h2c"},
+        {"tcp",
+         "tcp,postgres,postgresql,mysql,mariadb,mongo,mongodb,redis,memcached,mqtt,amqp,kafka,nats,ssh,smtp,ldap"},
+        {"passthrough", "passthrough,tls,https,wss,grpcs,kubernetes.io/wss"},
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (slice_eq_nocase(name, known[i].name))
+        if (slice_list_has(slice_str(known[i].names), name))
             return known[i].protocol;
     return NULL;
 }

@@ -28,6 +28,7 @@ struct ctl_options {
     const char *instance;
     const char *generation;
     const char *domain;
+    const char *profile;
     bool dry_run;
     bool strict;
     int argc; /* arguments after the command's words */

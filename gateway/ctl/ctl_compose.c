@@ -167,8 +167,11 @@ static enum ctl_exit register_app(const struct ctl_options *options, const json_
 static void print_result(const struct ctl_options *options, const struct compose *compose, json_t *app, json_t *urls)
 {
     json_t *notes = json_array();
-    for (size_t i = 0; i < compose->note_count; i++)
-        json_array_append_new(notes, json_string(compose->notes[i]));
+    for (size_t i = 0; i < compose->note_count; i++) {
+        char *line = compose_note_line(&compose->notes[i]);
+        json_array_append_new(notes, json_string(line));
+        free(line);
+    }
     if (options->json) {
         json_t *all = json_pack("{sO sO sO}", "app", app, "urls", urls, "notes", notes);
         ctl_print_json(all);
@@ -211,27 +214,61 @@ static enum ctl_exit run(const struct ctl_options *options, const struct compose
     return result;
 }
 
-enum ctl_exit ctl_compose(const struct ctl_options *options)
+/* ---- the files ---- */
+
+static bool add_file(struct compose_reader *reader, const char *file)
 {
     size_t len;
     char error[COMPOSE_ERROR_MAX];
+    char *text = ctl_read_file(file, &len);
+    bool ok = text && compose_reader_add(reader, slice_make(text, len), error);
+    if (text && !ok)
+        ctl_error("%s: %s", file, error);
+    free(text);
+    return ok;
+}
+
+/* What the files publish; NULL after saying what is wrong. */
+static struct compose *read_project(const struct ctl_options *options)
+{
+    char error[COMPOSE_ERROR_MAX];
     struct compose *compose = NULL;
+    struct compose_settings settings = {.env = from_environment,
+                                        .profiles = options->profile ? options->profile : getenv("COMPOSE_PROFILES")};
+    struct compose_reader *reader = compose_reader_new(&settings);
+    bool ok = true;
+    for (int i = 0; ok && i < options->argc; i++)
+        ok = add_file(reader, options->argv[i]);
+    if (ok && !compose_reader_finish(reader, &compose, error))
+        ctl_error("%s: %s", options->argv[0], error);
+    compose_reader_free(&reader);
+    return compose;
+}
+
+static void print_notes(const char *file, const struct compose *compose)
+{
+    for (size_t i = 0; i < compose->note_count; i++) {
+        char *line = compose_note_line(&compose->notes[i]);
+        ctl_error("%s: note: %s", file, line);
+        free(line);
+    }
+}
+
+enum ctl_exit ctl_compose(const struct ctl_options *options)
+{
     const char *file = options->argv[0];
+    struct ip_addr address;
     if (!options->app || !options->address) {
         ctl_error("compose needs --app ID and --address IP; see gatewayctl --help");
         return CTL_USAGE;
     }
-    char *text = ctl_read_file(file, &len);
-    if (!text)
+    struct compose *compose = read_project(options);
+    if (!compose)
         return CTL_USAGE;
-    bool ok = compose_parse(slice_make(text, len), from_environment, NULL, &compose, error);
-    free(text);
-    if (!ok) {
-        ctl_error("%s: %s", file, error);
-        return CTL_USAGE;
-    }
-    for (size_t i = 0; !options->json && i < compose->note_count; i++)
-        ctl_error("%s: note: %s", file, compose->notes[i]);
+    if (ip_parse(slice_str(options->address), &address))
+        compose_check_addresses(compose, &address, 1);
+    if (!options->json)
+        print_notes(file, compose);
     char *instance = instance_id(options);
     enum ctl_exit result = CTL_USAGE;
     if (compose->port_count == 0)

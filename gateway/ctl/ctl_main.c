@@ -15,9 +15,11 @@ static const char help[] =
     "  app get ID                 show one\n"
     "  app rm ID                  delete one; --if-match REV\n"
     "  app ls                     list all; --q TEXT: those with TEXT in an id, domain or address\n"
-    "  compose FILE|-             register the host ports that a Compose file publishes, and print their URLs;\n"
-    "                             --app ID --address IP needed; --instance ID (default: <app id>-i1),\n"
+    "  compose FILE|- …           register the host ports that Compose files publish, later ones merged into the\n"
+    "                             first, and print their URLs; --app ID --address IP needed;\n"
+    "                             --instance ID (default: <app id>-i1),\n"
     "                             --generation N (default: what the gateway knows, else 1),\n"
+    "                             --profile NAME,… (default: $COMPOSE_PROFILES),\n"
     "                             --domain NAME (default: the gateway's base domains), --dry-run (changes nothing)\n"
     "  cert put NAME CHAIN KEY    store a certificate for a custom domain (PEM files); NAME may be *.example.com\n"
     "  cert get NAME              show one; the key never comes out\n"
@@ -49,7 +51,7 @@ static const char help[] =
 struct command {
     const char *first;
     const char *second; /* NULL: one word */
-    int arguments;
+    int arguments;      /* -1: one or more */
     const char *argument_name;
     enum ctl_exit (*run)(const struct ctl_options *options);
 };
@@ -63,7 +65,7 @@ static const struct command commands[] = {
     {"cert", "get", 1, "NAME", ctl_cert_get},
     {"cert", "rm", 1, "NAME", ctl_cert_rm},
     {"cert", "ls", 0, "", ctl_cert_ls},
-    {"compose", NULL, 1, "FILE", ctl_compose},
+    {"compose", NULL, -1, "one or more FILEs", ctl_compose},
     {"resolve", NULL, 1, "HOST", ctl_resolve},
     {"snapshot", "save", 1, "FILE", ctl_snapshot_save},
     {"snapshot", "load", 1, "FILE", ctl_snapshot_load},
@@ -86,7 +88,8 @@ enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
     X("address", address)                                                                                              \
     X("instance", instance)                                                                                            \
     X("generation", generation)                                                                                        \
-    X("domain", domain)
+    X("domain", domain)                                                                                                \
+    X("profile", profile)
 
 enum option_id {
     OPTION_HELP = 256,
@@ -179,7 +182,7 @@ static int run(struct ctl_options *options, char **words, int count)
     int skip = command->second ? 2 : 1;
     options->argv = words + skip;
     options->argc = count - skip;
-    if (options->argc != command->arguments) {
+    if (command->arguments >= 0 ? options->argc != command->arguments : options->argc == 0) {
         ctl_error("%s%s%s takes %s", command->first, command->second ? " " : "", command->second ? command->second : "",
                   command->arguments == 0 ? "no argument" : command->argument_name);
         return usage();

@@ -98,6 +98,31 @@ def test_network_mode_host_is_noted(compose):
     assert "host" in result.stdout + result.stderr
 
 
+def test_several_files_and_profiles(gateway, tmp_path):
+    (tmp_path / "one.yml").write_text(services(['"8000:80"']))
+    (tmp_path / "two.yml").write_text(services(['"8001:81"'], "profiles: [debug]"))
+    (tmp_path / "three.yml").write_text("services: {web: {profiles: !reset []}, log: {ports: !override ['9:9']}}")
+    files = [tmp_path / "one.yml", tmp_path / "two.yml"]
+    app_id, address = new_id(), new_address()
+
+    def ports(*arguments, **environment):
+        result = gateway.gatewayctl("compose", *arguments, "--app", app_id, "--address", address, "--json",
+                                    env={**os.environ, **environment})
+        return json.loads(result.stdout)["app"]["ports"] if result.returncode == 0 else result.stderr
+    assert "no port can be registered" in ports(*files)
+    assert [port["port"] for port in ports(*files, "--profile", "x,debug")] == [8000, 8001]
+    assert [port["port"] for port in ports(*files, COMPOSE_PROFILES="debug")] == [8000, 8001]
+    assert [port["port"] for port in ports(*files, tmp_path / "three.yml")] == [9, 8000, 8001]
+
+
+def test_ports_bound_to_loopback_are_out_of_reach(gateway, tmp_path):
+    path = tmp_path / "compose.yml"
+    path.write_text(services(['"127.0.0.1:8001:80"', '"8000:80"']))
+    result = gateway.gatewayctl("compose", path, "--app", new_id(), "--address", "10.8.0.1", "--dry-run")
+    assert "127.0.0.1:8001:80: left out" in result.stderr
+    assert "-8000." in result.stdout and "-8001." not in result.stdout
+
+
 def test_dry_run_changes_nothing(compose):
     result, app = compose(services(['"8000:80"']), "--dry-run")
     assert result.returncode == 0 and app is None

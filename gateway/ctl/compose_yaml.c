@@ -1,0 +1,97 @@
+#include "compose_internal.h"
+
+enum { MAX_MERGE_DEPTH = 16, MAX_VISITS = 1000000 };
+
+bool compose_yaml_visit(struct compose_yaml *yaml)
+{
+    yaml->visits += yaml->visits <= MAX_VISITS;
+    return yaml->visits <= MAX_VISITS;
+}
+
+yaml_node_t *compose_yaml_node(struct compose_yaml *yaml, int index)
+{
+    return yaml_document_get_node(&yaml->document, index);
+}
+
+struct slice compose_yaml_scalar(const yaml_node_t *node)
+{
+    if (!node || node->type != YAML_SCALAR_NODE)
+        return SLICE_NONE;
+    return slice_make(node->data.scalar.value, node->data.scalar.length);
+}
+
+bool compose_yaml_is_null(const yaml_node_t *node)
+{
+    struct slice text = compose_yaml_scalar(node);
+    if (!node)
+        return true;
+    return node->type == YAML_SCALAR_NODE && node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
+           (text.len == 0 || slice_eq(text, SLICE("~")) || slice_eq_nocase(text, SLICE("null")));
+}
+
+bool compose_yaml_has_tag(const yaml_node_t *node, const char *tag)
+{
+    return node && node->tag && strcmp((const char *)node->tag, tag) == 0;
+}
+
+static yaml_node_t *direct_member(struct compose_yaml *yaml, const yaml_node_t *mapping, struct slice key)
+{
+    for (yaml_node_pair_t *pair = mapping->data.mapping.pairs.start; pair < mapping->data.mapping.pairs.top; pair++)
+        if (compose_yaml_visit(yaml) && slice_eq(compose_yaml_scalar(compose_yaml_node(yaml, pair->key)), key))
+            return compose_yaml_node(yaml, pair->value);
+    return NULL;
+}
+
+static yaml_node_t *member_at(struct compose_yaml *yaml, const yaml_node_t *mapping, struct slice key, unsigned depth)
+{
+    if (!mapping || mapping->type != YAML_MAPPING_NODE || depth > MAX_MERGE_DEPTH || !compose_yaml_visit(yaml))
+        return NULL;
+    yaml_node_t *found = direct_member(yaml, mapping, key);
+    yaml_node_t *merged = found ? NULL : direct_member(yaml, mapping, SLICE("<<"));
+    if (!merged || merged->type != YAML_SEQUENCE_NODE)
+        return found ? found : member_at(yaml, merged, key, depth + 1);
+    for (yaml_node_item_t *item = merged->data.sequence.items.start; item < merged->data.sequence.items.top; item++)
+        if ((found = member_at(yaml, compose_yaml_node(yaml, *item), key, depth + 1)) != NULL)
+            return found;
+    return NULL;
+}
+
+yaml_node_t *compose_yaml_member(struct compose_yaml *yaml, const yaml_node_t *mapping, const char *key)
+{
+    return member_at(yaml, mapping, slice_str(key), 0);
+}
+
+struct walk {
+    struct compose_yaml *yaml;
+    const yaml_node_t *top;
+    compose_yaml_each_cb each;
+    void *arg;
+};
+
+/* A member counts where the look-up from the top finds it: what is overridden is passed over. */
+static bool walk(const struct walk *w, const yaml_node_t *mapping, unsigned depth)
+{
+    if (!mapping || mapping->type != YAML_MAPPING_NODE || depth > MAX_MERGE_DEPTH || !compose_yaml_visit(w->yaml))
+        return false;
+    for (yaml_node_pair_t *pair = mapping->data.mapping.pairs.start; pair < mapping->data.mapping.pairs.top; pair++) {
+        struct slice name = compose_yaml_scalar(compose_yaml_node(w->yaml, pair->key));
+        yaml_node_t *value = compose_yaml_node(w->yaml, pair->value);
+        if (!slice_eq(name, SLICE("<<"))) {
+            if (member_at(w->yaml, w->top, name, 0) == value && !w->each(w->arg, name, value))
+                return false;
+        } else if (value->type != YAML_SEQUENCE_NODE) {
+            if (!walk(w, value, depth + 1))
+                return false;
+        } else {
+            for (yaml_node_item_t *i = value->data.sequence.items.start; i < value->data.sequence.items.top; i++)
+                if (!walk(w, compose_yaml_node(w->yaml, *i), depth + 1))
+                    return false;
+        }
+    }
+    return compose_yaml_visit(w->yaml);
+}
+
+bool compose_yaml_each(struct compose_yaml *yaml, const yaml_node_t *mapping, compose_yaml_each_cb each, void *arg)
+{
+    return walk(&(struct walk){.yaml = yaml, .top = mapping, .each = each, .arg = arg}, mapping, 0);
+}
