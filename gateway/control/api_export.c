@@ -109,7 +109,10 @@ static void finish(struct export *export, bool more)
 static size_t send_page(struct export *export)
 {
     struct route_table *table = export->call->api->params.table;
-    size_t seen = route_table_each(table, after_of(export), PAGE_APPS, on_app, export);
+    char text[sizeof export->after]; /* on_app writes export->after while the walk compares with what is given here */
+    struct slice after = {text, export->after_len};
+    memcpy(text, export->after, export->after_len);
+    size_t seen = route_table_each(table, after, PAGE_APPS, on_app, export);
     if (export->remaining == 0) {
         finish(export, route_table_each(table, after_of(export), 1, count_app, NULL) > 0);
     } else if (seen < PAGE_APPS) {

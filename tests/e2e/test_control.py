@@ -370,3 +370,10 @@ def test_control_api_is_not_public(gateway):
             assert b'"apps"' not in answer.body
 
 
+def test_an_export_has_every_app_whatever_the_lengths_of_ids(make_gateway):
+    gateway = make_gateway()
+    ids = sorted({new_id()[:1 + number % 40] for number in range(400)})
+    lines = "".join(json.dumps({"app_id": name, "instances": []}) + "\n" for name in ids)
+    assert gateway.control("PUT", "/v1/snapshot", lines, Content_Type="application/x-ndjson").status == 200
+    exported = gateway.control("GET", "/v1/snapshot").body.splitlines()
+    assert [json.loads(line)["app_id"] for line in exported] == ids
