@@ -9,6 +9,8 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#define CTL_DEFAULT_CONTROL "unix:/run/phala-gateway/control.sock"
+
 /* The exit status of the program, told in --help. */
 enum ctl_exit { CTL_OK, CTL_REFUSED, CTL_USAGE, CTL_UNREACHABLE };
 
@@ -20,6 +22,8 @@ struct ctl_options {
     const char *key;
     const char *token_file;
     bool json;
+    bool help;
+    bool version;
     /* of single commands */
     const char *q;
     const char *if_match;
@@ -45,12 +49,15 @@ struct ctl_reply {
 
 struct ctl_call {
     const char *method;
-    const char *path;         /* with query, encoded */
-    struct slice body;        /* sent if upload is NULL */
-    const char *content_type; /* NULL: no body */
-    const char *if_match;     /* a revision, or NULL */
-    FILE *upload;             /* the body, streamed; or NULL */
-    FILE *download;           /* where a 2xx body goes; or NULL: into the reply */
+    const char *path;              /* with query, encoded */
+    struct slice body;             /* sent if upload is NULL */
+    const char *content_type;      /* NULL: no body */
+    const char *if_match;          /* a revision, or NULL */
+    FILE *upload;                  /* the body, streamed; or NULL */
+    FILE *download;                /* where a 2xx body goes; or NULL: into the reply */
+    struct ctl_progress *progress; /* told about both; may be NULL */
+    long timeout_ms;               /* of the whole call; 0: only a stall ends it */
+    bool quiet;                    /* no word about a gateway that cannot be reached */
 };
 
 /*
@@ -61,6 +68,8 @@ enum ctl_exit ctl_http_call(const struct ctl_options *options, const struct ctl_
                             struct ctl_reply *ret_reply);
 /* The same without a word about refusals: CTL_REFUSED with the reply filled. */
 enum ctl_exit ctl_http_try(const struct ctl_options *options, const struct ctl_call *call, struct ctl_reply *ret_reply);
+/* Shows a refusal, an RFC 9457 problem: what, the code, the field, what to do. */
+void ctl_http_print_problem(const struct ctl_options *options, const struct ctl_reply *reply);
 /* GETs the path and prints the JSON that it answers. */
 enum ctl_exit ctl_http_show(const struct ctl_options *options, const char *path);
 void ctl_reply_free(struct ctl_reply *reply);
@@ -75,17 +84,45 @@ char *ctl_http_encode(const char *text);
 void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The JSON on one line of stdout. */
 void ctl_print_json(const json_t *json);
+/* {"<key>":"<value>","<done>":true} for what answers nothing by itself. */
+void ctl_print_done(const char *key, const char *value, const char *done);
+/* For jansson's dumps to `out`. */
+size_t ctl_json_flags(FILE *out);
 /* A string member, "" if it is not there. */
 const char *ctl_string(const json_t *json, const char *key);
 /* A file's whole text ("-": standard input), malloc'ed; NULL after saying what is wrong. */
 char *ctl_read_file(const char *path, size_t *ret_len);
 
-/* A table with columns as wide as their widest cell. Cells are copied; rows have `columns` cells. */
+/* "1.5 MiB", with at most five digits. */
+enum { CTL_AMOUNT_MAX = 24 };
+void ctl_format_bytes(uint64_t bytes, char ret_text[CTL_AMOUNT_MAX]);
+
+/* What others wrote, safe for a terminal (see text.h), in at most `max` columns. */
+void ctl_put_text(FILE *out, const char *text, size_t max);
+/* The width of the terminal; 0: `out` is none. */
+size_t ctl_terminal_columns(FILE *out);
+
+/*
+ * A table with columns as wide as their widest cell; on a terminal, columns that are too wide for it are cut. Cells are
+ * copied; rows have `columns` cells.
+ */
 struct ctl_table;
 struct ctl_table *ctl_table_new(size_t columns);
 void ctl_table_cell(struct ctl_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void ctl_table_print(struct ctl_table **table, FILE *out); /* and frees it */
 void ctl_table_free(struct ctl_table **table);             /* accepts NULL */
+
+/* ---- ctl_progress: all of it accepts NULL ---- */
+
+struct ctl_progress;
+/* NULL if standard error is no terminal. Totals: 0 if they are not known. */
+struct ctl_progress *ctl_progress_new(const char *label, uint64_t total_bytes, uint64_t total_lines);
+void ctl_progress_add(struct ctl_progress *progress, const char *data, size_t len);
+void ctl_progress_tick(struct ctl_progress *progress);
+/* Says what is waited for after the last byte. */
+void ctl_progress_phase(struct ctl_progress *progress, const char *phase);
+/* Removes the line. */
+void ctl_progress_end(struct ctl_progress **progress);
 
 /* ---- the commands ---- */
 
@@ -104,5 +141,8 @@ enum ctl_exit ctl_snapshot_load(const struct ctl_options *options);
 enum ctl_exit ctl_status(const struct ctl_options *options);
 enum ctl_exit ctl_drain(const struct ctl_options *options);
 enum ctl_exit ctl_reload(const struct ctl_options *options);
+enum ctl_exit ctl_completion(const struct ctl_options *options);
+enum ctl_exit ctl_complete(const struct ctl_options *options);
+enum ctl_exit ctl_man(const struct ctl_options *options);
 
 #endif

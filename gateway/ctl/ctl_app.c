@@ -83,7 +83,9 @@ enum ctl_exit ctl_app_rm(const struct ctl_options *options)
     char *path = app_path(options->argv[0]);
     struct ctl_call call = {.method = "DELETE", .path = path, .if_match = options->if_match};
     enum ctl_exit result = ctl_http_call(options, &call, &reply);
-    if (result == CTL_OK && !options->json)
+    if (result == CTL_OK && options->json)
+        ctl_print_done("app_id", options->argv[0], "deleted");
+    else if (result == CTL_OK)
         printf("app %s deleted\n", options->argv[0]);
     ctl_reply_free(&reply);
     free(path);

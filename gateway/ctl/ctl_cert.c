@@ -81,7 +81,9 @@ enum ctl_exit ctl_cert_rm(const struct ctl_options *options)
     struct ctl_reply reply;
     char *path = cert_path(options->argv[0]);
     enum ctl_exit result = ctl_http_call(options, &(struct ctl_call){.method = "DELETE", .path = path}, &reply);
-    if (result == CTL_OK && !options->json)
+    if (result == CTL_OK && options->json)
+        ctl_print_done("name", options->argv[0], "removed");
+    else if (result == CTL_OK)
         printf("certificate of %s removed\n", options->argv[0]);
     ctl_reply_free(&reply);
     free(path);

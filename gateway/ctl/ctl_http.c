@@ -31,6 +31,7 @@ static size_t on_data(char *data, size_t size, size_t count, void *arg)
     size_t len = size * count;
     curl_easy_getinfo(transfer->curl, CURLINFO_RESPONSE_CODE, &status);
     if (transfer->call->download && status / 100 == 2) {
+        ctl_progress_add(transfer->call->progress, data, len);
         transfer->write_failed = fwrite(data, 1, len, transfer->call->download) != len;
         return transfer->write_failed ? 0 : len;
     }
@@ -42,7 +43,22 @@ static size_t on_read(char *buffer, size_t size, size_t count, void *arg)
 {
     const struct transfer *transfer = arg;
     size_t len = fread(buffer, 1, size * count, transfer->call->upload);
+    ctl_progress_add(transfer->call->progress, buffer, len);
+    if (len == 0)
+        ctl_progress_phase(transfer->call->progress, "sent; the gateway stores it");
     return len == 0 && ferror(transfer->call->upload) ? CURL_READFUNC_ABORT : len;
+}
+
+/* libcurl calls it several times a second while a transfer waits. */
+static int on_time(void *arg, curl_off_t down_total, curl_off_t down, curl_off_t up_total, curl_off_t up)
+{
+    const struct transfer *transfer = arg;
+    (void)down_total;
+    (void)down;
+    (void)up_total;
+    (void)up;
+    ctl_progress_tick(transfer->call->progress);
+    return 0;
 }
 
 /* ---- where to ---- */
@@ -161,6 +177,10 @@ static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, stru
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)STALL_SECONDS);
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, transfer->call->timeout_ms);
+    curl_easy_setopt(curl, CURLOPT_NOPROGRESS, transfer->call->progress ? 0L : 1L);
+    curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_time);
+    curl_easy_setopt(curl, CURLOPT_XFERINFODATA, transfer);
     CURLcode code = curl_easy_perform(curl);
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, NULL);
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &transfer->reply->status);
@@ -168,7 +188,7 @@ static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, stru
     if (code != CURLE_OK && !(code == CURLE_SEND_ERROR && transfer->reply->status >= 400)) {
         if (transfer->write_failed)
             ctl_error("cannot write: %s", strerror(errno));
-        else
+        else if (!transfer->call->quiet)
             print_unreachable(curl, options, error[0] ? error : curl_easy_strerror(code));
         return CTL_UNREACHABLE;
     }
@@ -197,22 +217,29 @@ enum ctl_exit ctl_http_try(const struct ctl_options *options, const struct ctl_c
     return result;
 }
 
-/* An RFC 9457 problem for people: what, the code, the field, what to do. */
-static void print_problem(const struct ctl_options *options, const struct ctl_reply *reply)
+static void print_member(const json_t *problem, const char *key)
+{
+    const char *text = ctl_string(problem, key);
+    if (!*text)
+        return;
+    fprintf(stderr, "  %s: %*s", key, (int)(strlen("advice") - strlen(key)), "");
+    ctl_put_text(stderr, text, SIZE_MAX);
+    fputc('\n', stderr);
+}
+
+void ctl_http_print_problem(const struct ctl_options *options, const struct ctl_reply *reply)
 {
     json_t *problem = json_loadb(reply->body, reply->len, 0, NULL);
     if (!json_is_object(problem)) {
         ctl_error("the gateway answered %ld: %.500s", reply->status, reply->body);
     } else if (options->json) {
-        json_dumpf(problem, stderr, JSON_COMPACT);
+        json_dumpf(problem, stderr, JSON_COMPACT | ctl_json_flags(stderr));
         fputc('\n', stderr);
     } else {
         ctl_error("refused: %s", ctl_string(problem, "detail"));
         fprintf(stderr, "  code:   %s (%ld)\n", ctl_string(problem, "code"), reply->status);
-        if (*ctl_string(problem, "field"))
-            fprintf(stderr, "  field:  %s\n", ctl_string(problem, "field"));
-        if (*ctl_string(problem, "advice"))
-            fprintf(stderr, "  advice: %s\n", ctl_string(problem, "advice"));
+        print_member(problem, "field");
+        print_member(problem, "advice");
     }
     json_decref(problem);
 }
@@ -221,7 +248,7 @@ enum ctl_exit ctl_http_call(const struct ctl_options *options, const struct ctl_
 {
     enum ctl_exit result = ctl_http_try(options, call, ret_reply);
     if (result == CTL_REFUSED)
-        print_problem(options, ret_reply);
+        ctl_http_print_problem(options, ret_reply);
     return result;
 }
 
@@ -262,7 +289,7 @@ enum ctl_exit ctl_http_show(const struct ctl_options *options, const char *path)
     enum ctl_exit result = ctl_http_call(options, &(struct ctl_call){.method = "GET", .path = path}, &reply);
     json_t *json = result == CTL_OK ? ctl_reply_json(&reply) : NULL;
     if (json) {
-        json_dumpf(json, stdout, options->json ? JSON_COMPACT : JSON_INDENT(2));
+        json_dumpf(json, stdout, (options->json ? JSON_COMPACT : JSON_INDENT(2)) | ctl_json_flags(stdout));
         putchar('\n');
     } else if (result == CTL_OK) {
         result = CTL_UNREACHABLE;

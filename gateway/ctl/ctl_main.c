@@ -1,117 +1,17 @@
 /* gatewayctl: the command line client of the control API. */
-#include "ctl.h"
+#include "ctl_commands.h"
 
 #include <curl/curl.h>
 #include <getopt.h>
+#include <locale.h>
 #include <stdlib.h>
 
-#define DEFAULT_CONTROL "unix:/run/phala-gateway/control.sock"
+enum { MAX_OPTIONS = 64, LONG_BASE = 256 };
 
-static const char help[] =
-    "Usage: gatewayctl [OPTIONS] COMMAND …\n"
-    "\n"
-    "Commands:\n"
-    "  app put FILE|-             store an app document (JSON); --if-match REV\n"
-    "  app get ID                 show one\n"
-    "  app rm ID                  delete one; --if-match REV\n"
-    "  app ls                     list all; --q TEXT: those with TEXT in an id, domain or address\n"
-    "  compose FILE|- …           register the host ports that Compose files publish, later ones merged into the\n"
-    "                             first, and print their URLs; --app ID --address IP needed;\n"
-    "                             --instance ID (default: <app id>-i1),\n"
-    "                             --generation N (default: what the gateway knows, else 1),\n"
-    "                             --profile NAME,… (default: $COMPOSE_PROFILES),\n"
-    "                             --domain NAME (default: the gateway's base domains), --dry-run (changes nothing)\n"
-    "  cert put NAME CHAIN KEY    store a certificate for a custom domain (PEM files); NAME may be *.example.com\n"
-    "  cert get NAME              show one; the key never comes out\n"
-    "  cert rm NAME               remove one\n"
-    "  cert ls                    all certificates in force, with their ends\n"
-    "  resolve HOST               what a host name routes to, and why not\n"
-    "  snapshot save FILE|-       write all apps as NDJSON\n"
-    "  snapshot load FILE|-       replace all apps; --strict: nothing is changed if any line is bad\n"
-    "  status                     what the gateway does\n"
-    "  drain                      finish what is in progress, then end\n"
-    "  reload                     read configuration and certificates again\n"
-    "\n"
-    "Options:\n"
-    "  --control unix:PATH|https://HOST:PORT   where the gateway listens; default: $GATEWAY_CONTROL,\n"
-    "                                          else " DEFAULT_CONTROL "\n"
-    "  --cacert FILE              CA that signed the gateway's control certificate\n"
-    "  --cert FILE --key FILE     client certificate\n"
-    "  --token-file FILE          bearer token\n"
-    "  --json                     for scripts: JSON on stdout (app ls: one document a line), problems as JSON\n"
-    "  --help, --version\n"
-    "\n"
-    "Exit status:\n"
-    "  0  done\n"
-    "  1  the gateway refused; the problem is shown with code, field and advice. Also: resolve of a name that does\n"
-    "     not route, and snapshot load with refused lines\n"
-    "  2  wrong usage, or a file that cannot be read or understood\n"
-    "  3  the gateway cannot be reached\n";
-
-struct command {
-    const char *first;
-    const char *second; /* NULL: one word */
-    int arguments;      /* -1: one or more */
-    const char *argument_name;
-    enum ctl_exit (*run)(const struct ctl_options *options);
-};
-
-static const struct command commands[] = {
-    {"app", "put", 1, "FILE", ctl_app_put},
-    {"app", "get", 1, "ID", ctl_app_get},
-    {"app", "rm", 1, "ID", ctl_app_rm},
-    {"app", "ls", 0, "", ctl_app_ls},
-    {"cert", "put", 3, "NAME CHAIN KEY", ctl_cert_put},
-    {"cert", "get", 1, "NAME", ctl_cert_get},
-    {"cert", "rm", 1, "NAME", ctl_cert_rm},
-    {"cert", "ls", 0, "", ctl_cert_ls},
-    {"compose", NULL, -1, "one or more FILEs", ctl_compose},
-    {"resolve", NULL, 1, "HOST", ctl_resolve},
-    {"snapshot", "save", 1, "FILE", ctl_snapshot_save},
-    {"snapshot", "load", 1, "FILE", ctl_snapshot_load},
-    {"status", NULL, 0, "", ctl_status},
-    {"drain", NULL, 0, "", ctl_drain},
-    {"reload", NULL, 0, "", ctl_reload},
-};
-enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
-
-/* X(option on the command line, member): those that take text. */
-#define TEXT_OPTIONS(X)                                                                                                \
-    X("control", control)                                                                                              \
-    X("cacert", cacert)                                                                                                \
-    X("cert", cert)                                                                                                    \
-    X("key", key)                                                                                                      \
-    X("token-file", token_file)                                                                                        \
-    X("q", q)                                                                                                          \
-    X("if-match", if_match)                                                                                            \
-    X("app", app)                                                                                                      \
-    X("address", address)                                                                                              \
-    X("instance", instance)                                                                                            \
-    X("generation", generation)                                                                                        \
-    X("domain", domain)                                                                                                \
-    X("profile", profile)
-
-enum option_id {
-    OPTION_HELP = 256,
-    OPTION_VERSION,
-    OPTION_JSON,
-    OPTION_DRY_RUN,
-    OPTION_STRICT,
-#define X(name, member) OPTION_##member,
-    TEXT_OPTIONS(X)
-#undef X
-};
-
-static const struct option long_options[] = {
-    {"help", no_argument, NULL, OPTION_HELP},
-    {"version", no_argument, NULL, OPTION_VERSION},
-    {"json", no_argument, NULL, OPTION_JSON},
-    {"dry-run", no_argument, NULL, OPTION_DRY_RUN},
-    {"strict", no_argument, NULL, OPTION_STRICT},
-#define X(name, member) {name, required_argument, NULL, OPTION_##member},
-    TEXT_OPTIONS(X)
-#undef X
-        {NULL, 0, NULL, 0},
+/* The options that were given, to be checked when the command is known. */
+struct given {
+    const struct ctl_option *options[MAX_OPTIONS];
+    size_t count;
 };
 
 static int usage(void)
@@ -120,93 +20,170 @@ static int usage(void)
     return CTL_USAGE;
 }
 
-/* -1: go on; else the exit status. */
-static int take_option(struct ctl_options *options, int option)
+/* ---- options ---- */
+
+/* getopt's two forms of the table; long options are numbered from LONG_BASE. */
+static void fill_getopt(struct option *ret_long, char *ret_short)
 {
-    switch (option) {
-    case OPTION_HELP:
-        fputs(help, stdout);
-        return CTL_OK;
-    case OPTION_VERSION:
-        puts("gatewayctl " GW_VERSION);
-        return CTL_OK;
-    case OPTION_JSON:
-        options->json = true;
-        return -1;
-    case OPTION_DRY_RUN:
-        options->dry_run = true;
-        return -1;
-    case OPTION_STRICT:
-        options->strict = true;
-        return -1;
-#define X(name, member)                                                                                                \
-    case OPTION_##member:                                                                                              \
-        options->member = optarg;                                                                                      \
-        return -1;
-        TEXT_OPTIONS(X)
-#undef X
-    default:
-        return usage(); /* getopt_long has said what is wrong */
+    for (size_t i = 0; i < ctl_option_count; i++) {
+        const struct ctl_option *option = &ctl_option_table[i];
+        int has = option->argument ? required_argument : no_argument;
+        ret_long[i] = (struct option){option->name, has, NULL, LONG_BASE + (int)i};
+        if (option->letter)
+            *ret_short++ = option->letter;
+        if (option->letter && option->argument)
+            *ret_short++ = ':';
     }
+    ret_long[ctl_option_count] = (struct option){NULL, 0, NULL, 0};
+    *ret_short = '\0';
 }
 
-static const struct command *find_command(char *const *words, int count)
+static bool take_option(struct ctl_options *options, struct given *given, int code)
 {
-    bool first_known = false;
-    for (size_t i = 0; i < COMMAND_COUNT; i++) {
-        const struct command *command = &commands[i];
-        if (count == 0 || strcmp(command->first, words[0]) != 0)
-            continue;
-        first_known = true;
-        if (!command->second || (count > 1 && strcmp(command->second, words[1]) == 0))
-            return command;
-    }
-    if (count == 0)
-        ctl_error("say what to do: app, cert, compose, resolve, snapshot, status, drain or reload");
-    else if (!first_known)
-        ctl_error("there is no command %s; use app, cert, compose, resolve, snapshot, status, drain or reload",
-                  words[0]);
+    const struct ctl_option *option =
+        code >= LONG_BASE ? &ctl_option_table[code - LONG_BASE] : ctl_option_lettered((char)code);
+    if (!option || given->count == MAX_OPTIONS)
+        return false; /* getopt_long has said what is wrong */
+    given->options[given->count++] = option;
+    if (option->argument)
+        memcpy((char *)options + option->member, &optarg, sizeof optarg);
     else
-        ctl_error("%s: %s %s", words[0], count > 1 ? "there is no" : "say which of",
-                  count > 1                           ? words[1]
-                  : strcmp(words[0], "snapshot") == 0 ? "save, load"
-                                                      : "put, get, rm, ls");
-    return NULL;
+        *((bool *)((char *)options + option->member)) = true;
+    return true;
 }
 
-static int run(struct ctl_options *options, char **words, int count)
+static bool parse(struct ctl_options *options, struct given *given, int argc, char **argv)
 {
-    const struct command *command = find_command(words, count);
-    if (!command)
-        return usage();
+    struct option long_options[MAX_OPTIONS + 1];
+    char letters[2 * MAX_OPTIONS + 1];
+    fill_getopt(long_options, letters);
+    for (int code; (code = getopt_long(argc, argv, letters, long_options, NULL)) != -1;)
+        if (!take_option(options, given, code))
+            return false;
+    return true;
+}
+
+static bool check_options(const struct given *given, const struct ctl_command *command)
+{
+    char name[CTL_COMMAND_NAME_MAX], list[CTL_COMMAND_LIST_MAX];
+    for (size_t i = 0; i < given->count; i++)
+        if (!ctl_option_fits(given->options[i], command)) {
+            ctl_error("%s does not take --%s; it is for: %s", ctl_command_name(command, name), given->options[i]->name,
+                      ctl_option_commands(given->options[i], list));
+            return false;
+        }
+    return true;
+}
+
+/* ---- commands ---- */
+
+/* The second words of a command, or all first words for NULL, as a sentence's list. */
+static void print_words(const char *first, FILE *out)
+{
+    const char *before = "";
+    for (size_t i = 0; i < ctl_command_count; i++) {
+        const struct ctl_command *command = &ctl_commands[i];
+        bool is_repeated = i > 0 && strcmp(ctl_commands[i - 1].first, command->first) == 0;
+        if (first ? strcmp(first, command->first) != 0 : is_repeated)
+            continue;
+        fprintf(out, "%s%s", before, first ? command->second : command->first);
+        before = ", ";
+    }
+}
+
+static void explain_words(char *const *words, size_t count)
+{
+    char *list = NULL;
+    size_t len = 0;
+    const char *first = NULL;
+    for (size_t i = 0; count > 0 && i < ctl_command_count; i++)
+        if (strcmp(ctl_commands[i].first, words[0]) == 0)
+            first = ctl_commands[i].first;
+    FILE *out = open_memstream(&list, &len);
+    if (!out)
+        abort();
+    print_words(first, out);
+    if (fclose(out) != 0)
+        abort();
+    if (count == 0)
+        ctl_error("say what to do: %s", list);
+    else if (!first)
+        ctl_error("there is no command %s; use %s", words[0], list);
+    else if (count == 1)
+        ctl_error("%s: say which of %s", first, list);
+    else
+        ctl_error("%s: there is no %s; use %s", first, words[1], list);
+    free(list);
+}
+
+/* How many arguments the command takes; those of a last one that may be repeated count as one. */
+static int count_arguments(const struct ctl_command *command, bool *ret_repeats, bool *ret_optional)
+{
+    int count = *command->arguments ? 1 : 0;
+    for (const char *c = command->arguments; *c; c++)
+        count += *c == ' ';
+    *ret_repeats = strstr(command->arguments, "…") != NULL;
+    *ret_optional = strchr(command->arguments, '[') != NULL;
+    return count;
+}
+
+static bool check_arguments(const struct ctl_options *options, const struct ctl_command *command)
+{
+    char name[CTL_COMMAND_NAME_MAX];
+    bool repeats, optional;
+    int count = count_arguments(command, &repeats, &optional);
+    int least = optional ? count - 1 : count;
+    if (options->argc >= least && (repeats || options->argc <= count))
+        return true;
+    ctl_error("%s takes %s", ctl_command_name(command, name), count == 0 ? "no argument" : command->arguments);
+    return false;
+}
+
+static int run(struct ctl_options *options, const struct ctl_command *command, char **words, int count)
+{
     int skip = command->second ? 2 : 1;
     options->argv = words + skip;
     options->argc = count - skip;
-    if (command->arguments >= 0 ? options->argc != command->arguments : options->argc == 0) {
-        ctl_error("%s%s%s takes %s", command->first, command->second ? " " : "", command->second ? command->second : "",
-                  command->arguments == 0 ? "no argument" : command->argument_name);
+    if (!check_arguments(options, command))
         return usage();
-    }
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         abort();
     enum ctl_exit result = command->run(options);
     curl_global_cleanup();
-    if (fflush(stdout) != 0 && result == CTL_OK) {
-        ctl_error("cannot write to standard output");
-        result = CTL_USAGE;
-    }
     return (int)result;
+}
+
+static int choose(struct ctl_options *options, const struct given *given, char **words, int count)
+{
+    const struct ctl_command *command = ctl_command_named(words, (size_t)count);
+    if (options->version) {
+        puts("gatewayctl " GW_VERSION);
+        return CTL_OK;
+    }
+    if (options->help && (command || count == 0)) {
+        ctl_help_print(command, stdout);
+        return CTL_OK;
+    }
+    if (!command) {
+        explain_words(words, (size_t)count);
+        return usage();
+    }
+    return check_options(given, command) ? run(options, command, words, count) : usage();
 }
 
 int main(int argc, char **argv)
 {
     struct ctl_options options = {.control = getenv("GATEWAY_CONTROL")};
+    struct given given = {.count = 0};
+    setlocale(LC_CTYPE, "");
     if (!options.control || !*options.control)
-        options.control = DEFAULT_CONTROL;
-    for (int option; (option = getopt_long(argc, argv, "", long_options, NULL)) != -1;) {
-        int status = take_option(&options, option);
-        if (status != -1)
-            return status;
+        options.control = CTL_DEFAULT_CONTROL;
+    if (!parse(&options, &given, argc, argv))
+        return usage();
+    int result = choose(&options, &given, argv + optind, argc - optind);
+    if (fflush(stdout) != 0 && result == CTL_OK) {
+        ctl_error("cannot write to standard output");
+        result = CTL_USAGE;
     }
-    return run(&options, argv + optind, argc - optind);
+    return result;
 }

@@ -2,15 +2,34 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- save ---- */
 
+/* How many lines a snapshot will have; 0: not known. */
+static uint64_t count_apps(const struct ctl_options *options)
+{
+    struct ctl_reply reply;
+    struct ctl_call call = {.method = "GET", .path = "/v1/status", .quiet = true};
+    json_t *json = NULL;
+    if (ctl_http_try(options, &call, &reply) == CTL_OK)
+        json = json_loadb(reply.body, reply.len, 0, NULL);
+    json_int_t apps = json_integer_value(json_object_get(json, "apps"));
+    json_decref(json);
+    ctl_reply_free(&reply);
+    return apps > 0 ? (uint64_t)apps : 0;
+}
+
 static enum ctl_exit download(const struct ctl_options *options, FILE *out)
 {
     struct ctl_reply reply;
-    struct ctl_call call = {.method = "GET", .path = "/v1/snapshot", .download = out};
-    enum ctl_exit result = ctl_http_call(options, &call, &reply);
+    struct ctl_progress *progress = ctl_progress_new("saving", 0, isatty(STDERR_FILENO) ? count_apps(options) : 0);
+    struct ctl_call call = {.method = "GET", .path = "/v1/snapshot", .download = out, .progress = progress};
+    enum ctl_exit result = ctl_http_try(options, &call, &reply);
+    ctl_progress_end(&progress);
+    if (result == CTL_REFUSED)
+        ctl_http_print_problem(options, &reply);
     ctl_reply_free(&reply);
     return result;
 }
@@ -44,7 +63,9 @@ enum ctl_exit ctl_snapshot_save(const struct ctl_options *options)
     if (strcmp(path, "-") == 0)
         return download(options, stdout);
     enum ctl_exit result = download_to_file(options, path);
-    if (result == CTL_OK && !options->json)
+    if (result == CTL_OK && options->json)
+        ctl_print_done("path", path, "saved");
+    else if (result == CTL_OK)
         printf("saved to %s\n", path);
     return result;
 }
@@ -56,9 +77,16 @@ static void print_line_errors(const json_t *errors)
     size_t i;
     const json_t *error;
     json_array_foreach(errors, i, error)
-        fprintf(stderr, "  line %lld: %s%s%s (%s)\n", (long long)json_integer_value(json_object_get(error, "line")),
-                ctl_string(error, "field"), *ctl_string(error, "field") ? ": " : "", ctl_string(error, "detail"),
-                ctl_string(error, "code"));
+    {
+        const char *field = ctl_string(error, "field");
+        char *text;
+        if (asprintf(&text, "  line %lld: %s%s%s (%s)", (long long)json_integer_value(json_object_get(error, "line")),
+                     field, *field ? ": " : "", ctl_string(error, "detail"), ctl_string(error, "code")) < 0)
+            abort();
+        ctl_put_text(stderr, text, SIZE_MAX);
+        fputc('\n', stderr);
+        free(text);
+    }
 }
 
 static enum ctl_exit print_loaded(const struct ctl_options *options, const struct ctl_reply *reply)
@@ -86,6 +114,13 @@ static void print_refused_lines(const struct ctl_options *options, const struct 
     json_decref(json);
 }
 
+/* 0: not known. */
+static uint64_t size_of(FILE *in)
+{
+    struct stat stat;
+    return fstat(fileno(in), &stat) == 0 && S_ISREG(stat.st_mode) ? (uint64_t)stat.st_size : 0;
+}
+
 enum ctl_exit ctl_snapshot_load(const struct ctl_options *options)
 {
     struct ctl_reply reply;
@@ -98,8 +133,12 @@ enum ctl_exit ctl_snapshot_load(const struct ctl_options *options)
     struct ctl_call call = {.method = "PUT",
                             .path = options->strict ? "/v1/snapshot?strict=1" : "/v1/snapshot",
                             .content_type = "application/x-ndjson",
-                            .upload = in};
-    enum ctl_exit result = ctl_http_call(options, &call, &reply);
+                            .upload = in,
+                            .progress = ctl_progress_new("loading", size_of(in), 0)};
+    enum ctl_exit result = ctl_http_try(options, &call, &reply);
+    ctl_progress_end(&call.progress);
+    if (result == CTL_REFUSED)
+        ctl_http_print_problem(options, &reply);
     if (result == CTL_OK)
         result = print_loaded(options, &reply);
     else if (result == CTL_REFUSED)

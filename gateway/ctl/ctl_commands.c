@@ -1,0 +1,126 @@
+#include "ctl_commands.h"
+
+const struct ctl_command ctl_commands[] = {
+    {"app", "put", "FILE|-", "store an app document (JSON)", ctl_app_put},
+    {"app", "get", "ID", "show one app", ctl_app_get},
+    {"app", "rm", "ID", "delete one app", ctl_app_rm},
+    {"app", "ls", "", "list all apps", ctl_app_ls},
+    {"compose", NULL, "FILE|-…",
+     "register the host ports that Compose files publish, later ones merged into the first, and print their URLs",
+     ctl_compose},
+    {"cert", "put", "NAME CHAIN KEY", "store a certificate for a custom domain (PEM files); NAME may be *.example.com",
+     ctl_cert_put},
+    {"cert", "get", "NAME", "show one certificate; the key never comes out", ctl_cert_get},
+    {"cert", "rm", "NAME", "remove one certificate", ctl_cert_rm},
+    {"cert", "ls", "", "list all certificates in force, with their ends", ctl_cert_ls},
+    {"resolve", NULL, "HOST", "show what a host name routes to, step by step, and why not", ctl_resolve},
+    {"snapshot", "save", "FILE|-", "write all apps as NDJSON", ctl_snapshot_save},
+    {"snapshot", "load", "FILE|-", "replace all apps by those of the file", ctl_snapshot_load},
+    {"status", NULL, "", "show what the gateway does", ctl_status},
+    {"drain", NULL, "", "finish what is in progress, then end", ctl_drain},
+    {"reload", NULL, "", "read configuration and certificates again", ctl_reload},
+    {"completion", NULL, "SHELL", "print the completion script for bash, zsh or fish", ctl_completion},
+    {"complete", NULL, "[WORD…]",
+     "print what may stand in the place of the last WORD, one candidate a line; for completion scripts, which write -- "
+     "before the words",
+     ctl_complete},
+    {"man", NULL, "", "print the manual page of gatewayctl (roff)", ctl_man},
+};
+const size_t ctl_command_count = sizeof ctl_commands / sizeof ctl_commands[0];
+
+#define MEMBER(name) offsetof(struct ctl_options, name)
+
+const struct ctl_option ctl_option_table[] = {
+    {"if-match", 0, "REV", MEMBER(if_match), "app put,app rm", "only if the app is still at this revision"},
+    {"q", 0, "TEXT", MEMBER(q), "app ls", "only apps with TEXT in an id, domain or address"},
+    {"app", 0, "ID", MEMBER(app), "compose", "the app to register; must be given"},
+    {"address", 0, "IP", MEMBER(address), "compose", "where its instance is; must be given"},
+    {"instance", 0, "INSTANCE", MEMBER(instance), "compose", "the instance; default: <app id>-i1"},
+    {"generation", 0, "N", MEMBER(generation), "compose", "of the instance; default: what the gateway knows, else 1"},
+    {"domain", 0, "DOMAIN", MEMBER(domain), "compose", "for the URLs; default: the gateway's base domains"},
+    {"profile", 0, "NAME,…", MEMBER(profile), "compose", "active profiles; default: $COMPOSE_PROFILES"},
+    {"dry-run", 0, NULL, MEMBER(dry_run), "compose", "change nothing, and show what would be stored"},
+    {"strict", 0, NULL, MEMBER(strict), "snapshot load", "change nothing if any line is bad"},
+
+    {"control", 0, "unix:PATH|https://HOST:PORT", MEMBER(control), NULL,
+     "where the gateway listens; default: $GATEWAY_CONTROL, else " CTL_DEFAULT_CONTROL},
+    {"cacert", 0, "FILE", MEMBER(cacert), NULL, "CA that signed the gateway's control certificate"},
+    {"cert", 0, "FILE", MEMBER(cert), NULL, "client certificate (PEM)"},
+    {"key", 0, "FILE", MEMBER(key), NULL, "key of the client certificate (PEM)"},
+    {"token-file", 0, "FILE", MEMBER(token_file), NULL, "file with a bearer token in its first line"},
+    {"json", 0, NULL, MEMBER(json), NULL,
+     "for scripts: JSON on standard output (lists: one document a line), problems as JSON on standard error"},
+    {"help", 0, NULL, MEMBER(help), NULL, "show this, or the help of the command, and exit"},
+    {"version", 0, NULL, MEMBER(version), NULL, "show the version and exit"},
+};
+const size_t ctl_option_count = sizeof ctl_option_table / sizeof ctl_option_table[0];
+
+const struct ctl_exit_status ctl_exit_table[] = {
+    {CTL_OK, "done"},
+    {CTL_REFUSED, "the gateway refused; the problem is shown with code, field and advice. Also: resolve of a name that "
+                  "does not route, and snapshot load with refused lines"},
+    {CTL_USAGE, "wrong usage, or a file that cannot be read, understood or written"},
+    {CTL_UNREACHABLE, "the gateway cannot be reached, or what answers is no gateway"},
+};
+const size_t ctl_exit_count = sizeof ctl_exit_table / sizeof ctl_exit_table[0];
+
+const struct ctl_variable ctl_variables[] = {
+    {"GATEWAY_CONTROL", "where the gateway listens, if --control does not say it"},
+    {"COMPOSE_PROFILES", "the profiles that compose takes for active, if --profile does not say it"},
+    {"COLUMNS", "how wide tables may be on a terminal that does not tell its size"},
+};
+const size_t ctl_variable_count = sizeof ctl_variables / sizeof ctl_variables[0];
+
+const struct ctl_option *ctl_option_named(struct slice name)
+{
+    for (size_t i = 0; i < ctl_option_count; i++)
+        if (slice_eq(name, slice_str(ctl_option_table[i].name)))
+            return &ctl_option_table[i];
+    return NULL;
+}
+
+const struct ctl_option *ctl_option_lettered(char letter)
+{
+    for (size_t i = 0; i < ctl_option_count; i++)
+        if (letter != 0 && ctl_option_table[i].letter == letter)
+            return &ctl_option_table[i];
+    return NULL;
+}
+
+const char *ctl_command_name(const struct ctl_command *command, char buffer[CTL_COMMAND_NAME_MAX])
+{
+    snprintf(buffer, CTL_COMMAND_NAME_MAX, "%s%s%s", command->first, command->second ? " " : "",
+             command->second ? command->second : "");
+    return buffer;
+}
+
+bool ctl_option_fits(const struct ctl_option *option, const struct ctl_command *command)
+{
+    char name[CTL_COMMAND_NAME_MAX];
+    if (!option->commands)
+        return true;
+    return slice_list_has(slice_str(option->commands), slice_str(ctl_command_name(command, name)));
+}
+
+const struct ctl_command *ctl_command_named(char *const *words, size_t count)
+{
+    for (size_t i = 0; i < ctl_command_count; i++) {
+        const struct ctl_command *command = &ctl_commands[i];
+        if (count > 0 && strcmp(command->first, words[0]) == 0 &&
+            (!command->second || (count > 1 && strcmp(command->second, words[1]) == 0)))
+            return command;
+    }
+    return NULL;
+}
+
+const char *ctl_option_commands(const struct ctl_option *option, char buffer[CTL_COMMAND_LIST_MAX])
+{
+    size_t len = 0;
+    for (const char *c = option->commands; *c && len + 3 < CTL_COMMAND_LIST_MAX; c++) {
+        buffer[len++] = *c;
+        if (*c == ',')
+            buffer[len++] = ' ';
+    }
+    buffer[len] = '\0';
+    return buffer;
+}

@@ -1,0 +1,160 @@
+"""gatewayctl as a program: usage, exit statuses, JSON, tables that fit a terminal, progress bars."""
+import json
+import re
+import subprocess
+
+import pytest
+
+from gateway import BUILD, new_id
+from terminal import Terminal, plain
+
+CTL = str(BUILD / "gatewayctl")
+
+
+def run(*arguments, **options):
+    return subprocess.run([CTL, *arguments], capture_output=True, text=True, timeout=60, check=False,
+                          stdin=subprocess.DEVNULL, **options)
+
+
+def on_terminal(gateway, *arguments, columns=80, **options):
+    return Terminal([CTL, "--control", f"unix:{gateway.control_path}", *map(str, arguments)], columns, **options)
+
+
+def documents(count):
+    for number in range(count):
+        yield {"app_id": f"{number:040x}", "ports": [{"port": 8000}], "restrict_ports": True, "instances": [
+            {"instance_id": f"{number:040x}i", "address": f"127.{1 + number // 65536}.{number // 256 % 256}."
+                                                          f"{number % 256}",
+             "generation": 1, "state": "running", "weight": 1}]}
+
+
+# ---- usage ----
+
+def test_help_of_all_and_of_each_command():
+    everything = run("--help")
+    assert everything.returncode == 0 and everything.stderr == ""
+    commands = re.findall(r"^  ([a-z]+(?: [a-z]+)?)(?: [A-Z\[][^ ]*(?: [A-Z]+)*)? {2,}", everything.stdout, re.M)
+    assert {"app put", "app ls", "cert put", "resolve", "status", "snapshot load"} <= set(commands)
+    for command in commands:
+        one = run(*command.split(), "--help")
+        assert one.returncode == 0 and one.stdout.startswith(f"Usage: gatewayctl [OPTION…] {command}"), command
+        assert "Exit status:" in one.stdout
+    assert all(len(line) <= 100 for line in everything.stdout.split("\n"))
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ((), "say what to do: app, compose, cert"),
+    (("nonsense",), "there is no command nonsense"),
+    (("app",), "app: say which of put, get, rm, ls"),
+    (("app", "make"), "app: there is no make; use put, get, rm, ls"),
+    (("app", "get"), "app get takes ID"),
+    (("status", "all"), "status takes no argument"),
+    (("status", "--strict"), "status does not take --strict; it is for: snapshot load"),
+    (("--nonsense",), "nonsense"),
+    (("app", "get", "x", "--if-match"), "requires an argument"),
+    (("--control", "ftp://x", "status"), "give unix:PATH or https://HOST:PORT"),
+    (("app", "put", "does/not/exist.json"), "No such file"),
+    (("completion", "tcsh"), "say bash, zsh or fish"),
+])
+def test_wrong_usage_is_2(arguments, says):
+    result = run(*arguments)
+    assert result.returncode == 2 and says in result.stderr, result
+    assert result.stdout == ""
+
+
+def test_exit_statuses(gateway, tmp_path):
+    assert gateway.gatewayctl("status").returncode == 0
+    assert gateway.gatewayctl("app", "get", new_id()).returncode == 1
+    assert gateway.gatewayctl("resolve", "nothing.example.net").returncode == 1
+    assert run("--control", f"unix:{tmp_path}/none", "status").returncode == 3
+    with open("/dev/full", "w", encoding="ascii") as full:
+        result = subprocess.run([CTL, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
+        assert result.returncode == 2 and b"cannot write" in result.stderr
+    told = re.findall(r"^  (\d+) ", run("--help").stdout.split("Exit status:")[1], re.M)
+    assert told == ["0", "1", "2", "3"]
+
+
+def test_json_of_every_command(gateway, tmp_path):
+    def ask(*arguments):
+        result = gateway.gatewayctl(*arguments, "--json")
+        assert result.returncode == 0, result
+        return [json.loads(line) for line in result.stdout.splitlines()]
+    app = next(documents(1))
+    (tmp_path / "app.json").write_text(json.dumps(app))
+    assert ask("app", "put", tmp_path / "app.json")[0]["app_id"] == app["app_id"]
+    assert app["app_id"] in [item["app_id"] for item in ask("app", "ls")]
+    assert ask("app", "get", app["app_id"])[0]["ports"][0]["port"] == 8000
+    assert ask("resolve", f"{app['app_id']}-8000.gw.example")[0]["routes"] is True
+    assert ask("snapshot", "save", tmp_path / "all") == [{"path": str(tmp_path / "all"), "saved": True}]
+    assert ask("snapshot", "load", tmp_path / "all")[0]["refused"] == 0
+    assert ask("app", "rm", app["app_id"]) == [{"app_id": app["app_id"], "deleted": True}]
+    assert ask("status")[0]["ready"] is True
+    assert ask("cert", "ls")
+    assert "needs_restart" in ask("reload")[0]
+    refused = gateway.gatewayctl("app", "rm", app["app_id"], "--json")
+    assert refused.returncode == 1 and json.loads(refused.stderr)["code"] == "app_unknown"
+
+
+# ---- tables ----
+
+def test_tables_fit_the_terminal(gateway):
+    app = gateway.app(ports=[{"port": port} for port in range(8000, 8040)],
+                      domains=[{"name": f"{name}.shop.example.net", "port": 8000} for name in ("one", "two", "three")])
+    for columns in (60, 100):
+        with on_terminal(gateway, "app", "ls", "--q", app.id, columns=columns) as terminal:
+            assert terminal.wait() == 0
+            lines = plain(terminal.output).split("\r\n")[:-1]
+        assert len(lines) == 2 and all(len(line) <= columns for line in lines), lines
+        assert "…" in lines[1] and lines[0].split() == ["APP", "RUNNING", "PORTS", "DOMAINS", "REVISION"]
+    piped = gateway.gatewayctl("app", "ls", "--q", app.id).stdout
+    assert "…" not in piped and app.id in piped and "8039" in piped and "three.shop.example.net" in piped
+
+
+def test_wide_terminals_cut_nothing(gateway):
+    app = gateway.app(ports=[{"port": 8000}])
+    with on_terminal(gateway, "app", "ls", "--q", app.id, columns=200) as terminal:
+        assert terminal.wait() == 0
+        assert app.id in plain(terminal.output) and "…" not in plain(terminal.output)
+
+
+def test_what_others_wrote_moves_no_terminal(gateway, tmp_path):
+    """The gateway quotes names that it refuses."""
+    (tmp_path / "app.json").write_text(json.dumps({"app_id": "a\u009b2Jb", "instances": [], "\x1b[31mx": 1}))
+    for arguments in (["app", "put", tmp_path / "app.json"], ["resolve", "\u202e\u009b.example"], ["app", "get", "\x1b[2J"]):
+        with on_terminal(gateway, *arguments) as terminal:
+            assert terminal.wait() in (1, 2)
+            assert b"\x1b" not in terminal.output and b"\xc2\x9b" not in terminal.output, terminal.output
+            assert b"\xe2\x80\xae" not in terminal.output, terminal.output
+
+
+# ---- progress ----
+
+def test_progress_of_a_load_and_a_save(make_gateway, tmp_path):
+    gateway = make_gateway(upstream={"allow": ["127.0.0.0/8"]})
+    lines = [json.dumps(document) + "\n" for document in documents(3000)]
+    (tmp_path / "all").write_text("".join(lines))
+    with on_terminal(gateway, "snapshot", "load", tmp_path / "all", stdout=subprocess.PIPE) as terminal:
+        seen = terminal.wait_for(rb"loading[^\r]* 3000 lines") + terminal.output
+        assert terminal.wait(60) == 0
+        assert b"3000 apps loaded, 0 refused" in terminal.process.stdout.read()
+        seen += terminal.output
+    assert re.search(rb"loading \[#+\.*\] +\d+%  [\d.]+ [KM]iB  \d+ lines  [\d.]+ [A-Z]i?B/s|loading sent", seen), seen
+    assert seen.endswith(b"\r\x1b[K")
+    with on_terminal(gateway, "snapshot", "save", tmp_path / "saved", stdout=subprocess.PIPE) as terminal:
+        seen = terminal.wait_for(rb"saving \[#{24}\] 100%  [\d.]+ [KM]iB  3000 lines")
+        assert terminal.wait() == 0
+    assert len((tmp_path / "saved").read_text().splitlines()) == 3000
+
+
+def test_no_progress_elsewhere(gateway, tmp_path):
+    result = gateway.gatewayctl("snapshot", "save", tmp_path / "all")
+    assert result.returncode == 0 and result.stderr == ""
+    result = gateway.gatewayctl("snapshot", "load", tmp_path / "all")
+    assert result.returncode == 0 and result.stderr == ""
+
+
+def test_a_gateway_that_refuses_leaves_no_bar(gateway, tmp_path):
+    (tmp_path / "bad").write_text("{}\n")
+    with on_terminal(gateway, "snapshot", "load", "--strict", tmp_path / "bad") as terminal:
+        assert terminal.wait() == 1
+        assert b"refused" in terminal.output.split(b"\x1b[K")[-1]
