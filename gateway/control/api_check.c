@@ -49,8 +49,8 @@ static bool app_exists(const struct api_call *call)
     return exists;
 }
 
-/* RFC 9110 section 13.1.1. An ETag is the app's revision, so that one that is no number can match none. */
-bool api_check_if_match(struct api_call *call, uint64_t *ret_revision)
+/* RFC 9110 section 13.1.1. An ETag is a revision, so that one that is no number can match none. */
+static bool check_if_match(struct api_call *call, const char *of, bool exists, uint64_t *ret_revision)
 {
     uint64_t revision = CHANGES_ANY_REVISION;
     struct slice value = slice_trim(fields_value(&call->head->fields, FIELD_IF_MATCH));
@@ -60,15 +60,25 @@ bool api_check_if_match(struct api_call *call, uint64_t *ret_revision)
                           "send one revision in quotes, as in \"42\", or *");
         return false;
     }
-    bool met = count == 0 || (slice_eq(value, SLICE("*")) && app_exists(call)) ||
+    bool met = count == 0 || (slice_eq(value, SLICE("*")) && exists) ||
                (parse_etag(value, &revision) && revision != CHANGES_ANY_REVISION);
     if (!met) {
-        api_answer_refuse(call, STATUS_REVISION_CONFLICT, "If-Match", "no revision of the app matches %.*s",
+        api_answer_refuse(call, STATUS_REVISION_CONFLICT, "If-Match", "no revision of the %s matches %.*s", of,
                           (int)(value.len < 40 ? value.len : 40), value.ptr);
         return false;
     }
     *ret_revision = revision;
     return true;
+}
+
+bool api_check_if_match(struct api_call *call, uint64_t *ret_revision)
+{
+    return check_if_match(call, "app", app_exists(call), ret_revision);
+}
+
+bool api_check_table_if_match(struct api_call *call, uint64_t *ret_revision)
+{
+    return check_if_match(call, "table", true, ret_revision);
 }
 
 bool api_check_flag(struct api_call *call, const char *name, bool *ret_on)

@@ -166,6 +166,8 @@ static void begin(struct api_call *call, struct export *export, struct slice con
     call->answered = true;
     local_handle(call->local, &handler, export);
     api_answer_add_common(call);
+    if (!export->is_list)
+        api_answer_add_etag(call, route_table_revision(call->api->params.table));
     local_begin(call->local, 200, content_type);
     if (call->head->method == METHOD_HEAD) {
         export->finished = true;

@@ -10,7 +10,7 @@ struct import {
     struct api_call *call;
     struct changes_snapshot *snapshot;
     struct ndjson lines;
-    bool strict;
+    struct changes_snapshot_options options;
     uint64_t line_number;
     uint64_t accepted;
     uint64_t refused;
@@ -110,15 +110,16 @@ static void on_end(void *self)
     struct api_call *call = import->call;
     struct route_problem problem;
     ndjson_end(&import->lines);
-    if (import->refused > 0 && (import->strict || import->accepted == 0)) {
+    if (import->refused > 0 && (import->options.strict || import->accepted == 0)) {
         changes_snapshot_abort(&import->snapshot);
         api_problem_fill(&problem, STATUS_INVALID_RECORD, "", "%s; nothing was changed",
-                         import->strict ? "strict was asked for and not every line is valid" : "no line is valid");
+                         import->options.strict ? "strict was asked for and not every line is valid"
+                                                : "no line is valid");
         api_answer_problem_with(call, &problem, counts_of(import));
         return;
     }
     call->changing = true;
-    changes_snapshot_commit(&import->snapshot, import->strict, on_committed, call);
+    changes_snapshot_commit(&import->snapshot, &import->options, on_committed, call);
 }
 
 static void on_gone(void *self)
@@ -130,18 +131,35 @@ static void on_gone(void *self)
     api_call_gone(import->call);
 }
 
+/* False if the call was refused. */
+static bool read_options(struct api_call *call, struct changes_snapshot_options *ret_options)
+{
+    struct slice value;
+    struct changes_snapshot_options options = {.strict = false};
+    if (!api_check_flag(call, "strict", &options.strict) || !api_check_table_if_match(call, &options.expected_revision))
+        return false;
+    if (api_target_parameter(&call->target, "revision", &value) &&
+        (!slice_to_u64(value, &options.revision) || options.revision == 0 || options.revision > INT64_MAX)) {
+        api_answer_refuse(call, STATUS_INVALID_PARAMETER, "revision",
+                          "it is the revision that the table has with this snapshot, a number from 1");
+        return false;
+    }
+    *ret_options = options;
+    return true;
+}
+
 void api_import_snapshot(struct api_call *call)
 {
     static const struct local_handler handler = {.body = on_body, .end = on_end, .gone = on_gone};
-    bool strict;
-    if (!api_check_content_type(call) || !api_check_flag(call, "strict", &strict))
+    struct changes_snapshot_options options;
+    if (!api_check_content_type(call) || !read_options(call, &options))
         return;
     struct import *import = arena_alloc_zeroed(call->arena, sizeof *import);
     import->call = call;
-    import->strict = strict;
+    import->options = options;
     import->errors = json_array();
     ndjson_init(&import->lines, API_MAX_DOCUMENT_BYTES, on_line, import);
-    import->snapshot = changes_snapshot_begin(call->api->params.changes);
+    import->snapshot = changes_snapshot_begin(call->api->params.changes, CHANGES_REPLACE);
     call->state = import;
     local_handle(call->local, &handler, import);
 }

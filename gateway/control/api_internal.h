@@ -114,6 +114,8 @@ json_t *api_json_text(struct slice text);
 bool api_check_content_type(struct api_call *call);
 /* Reads If-Match; false if the call was refused. */
 bool api_check_if_match(struct api_call *call, uint64_t *ret_revision);
+/* The same of the table's revision, for calls on all of it. */
+bool api_check_table_if_match(struct api_call *call, uint64_t *ret_revision);
 /* A yes/no parameter: absent is no, "" is yes; false if the call was refused. */
 bool api_check_flag(struct api_call *call, const char *name, bool *ret_on);
 
@@ -126,6 +128,8 @@ void api_apps_patch_instance(struct api_call *call);
 void api_export_apps(struct api_call *call);
 void api_export_snapshot(struct api_call *call);
 void api_import_snapshot(struct api_call *call);
+void api_changes_post(struct api_call *call);
+void api_watch_changes(struct api_call *call);
 void api_certs_list(struct api_call *call);
 void api_certs_get(struct api_call *call);
 void api_certs_put(struct api_call *call);

@@ -1,4 +1,4 @@
-#include "gateway/control/app_document.h"
+#include "app_document_internal.h"
 
 #include <assert.h>
 #include <jansson.h>
@@ -71,7 +71,7 @@ static enum status refuse_duplicate(const json_error_t *error, struct route_prob
                              error->column);
 }
 
-static enum status load_object(struct slice json, json_t **ret_root, struct route_problem *ret_problem)
+enum status app_document_load(struct slice json, json_t **ret_root, struct route_problem *ret_problem)
 {
     json_error_t error;
     if (json.len > APP_DOCUMENT_MAX_BYTES)
@@ -533,29 +533,59 @@ static enum status read_app(const struct place *place, const json_t *root, struc
     return status;
 }
 
-enum status app_document_parse(struct slice json, struct route_app **ret_app, struct route_problem *ret_problem)
+enum status app_document_read(const json_t *root, const char *path, struct route_app **ret_app,
+                              struct route_problem *ret_problem)
 {
     static const char *const known[] = {"app_id",  "revision", "ports",     "restrict_ports",
                                         "domains", "limits",   "instances", NULL};
-    struct place place = {.problem = ret_problem, .path = ""};
+    struct place place = {.problem = ret_problem};
     char id[ID_MAX + 1];
-    uint64_t ignored_revision;
-    json_t *root;
-    enum status status = load_object(json, &root, ret_problem);
+    uint64_t revision = 0;
+    snprintf(place.path, sizeof place.path, "%s", path);
+    enum status status = check_members(&place, root, known);
+    if (status == STATUS_OK)
+        status = read_name(&place, root, "app_id", ID_MAX, id);
+    if (status == STATUS_OK)
+        status = read_integer(&place, root, "revision", 0, INT64_MAX, &revision);
     if (status != STATUS_OK)
         return status;
-    if ((status = check_members(&place, root, known)) == STATUS_OK &&
-        (status = read_name(&place, root, "app_id", ID_MAX, id)) == STATUS_OK &&
-        (status = read_integer(&place, root, "revision", 0, INT64_MAX, &ignored_revision)) == STATUS_OK) {
-        struct route_app *app = route_app_new(id);
-        status = read_app(&place, root, app);
-        if (status == STATUS_OK)
-            *ret_app = app;
-        else
-            route_app_free(&app);
-    }
+    struct route_app *app = route_app_new(id);
+    app->revision = revision;
+    status = read_app(&place, root, app);
+    if (status == STATUS_OK)
+        *ret_app = app;
+    else
+        route_app_free(&app);
+    return status;
+}
+
+enum status app_document_parse(struct slice json, struct route_app **ret_app, struct route_problem *ret_problem)
+{
+    json_t *root;
+    enum status status = app_document_load(json, &root, ret_problem);
+    if (status != STATUS_OK)
+        return status;
+    status = app_document_read(root, "", ret_app, ret_problem);
     json_decref(root);
     return status;
+}
+
+enum status app_document_check_members(const json_t *object, const char *const known[],
+                                       struct route_problem *ret_problem)
+{
+    return check_members(&(struct place){.problem = ret_problem, .path = ""}, object, known);
+}
+
+enum status app_document_integer(const json_t *object, const char *member, uint64_t max, uint64_t *ret,
+                                 struct route_problem *ret_problem)
+{
+    return read_integer(&(struct place){.problem = ret_problem, .path = ""}, object, member, 0, max, ret);
+}
+
+enum status app_document_id(const json_t *object, const char *member, char ret[HOSTNAME_MAX_LABEL + 1],
+                            struct route_problem *ret_problem)
+{
+    return read_name(&(struct place){.problem = ret_problem, .path = ""}, object, member, ID_MAX, ret);
 }
 
 enum status app_document_patch_instance(struct slice json, struct route_app *app, struct slice instance_id,
@@ -568,7 +598,7 @@ enum status app_document_patch_instance(struct slice json, struct route_app *app
     if (!instance)
         return route_problem_set(ret_problem, STATUS_NOT_FOUND, "instance_id", "app %s has no instance %.*s", app->id,
                                  SLICE_ARG(instance_id));
-    enum status status = load_object(json, &root, ret_problem);
+    enum status status = app_document_load(json, &root, ret_problem);
     if (status != STATUS_OK)
         return status;
     struct route_instance changed = *instance;

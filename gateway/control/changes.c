@@ -1,46 +1,27 @@
-#include "gateway/control/changes.h"
+#include "changes_internal.h"
 
-#include "gateway/base/log.h"
 #include "gateway/control/app_document.h"
-#include "gateway/control/changes_snapshot.h"
-#include "gateway/control/id_set.h"
-#include "gateway/control/store.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { KIND_PUT, KIND_DELETE, KIND_PATCH, KIND_SNAPSHOT };
+enum kind { KIND_PUT, KIND_DELETE, KIND_PATCH, KIND_BATCH, KIND_SNAPSHOT };
 
 struct request {
     struct list link; /* waiting, or in the batch */
     enum kind kind;
     struct route_app *app;
+    struct changes_batch *lines;
     struct changes_snapshot *snapshot;
     char *app_id;
     char *instance_id;
     char *json;
     uint64_t expected_revision;
-    bool strict;
     struct change_result result;
     change_done_cb done;
     void *arg;
-};
-
-struct changes {
-    struct loop *loop;
-    struct route_table *table;
-    struct store *store;
-    changes_revoked_cb revoked;
-    void *revoked_arg;
-    const struct route_rules *rules;
-    struct list waiting;
-    struct list batch; /* staged; being committed */
-    struct deferred deferred;
-    bool committing;
-    bool ended;             /* freed by its owner; goes when nothing is on its way to it any more */
-    struct id_set left_out; /* in the store, but not in the table: see changes_load */
 };
 
 /* ---- requests ---- */
@@ -49,6 +30,7 @@ static void free_request(struct request *r)
 {
     list_remove(&r->link);
     route_app_free(&r->app);
+    changes_batch_free(&r->lines);
     changes_snapshot_abort(&r->snapshot);
     free(r->app_id);
     free(r->instance_id);
@@ -70,7 +52,7 @@ static void refuse(struct request *r, enum status status, const char *field, con
     snprintf(r->result.problem.detail, sizeof r->result.problem.detail, "%s", detail);
 }
 
-static char *copy(struct slice text)
+char *changes_copy(struct slice text)
 {
     char *out = malloc(text.len + 1);
     if (!out)
@@ -83,9 +65,59 @@ static char *copy(struct slice text)
 
 /* ---- staging ---- */
 
-static bool is_expected(struct changes *c, struct request *r, struct slice app_id)
+enum status changes_stage_put(struct changes *c, struct route_app **app, uint64_t revision,
+                              struct route_problem *ret_problem)
+{
+    enum status status = route_app_check(*app, c->rules, ret_problem);
+    if (status == STATUS_OK) {
+        (*app)->revision = revision != 0 ? revision : route_table_staged_revision(c->table) + 1;
+        status = route_table_stage_put(c->table, *app, ret_problem);
+    }
+    if (status == STATUS_OK)
+        *app = NULL; /* the table has it */
+    return status;
+}
+
+static void record_deletion(struct changes *c, struct slice app_id, uint64_t revision)
+{
+    struct deletions *d = &c->deletions;
+    if (d->count == d->capacity) {
+        d->capacity = d->capacity > 0 ? 2 * d->capacity : 16;
+        d->items = realloc(d->items, d->capacity * sizeof *d->items);
+        if (!d->items)
+            abort();
+    }
+    d->items[d->count++] = (struct deletion){changes_copy(app_id), revision};
+}
+
+enum status changes_stage_delete(struct changes *c, struct slice app_id, uint64_t revision,
+                                 struct route_problem *ret_problem)
+{
+    char *id = changes_copy(app_id);
+    bool only_stored = !route_table_staged_app(c->table, app_id) && id_set_has(&c->left_out, id);
+    enum status status = only_stored ? STATUS_OK : route_table_stage_delete(c->table, app_id, ret_problem);
+    free(id);
+    if (status != STATUS_OK)
+        return status;
+    record_deletion(c, app_id, revision);
+    route_table_stage_revision(c->table, revision);
+    return STATUS_OK;
+}
+
+uint64_t changes_staged_revision(const struct changes *c, struct slice app_id)
 {
     const struct route_app *now = route_table_staged_app(c->table, app_id);
+    if (now)
+        return now->revision;
+    for (size_t i = c->deletions.count; i > 0; i--)
+        if (slice_eq(slice_str(c->deletions.items[i - 1].app_id), app_id))
+            return c->deletions.items[i - 1].revision;
+    return history_tombstone(c->history, app_id);
+}
+
+static bool is_expected(struct changes *c, struct request *r)
+{
+    const struct route_app *now = route_table_staged_app(c->table, slice_str(r->app_id));
     if (r->expected_revision == CHANGES_ANY_REVISION || (now && now->revision == r->expected_revision))
         return true;
     char detail[128];
@@ -97,18 +129,23 @@ static bool is_expected(struct changes *c, struct request *r, struct slice app_i
     return false;
 }
 
+static bool is_table_expected(struct changes *c, struct request *r)
+{
+    uint64_t now = route_table_staged_revision(c->table);
+    if (r->expected_revision == CHANGES_ANY_REVISION || now == r->expected_revision)
+        return true;
+    char detail[128];
+    snprintf(detail, sizeof detail, "the table is at revision %llu now", (unsigned long long)now);
+    refuse(r, STATUS_REVISION_CONFLICT, "If-Match", detail);
+    return false;
+}
+
 static void stage_app(struct changes *c, struct request *r, struct route_app **app)
 {
-    struct slice id = slice_str((*app)->id);
-    bool existed = route_table_staged_app(c->table, id) != NULL;
-    r->result.status = route_app_check(*app, c->rules, &r->result.problem);
-    if (r->result.status == STATUS_OK)
-        r->result.status = route_table_stage_put(c->table, *app, &r->result.problem);
-    if (r->result.status != STATUS_OK)
-        return;
-    r->result.revision = (*app)->revision;
+    bool existed = route_table_staged_app(c->table, slice_str((*app)->id)) != NULL;
+    r->result.status = changes_stage_put(c, app, 0, &r->result.problem);
+    r->result.revision = route_table_staged_revision(c->table);
     r->result.created = !existed;
-    *app = NULL; /* the table has it */
 }
 
 static void stage_patch(struct changes *c, struct request *r)
@@ -127,83 +164,85 @@ static void stage_patch(struct changes *c, struct request *r)
     route_app_free(&app);
 }
 
-/* An app that is in the store but not in the table can be deleted too: a new revision, which add_left_out writes. */
 static void stage_delete(struct changes *c, struct request *r)
 {
-    struct slice id = slice_str(r->app_id);
-    if (!route_table_staged_app(c->table, id) && id_set_has(&c->left_out, r->app_id))
-        route_table_stage_revision(c->table, route_table_staged_revision(c->table) + 1);
-    else
-        r->result.status = route_table_stage_delete(c->table, id, &r->result.problem);
-    r->result.revision = route_table_staged_revision(c->table);
+    uint64_t revision = route_table_staged_revision(c->table) + 1;
+    r->result.status = changes_stage_delete(c, slice_str(r->app_id), revision, &r->result.problem);
+    r->result.revision = revision;
+}
+
+static bool is_refused_by_gate(const struct changes *c, const struct request *r)
+{
+    return c->gate && (r->kind != KIND_SNAPSHOT || changes_snapshot_mode_of(r->snapshot) == CHANGES_REPLACE);
 }
 
 static void stage(struct changes *c, struct request *r)
 {
-    struct slice id = slice_str(r->app_id);
+    if (is_refused_by_gate(c, r)) {
+        refuse(r, c->gate->status, "", c->gate->detail);
+        return;
+    }
     switch (r->kind) {
     case KIND_PUT:
-        if (is_expected(c, r, id))
+        if (is_expected(c, r))
             stage_app(c, r, &r->app);
         break;
     case KIND_PATCH:
-        if (is_expected(c, r, id))
+        if (is_expected(c, r))
             stage_patch(c, r);
         break;
     case KIND_DELETE:
-        if (is_expected(c, r, id))
+        if (is_expected(c, r))
             stage_delete(c, r);
         break;
+    case KIND_BATCH:
+        if (is_table_expected(c, r)) {
+            changes_batch_stage(r->lines, c);
+            r->result.batch = r->lines;
+        }
+        break;
     case KIND_SNAPSHOT:
-        changes_snapshot_stage(r->snapshot, c->table, &r->result);
-        if (r->strict && r->result.refused > 0)
-            r->result.status = r->result.problem.status;
+        if (is_table_expected(c, r))
+            changes_snapshot_stage(r->snapshot, &r->result);
         break;
     }
 }
 
 /* ---- batches ---- */
 
-static void add_staged(void *arg, struct slice app_id, const struct route_app *app)
-{
-    struct store_batch *batch = arg;
-    store_batch_add(batch, app_id, app ? app->revision : 0, app ? app_document_format(app) : NULL);
-}
-
-static void add_deletion(void *batch, const char *app_id)
-{
-    store_batch_add(batch, slice_str(app_id), 0, NULL);
-}
-
-/*
- * Left alone, a record that is only in the store would come back one day, though it was deleted. What is put in the
- * same batch is added after this, and wins.
- */
-static void add_left_out(const struct changes *c, struct store_batch *batch)
-{
-    LIST_EACH (link, &c->batch) {
-        const struct request *r = CONTAINER_OF(link, struct request, link);
-        if (r->kind == KIND_SNAPSHOT)
-            id_set_each(&c->left_out, add_deletion, batch);
-        else if (r->kind == KIND_DELETE && id_set_has(&c->left_out, r->app_id))
-            add_deletion(batch, r->app_id);
-    }
-}
-
-/* What has been put or deleted is not left out any more. */
-static void update_left_out(struct changes *c)
-{
-    LIST_EACH (link, &c->batch) {
-        const struct request *r = CONTAINER_OF(link, struct request, link);
-        if (r->kind == KIND_SNAPSHOT)
-            id_set_clear(&c->left_out);
-        else
-            id_set_remove(&c->left_out, r->app_id);
-    }
-}
-
 static void start_if_waiting(struct changes *c);
 static void release(struct changes *c);
+
+static void finish_batch(struct changes *c, enum status status, const char *text)
+{
+    struct list *link;
+    while ((link = c->batch.next) != &c->batch) {
+        struct request *r = CONTAINER_OF(link, struct request, link);
+        if (r->kind == KIND_BATCH || r->kind == KIND_SNAPSHOT)
+            r->result.revision = route_table_revision(c->table);
+        if (status != STATUS_OK)
+            refuse(r, status, "", text);
+        finish(r);
+    }
+}
+
+/* A watcher may end, its own or another's watch too. */
+static void tell_watchers(struct changes *c)
+{
+    struct list told;
+    list_init(&told);
+    while (!list_is_empty(&c->watchers)) {
+        struct changes_watcher *watcher = CONTAINER_OF(c->watchers.next, struct changes_watcher, link);
+        list_remove(&watcher->link);
+        list_push(&told, &watcher->link);
+        watcher->changed(watcher);
+    }
+    while (!list_is_empty(&told)) {
+        struct list *link = told.next;
+        list_remove(link);
+        list_push(&c->watchers, link);
+    }
+}
 
 static void on_committed(void *arg, enum status status, const char *text)
 {
@@ -214,18 +253,15 @@ static void on_committed(void *arg, enum status status, const char *text)
         return;
     }
     if (status == STATUS_OK) {
-        update_left_out(c);
+        changes_record_history(c);
         route_table_publish(c->table, c->revoked, c->revoked_arg);
     } else {
         route_table_abort(c->table);
     }
-    struct list *link;
-    while ((link = c->batch.next) != &c->batch) {
-        struct request *r = CONTAINER_OF(link, struct request, link);
-        if (status != STATUS_OK)
-            refuse(r, status, "", text);
-        finish(r);
-    }
+    changes_record_drop(c);
+    finish_batch(c, status, text);
+    if (status == STATUS_OK)
+        tell_watchers(c);
     start_if_waiting(c);
 }
 
@@ -239,8 +275,10 @@ static void stage_batch(struct changes *c)
             return;
         stage(c, r);
         if (r->result.status != STATUS_OK) {
-            if (r->kind == KIND_SNAPSHOT)
+            if (r->kind == KIND_SNAPSHOT) {
                 route_table_abort(c->table);
+                changes_record_drop(c);
+            }
             finish(r);
             continue;
         }
@@ -263,9 +301,14 @@ static void run_batch(struct deferred *deferred)
     stage_batch(c);
     if (list_is_empty(&c->batch))
         return;
+    if (changes_record_is_empty(c)) {
+        changes_record_drop(c);
+        finish_batch(c, STATUS_OK, "");
+        start_if_waiting(c);
+        return;
+    }
     struct store_batch *batch = store_batch_new();
-    add_left_out(c, batch);
-    route_table_staged_each(c->table, add_staged, batch);
+    changes_record_store(c, batch);
     c->committing = true;
     store_commit(c->store, batch, route_table_staged_revision(c->table), on_committed, c);
 }
@@ -293,7 +336,7 @@ void changes_put(struct changes *c, struct route_app *app, uint64_t expected_rev
 {
     submit(c, (struct request){.kind = KIND_PUT,
                                .app = app,
-                               .app_id = copy(slice_str(app->id)),
+                               .app_id = changes_copy(slice_str(app->id)),
                                .expected_revision = expected_revision,
                                .done = done,
                                .arg = arg});
@@ -302,7 +345,7 @@ void changes_put(struct changes *c, struct route_app *app, uint64_t expected_rev
 void changes_delete(struct changes *c, struct slice app_id, uint64_t expected_revision, change_done_cb done, void *arg)
 {
     submit(c, (struct request){.kind = KIND_DELETE,
-                               .app_id = copy(app_id),
+                               .app_id = changes_copy(app_id),
                                .expected_revision = expected_revision,
                                .done = done,
                                .arg = arg});
@@ -312,19 +355,33 @@ void changes_patch_instance(struct changes *c, struct slice app_id, struct slice
                             uint64_t expected_revision, change_done_cb done, void *arg)
 {
     submit(c, (struct request){.kind = KIND_PATCH,
-                               .app_id = copy(app_id),
-                               .instance_id = copy(instance_id),
-                               .json = copy(json),
+                               .app_id = changes_copy(app_id),
+                               .instance_id = changes_copy(instance_id),
+                               .json = changes_copy(json),
                                .expected_revision = expected_revision,
                                .done = done,
                                .arg = arg});
 }
 
-void changes_snapshot_commit(struct changes_snapshot **snapshot, bool strict, change_done_cb done, void *arg)
+void changes_submit(struct changes *c, struct changes_batch **batch, uint64_t expected_revision, change_done_cb done,
+                    void *arg)
+{
+    submit(c,
+           (struct request){
+               .kind = KIND_BATCH, .lines = *batch, .expected_revision = expected_revision, .done = done, .arg = arg});
+    *batch = NULL;
+}
+
+void changes_snapshot_commit(struct changes_snapshot **snapshot, const struct changes_snapshot_options *options,
+                             change_done_cb done, void *arg)
 {
     struct changes *c = changes_snapshot_owner(*snapshot);
-    submit(c,
-           (struct request){.kind = KIND_SNAPSHOT, .snapshot = *snapshot, .strict = strict, .done = done, .arg = arg});
+    changes_snapshot_set_options(*snapshot, options);
+    submit(c, (struct request){.kind = KIND_SNAPSHOT,
+                               .snapshot = *snapshot,
+                               .expected_revision = options->expected_revision,
+                               .done = done,
+                               .arg = arg});
     *snapshot = NULL;
 }
 
@@ -352,6 +409,8 @@ struct changes *changes_new(struct loop *loop, struct route_table *table, struct
     if (!c)
         abort();
     *c = (struct changes){.loop = loop, .table = table, .store = store, .revoked = revoked, .revoked_arg = revoked_arg};
+    c->history = history_new(NULL);
+    list_init(&c->watchers);
     list_init(&c->waiting);
     list_init(&c->batch);
     return c;
@@ -368,8 +427,11 @@ static void refuse_all(struct list *list)
 
 static void release(struct changes *c)
 {
-    if (!c->committing && !c->deferred.queued)
-        free(c);
+    if (c->committing || c->deferred.queued)
+        return;
+    changes_record_drop(c);
+    history_free(&c->history);
+    free(c);
 }
 
 void changes_free(struct changes **changes)
@@ -392,57 +454,24 @@ void changes_set_rules(struct changes *c, const struct route_rules *rules)
     c->rules = rules;
 }
 
-const struct route_rules *changes_rules(const struct changes *c)
+void changes_set_gate(struct changes *c, const struct changes_gate *gate)
 {
-    return c->rules;
+    c->gate = gate;
 }
 
-/* ---- at boot ---- */
-
-struct load {
-    struct changes *changes;
-    size_t loaded;
-    size_t left_out;
-};
-
-static void load_one(void *arg, struct slice app_id, uint64_t revision, struct slice document)
+void changes_watch(struct changes *c, struct changes_watcher *watcher)
 {
-    struct load *load = arg;
-    struct route_app *app = NULL;
-    struct route_problem problem = {.status = STATUS_OK};
-    enum status status = app_document_parse(document, &app, &problem);
-    if (status == STATUS_OK && !slice_eq(app_id, slice_str(app->id)))
-        status = route_problem_set(&problem, STATUS_INVALID_RECORD, "app_id", "the document is of app %s", app->id);
-    if (status == STATUS_OK)
-        status = route_app_check(app, load->changes->rules, &problem);
-    if (status == STATUS_OK) {
-        app->revision = revision;
-        status = route_table_stage_restore(load->changes->table, app, &problem);
-    }
-    if (status == STATUS_OK) {
-        load->loaded++;
-        return;
-    }
-    route_app_free(&app);
-    load->left_out++;
-    char *id = copy(app_id);
-    id_set_add(&load->changes->left_out, id);
-    free(id);
-    log_error("routes: app %.*s in the store is left out: %s: %s", SLICE_ARG(app_id), problem.field, problem.detail);
+    list_init(&watcher->link);
+    list_push(&c->watchers, &watcher->link);
 }
 
-enum status changes_load(struct changes *c, char ret_error[CHANGES_ERROR_TEXT_MAX])
+void changes_unwatch(struct changes_watcher *watcher)
 {
-    struct load load = {.changes = c};
-    uint64_t last_revision = 0;
-    enum status status = store_load(c->store, load_one, &load, &last_revision, ret_error);
-    if (status != STATUS_OK) {
-        route_table_abort(c->table);
-        return status;
-    }
-    route_table_stage_revision(c->table, last_revision);
-    route_table_publish(c->table, c->revoked, c->revoked_arg);
-    if (load.loaded + load.left_out > 0)
-        log_info("routes: %zu apps from the store, %zu left out", load.loaded, load.left_out);
-    return STATUS_OK;
+    if (watcher->link.next)
+        list_remove(&watcher->link);
+}
+
+const struct history *changes_history(const struct changes *c)
+{
+    return c->history;
 }

@@ -1,16 +1,26 @@
-#include "gateway/control/changes_snapshot.h"
+#include "changes_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { FIRST_CAPACITY = 64, PAGE = 1024 };
 
+/* One app that was added, or is to be deleted (DELTA). */
+struct entry {
+    const char *id;        /* the app's, or the copy */
+    char *id_copy;         /* when no app is held */
+    struct route_app *app; /* NULL: as it is in the table already, taken by the table, or deleted */
+    uint64_t deleted;      /* the revision; 0: it is not */
+};
+
 struct changes_snapshot {
     struct changes *changes;
-    struct route_app **apps; /* NULL: taken by the table */
+    enum changes_snapshot_mode mode;
+    struct changes_snapshot_options options;
+    struct entry *entries;
     size_t count;
     size_t capacity;
-    size_t *slots; /* hash of app ids: index + 1 into apps, 0: free; at least twice the capacity */
+    size_t *slots; /* hash of app ids: index + 1 into entries, 0: free; at least twice the capacity */
     size_t slot_count;
 };
 
@@ -26,12 +36,8 @@ static size_t hash(struct slice id)
 static size_t *slot_of(const struct changes_snapshot *s, struct slice id)
 {
     size_t i = hash(id) & (s->slot_count - 1);
-    while (s->slots[i] != 0) {
-        const struct route_app *app = s->apps[s->slots[i] - 1];
-        if (slice_eq(slice_str(app->id), id))
-            break;
+    while (s->slots[i] != 0 && !slice_eq(slice_str(s->entries[s->slots[i] - 1].id), id))
         i = (i + 1) & (s->slot_count - 1);
-    }
     return &s->slots[i];
 }
 
@@ -41,21 +47,22 @@ static void grow(struct changes_snapshot *s)
         return;
     s->capacity = s->capacity ? 2 * s->capacity : FIRST_CAPACITY;
     s->slot_count = 2 * s->capacity;
-    s->apps = realloc(s->apps, s->capacity * sizeof(struct route_app *));
+    s->entries = realloc(s->entries, s->capacity * sizeof *s->entries);
     free(s->slots);
     s->slots = calloc(s->slot_count, sizeof *s->slots);
-    if (!s->apps || !s->slots)
+    if (!s->entries || !s->slots)
         abort();
     for (size_t i = 0; i < s->count; i++)
-        *slot_of(s, slice_str(s->apps[i]->id)) = i + 1;
+        *slot_of(s, slice_str(s->entries[i].id)) = i + 1;
 }
 
-struct changes_snapshot *changes_snapshot_begin(struct changes *changes)
+struct changes_snapshot *changes_snapshot_begin(struct changes *changes, enum changes_snapshot_mode mode)
 {
     struct changes_snapshot *s = calloc(1, sizeof *s);
     if (!s)
         abort();
     s->changes = changes;
+    s->mode = mode;
     grow(s);
     return s;
 }
@@ -65,18 +72,84 @@ struct changes *changes_snapshot_owner(const struct changes_snapshot *s)
     return s->changes;
 }
 
+enum changes_snapshot_mode changes_snapshot_mode_of(const struct changes_snapshot *s)
+{
+    return s->mode;
+}
+
+void changes_snapshot_set_options(struct changes_snapshot *s, const struct changes_snapshot_options *options)
+{
+    s->options = *options;
+}
+
+/* ---- filling ---- */
+
+static void drop_content(struct entry *entry)
+{
+    free(entry->id_copy);
+    route_app_free(&entry->app);
+    *entry = (struct entry){.id = NULL};
+}
+
+static void set_without_app(struct entry *entry, struct slice app_id, uint64_t deleted)
+{
+    char *id = changes_copy(app_id);
+    *entry = (struct entry){.id = id, .id_copy = id, .deleted = deleted};
+}
+
+/* The entry of this id; `ret_is_new` if it was made, without an id yet. */
+static struct entry *entry_for(struct changes_snapshot *s, struct slice id, bool *ret_is_new)
+{
+    grow(s);
+    size_t *slot = slot_of(s, id);
+    *ret_is_new = *slot == 0;
+    if (*ret_is_new) {
+        s->entries[s->count] = (struct entry){.id = NULL};
+        *slot = ++s->count;
+    }
+    return &s->entries[*slot - 1];
+}
+
+static bool is_same(const struct changes_snapshot *s, const struct route_app *now, const struct route_app *app)
+{
+    return now && route_app_equal(now, app) && (s->mode == CHANGES_REPLACE || now->revision == app->revision);
+}
+
+static bool is_in_table(const struct changes_snapshot *s, const struct route_app *app)
+{
+    route_table_read_begin();
+    bool same = is_same(s, route_table_app(s->changes->table, slice_str(app->id)), app);
+    route_table_read_end();
+    return same;
+}
+
 enum status changes_snapshot_add(struct changes_snapshot *s, struct route_app *app, struct route_problem *ret_problem)
 {
-    enum status status = route_app_check(app, changes_rules(s->changes), ret_problem);
+    bool is_new;
+    enum status status = route_app_check(app, s->changes->rules, ret_problem);
     if (status != STATUS_OK)
         return status;
-    grow(s);
-    size_t *slot = slot_of(s, slice_str(app->id));
-    if (*slot != 0)
+    struct entry *entry = entry_for(s, slice_str(app->id), &is_new);
+    if (!is_new && s->mode != CHANGES_DELTA)
         return route_problem_set(ret_problem, STATUS_INVALID_RECORD, "app_id", "%s is in the snapshot twice", app->id);
-    s->apps[s->count++] = app;
-    *slot = s->count;
+    if (!is_new)
+        drop_content(entry);
+    if (s->mode != CHANGES_DELTA && is_in_table(s, app)) {
+        set_without_app(entry, slice_str(app->id), 0);
+        route_app_free(&app);
+    } else {
+        *entry = (struct entry){.id = app->id, .app = app};
+    }
     return STATUS_OK;
+}
+
+void changes_snapshot_delete(struct changes_snapshot *s, struct slice app_id, uint64_t revision)
+{
+    bool is_new;
+    struct entry *entry = entry_for(s, app_id, &is_new);
+    if (!is_new)
+        drop_content(entry);
+    set_without_app(entry, app_id, revision);
 }
 
 void changes_snapshot_abort(struct changes_snapshot **snapshot)
@@ -86,13 +159,13 @@ void changes_snapshot_abort(struct changes_snapshot **snapshot)
         return;
     *snapshot = NULL;
     for (size_t i = 0; i < s->count; i++)
-        route_app_free(&s->apps[i]);
-    free(s->apps);
+        drop_content(&s->entries[i]);
+    free(s->entries);
     free(s->slots);
     free(s);
 }
 
-/* ---- staging ---- */
+/* ---- staging deletions ---- */
 
 struct missing {
     const struct changes_snapshot *snapshot;
@@ -109,56 +182,149 @@ static void note_missing(void *arg, const struct route_app *app)
         missing->ids[missing->count++] = app->id;
 }
 
-static void stage_deletions(struct changes_snapshot *s, struct route_table *table)
+static void stage_deletion(struct changes_snapshot *s, const char *app_id, uint64_t revision)
+{
+    struct route_problem problem;
+    enum status status = changes_stage_delete(s->changes, slice_str(app_id), revision, &problem);
+    (void)status; /* gone already is as good */
+}
+
+static void stage_deletions(struct changes_snapshot *s, uint64_t revision)
 {
     struct missing missing = {.snapshot = s};
     size_t seen = PAGE;
-    while (seen == PAGE) {
+    while (s->mode != CHANGES_DELTA && seen == PAGE) {
         missing.count = 0;
-        seen = route_table_each(table, slice_str(missing.last), PAGE, note_missing, &missing);
-        struct route_problem problem;
-        for (size_t i = 0; i < missing.count; i++) {
-            enum status status = route_table_stage_delete(table, slice_str(missing.ids[i]), &problem);
-            (void)status; /* it is there: route_table_each has just shown it */
-        }
+        seen = route_table_each(s->changes->table, slice_str(missing.last), PAGE, note_missing, &missing);
+        for (size_t i = 0; i < missing.count; i++)
+            stage_deletion(s, missing.ids[i], revision);
     }
+    for (size_t i = 0; i < s->count; i++)
+        if (s->entries[i].deleted != 0)
+            stage_deletion(s, s->entries[i].id, s->entries[i].deleted);
 }
 
-static bool is_unchanged(const struct route_table *table, const struct route_app *app)
+/* ---- staging apps ---- */
+
+/* The table has the app, or does not need it. */
+static void settle(struct entry *entry)
 {
-    const struct route_app *now = route_table_staged_app(table, slice_str(app->id));
-    return now && route_app_equal(now, app);
+    entry->id = NULL;
+    entry->app = NULL;
+}
+
+/*
+ * What is mirrored was deleted and put again at the source if an instance has gone back to an older generation, which a
+ * put alone may not do.
+ */
+static bool has_gone_back(const struct route_app *now, const struct route_app *app)
+{
+    for (size_t i = 0; i < app->instance_count; i++) {
+        const struct route_instance *instance = &app->instances[i];
+        for (size_t k = 0; k < now->instance_count; k++)
+            if (now->instances[k].generation > instance->generation && strcmp(now->instances[k].id, instance->id) == 0)
+                return true;
+    }
+    return false;
+}
+
+static bool stage_entry(struct changes_snapshot *s, struct entry *entry, uint64_t revision,
+                        struct route_problem *ret_problem)
+{
+    struct changes *c = s->changes;
+    struct route_app *app = entry->app;
+    const struct route_app *now = route_table_staged_app(c->table, slice_str(app->id));
+    if (is_same(s, now, app)) {
+        route_app_free(&app);
+        settle(entry);
+        return true;
+    }
+    if (s->mode != CHANGES_REPLACE && now && has_gone_back(now, app))
+        stage_deletion(s, app->id, revision);
+    if (s->mode != CHANGES_REPLACE && app->revision != 0)
+        revision = app->revision;
+    if (changes_stage_put(c, &app, revision, ret_problem) != STATUS_OK)
+        return false;
+    settle(entry);
+    return true;
 }
 
 /* One pass over what is not staged yet; true if it got anywhere. `ret_result` has what is left. */
-static bool stage_pass(struct changes_snapshot *s, struct route_table *table, struct change_result *ret_result)
+static bool stage_pass(struct changes_snapshot *s, uint64_t revision, struct change_result *ret_result)
 {
     bool progress = false;
     ret_result->refused = 0;
     for (size_t i = 0; i < s->count; i++) {
         struct route_problem problem;
-        if (!s->apps[i])
+        struct entry *entry = &s->entries[i];
+        if (!entry->app)
             continue;
-        if (is_unchanged(table, s->apps[i])) {
-            route_app_free(&s->apps[i]);
-            continue;
-        }
-        if (route_table_stage_put(table, s->apps[i], &problem) == STATUS_OK) {
-            s->apps[i] = NULL;
+        if (stage_entry(s, entry, revision, &problem))
             progress = true;
-        } else if (ret_result->refused++ == 0) {
+        else if (ret_result->refused++ == 0)
             ret_result->problem = problem;
-        }
     }
     return progress;
 }
 
-void changes_snapshot_stage(struct changes_snapshot *s, struct route_table *table, struct change_result *ret_result)
+/* An address that moves between two apps is free once its old app is staged: try again while that helps. */
+static void stage_passes(struct changes_snapshot *s, uint64_t revision, struct change_result *ret_result)
 {
-    stage_deletions(s, table);
-    /* An address that moves between two apps is free once its old app is staged: try again while that helps. */
-    while (stage_pass(s, table, ret_result) && ret_result->refused > 0)
+    while (stage_pass(s, revision, ret_result) && ret_result->refused > 0)
         ;
+}
+
+/* Old states must not stand in the way of what the source has, as when two apps have changed places. */
+static void delete_old_states(struct changes_snapshot *s, uint64_t revision)
+{
+    for (size_t i = 0; i < s->count; i++)
+        if (s->entries[i].app)
+            stage_deletion(s, s->entries[i].id, revision);
+}
+
+static void tell_refused(struct changes_snapshot *s, uint64_t revision)
+{
+    struct route_problem problem;
+    for (size_t i = 0; i < s->count && s->options.refused; i++)
+        if (s->entries[i].app && !stage_entry(s, &s->entries[i], revision, &problem))
+            s->options.refused(s->options.refused_arg, slice_str(s->entries[i].id), s->entries[i].app->revision,
+                               &problem);
+}
+
+/* A snapshot of the control plane with a revision that is not new may only repeat what is there. */
+static bool is_too_old(const struct changes_snapshot *s, struct change_result *ret_result)
+{
+    uint64_t known = route_table_revision(s->changes->table);
+    uint64_t revision = s->options.revision;
+    if (s->mode != CHANGES_REPLACE || revision == 0 || revision > known ||
+        (revision == known && !route_table_has_staged(s->changes->table)))
+        return false;
+    ret_result->status =
+        route_problem_set(&ret_result->problem, STATUS_REVISION_TAKEN, "revision",
+                          "the table is at revision %ju; a snapshot that differs needs a newer one", (uintmax_t)known);
+    return true;
+}
+
+void changes_snapshot_stage(struct changes_snapshot *s, struct change_result *ret_result)
+{
+    struct changes *c = s->changes;
+    uint64_t known = route_table_staged_revision(c->table);
+    uint64_t revision = s->options.revision != 0 ? s->options.revision : known + 1;
+    c->replacing = s->mode != CHANGES_DELTA;
+    c->restarting = s->mode == CHANGES_MIRROR;
+    stage_deletions(s, revision);
+    stage_passes(s, revision, ret_result);
+    if (s->mode != CHANGES_REPLACE && ret_result->refused > 0) {
+        delete_old_states(s, revision);
+        stage_passes(s, revision, ret_result);
+        tell_refused(s, revision);
+    }
     ret_result->status = STATUS_OK;
-    ret_result->revision = route_table_staged_revision(table);
+    if (is_too_old(s, ret_result))
+        return;
+    if (s->options.revision != 0 || s->mode != CHANGES_REPLACE)
+        route_table_stage_revision(c->table, revision);
+    ret_result->revision = route_table_staged_revision(c->table);
+    if (s->options.strict && ret_result->refused > 0)
+        ret_result->status = ret_result->problem.status;
 }

@@ -13,16 +13,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SCHEMA_VERSION = 2, MAX_PATH_BYTES = 4096 };
+enum { SCHEMA_VERSION = 3, MAX_PATH_BYTES = 4096 };
 
-enum change_kind { CHANGE_APP, CHANGE_CERTIFICATE };
+enum change_kind { CHANGE_APP, CHANGE_TOMBSTONE, CHANGE_FORGET, CHANGE_CERTIFICATE };
 
 struct change {
     struct change *next;
     enum change_kind kind;
     char *document;    /* NULL deletes; of a certificate the chain */
     char *private_key; /* of a certificate */
-    uint64_t revision;
+    uint64_t revision; /* of a tombstone, 0: it goes; CHANGE_FORGET: the last one that goes */
+    uint64_t floor;    /* CHANGE_FORGET */
     size_t id_len;
     char id[];
 };
@@ -43,6 +44,8 @@ struct store {
     sqlite3_stmt *put;
     sqlite3_stmt *delete;
     sqlite3_stmt *set_revision;
+    sqlite3_stmt *bury;
+    sqlite3_stmt *unbury;
     sqlite3_stmt *put_certificate;
     sqlite3_stmt *delete_certificate;
     struct loop *loop;
@@ -73,7 +76,8 @@ static struct change *add_change(struct store_batch *batch, enum change_kind kin
     if (!change)
         abort();
     *change = (struct change){.kind = kind, .id_len = id.len};
-    memcpy(change->id, id.ptr, id.len);
+    if (id.len > 0)
+        memcpy(change->id, id.ptr, id.len);
     *batch->last = change;
     batch->last = &change->next;
     return change;
@@ -84,6 +88,23 @@ void store_batch_add(struct store_batch *batch, struct slice app_id, uint64_t re
     struct change *change = add_change(batch, CHANGE_APP, app_id);
     change->document = document;
     change->revision = revision;
+}
+
+void store_batch_bury(struct store_batch *batch, struct slice app_id, uint64_t revision)
+{
+    add_change(batch, CHANGE_TOMBSTONE, app_id)->revision = revision;
+}
+
+void store_batch_unbury(struct store_batch *batch, struct slice app_id)
+{
+    add_change(batch, CHANGE_TOMBSTONE, app_id);
+}
+
+void store_batch_forget(struct store_batch *batch, uint64_t up_to, uint64_t floor)
+{
+    struct change *change = add_change(batch, CHANGE_FORGET, SLICE_NONE);
+    change->revision = up_to;
+    change->floor = floor;
 }
 
 static char *copy_text(struct slice text)
@@ -234,6 +255,12 @@ static enum status migrate(struct store *s, char *ret_error)
                                    " private_key TEXT NOT NULL) STRICT, WITHOUT ROWID;"
                                    "PRAGMA user_version=2; COMMIT;"))
         return fail(s->db, ret_error, "store: making the table of certificates");
+    if (version < 3 && exec(s->db, "BEGIN IMMEDIATE;"
+                                   "CREATE TABLE tombstones(app_id TEXT PRIMARY KEY NOT NULL,"
+                                   " revision INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+                                   "INSERT INTO meta SELECT 'floor', value FROM meta WHERE name='revision';"
+                                   "PRAGMA user_version=3; COMMIT;"))
+        return fail(s->db, ret_error, "store: making the table of tombstones");
     return STATUS_OK;
 }
 
@@ -247,6 +274,12 @@ static enum status prepare(struct store *s, char *ret_error)
                            NULL) ||
         sqlite3_prepare_v3(s->db, "UPDATE meta SET value=?1 WHERE name='revision'", -1, SQLITE_PREPARE_PERSISTENT,
                            &s->set_revision, NULL) ||
+        sqlite3_prepare_v3(s->db,
+                           "INSERT INTO tombstones VALUES(?1, ?2) ON CONFLICT(app_id) DO UPDATE SET"
+                           " revision=excluded.revision",
+                           -1, SQLITE_PREPARE_PERSISTENT, &s->bury, NULL) ||
+        sqlite3_prepare_v3(s->db, "DELETE FROM tombstones WHERE app_id=?1", -1, SQLITE_PREPARE_PERSISTENT, &s->unbury,
+                           NULL) ||
         sqlite3_prepare_v3(s->db,
                            "INSERT INTO certificates VALUES(?1, ?2, ?3) ON CONFLICT(name) DO UPDATE SET"
                            " chain=excluded.chain, private_key=excluded.private_key",
@@ -287,6 +320,8 @@ static void close_db(struct store *s)
     sqlite3_finalize(s->put);
     sqlite3_finalize(s->delete);
     sqlite3_finalize(s->set_revision);
+    sqlite3_finalize(s->bury);
+    sqlite3_finalize(s->unbury);
     sqlite3_finalize(s->put_certificate);
     sqlite3_finalize(s->delete_certificate);
     sqlite3_close(s->db);
@@ -341,6 +376,26 @@ enum status store_load(struct store *s, store_load_cb each, void *arg, uint64_t 
     return STATUS_OK;
 }
 
+enum status store_load_tombstones(struct store *s, store_tombstone_cb each, void *arg, uint64_t *ret_floor,
+                                  char ret_error[STORE_ERROR_TEXT_MAX])
+{
+    sqlite3_stmt *select = NULL;
+    long long floor = 0;
+    int result = sqlite3_exec(s->db, "SELECT value FROM meta WHERE name='floor'", read_int, &floor, NULL);
+    if (result == SQLITE_OK)
+        result = sqlite3_prepare_v2(s->db, "SELECT app_id, revision FROM tombstones", -1, &select, NULL);
+    while (result == SQLITE_OK && (result = sqlite3_step(select)) == SQLITE_ROW) {
+        struct slice id = {(const char *)sqlite3_column_text(select, 0), (size_t)sqlite3_column_bytes(select, 0)};
+        each(arg, id, (uint64_t)sqlite3_column_int64(select, 1));
+        result = SQLITE_OK;
+    }
+    sqlite3_finalize(select);
+    if (result != SQLITE_DONE)
+        return fail(s->db, ret_error, "store: reading the tombstones");
+    *ret_floor = (uint64_t)floor;
+    return STATUS_OK;
+}
+
 enum status store_load_certificates(struct store *s, store_certificate_cb each, void *arg,
                                     char ret_error[STORE_ERROR_TEXT_MAX])
 {
@@ -391,11 +446,46 @@ static int store_app(struct store *s, const struct change *change)
     return result == SQLITE_OK ? step(statement) : result;
 }
 
+static int store_tombstone(struct store *s, const struct change *change)
+{
+    sqlite3_stmt *statement = change->revision > 0 ? s->bury : s->unbury;
+    int result = sqlite3_bind_text(statement, 1, change->id, (int)change->id_len, SQLITE_STATIC);
+    if (change->revision > 0 && result == SQLITE_OK)
+        result = sqlite3_bind_int64(statement, 2, (sqlite3_int64)change->revision);
+    return result == SQLITE_OK ? step(statement) : result;
+}
+
+/* Rare, so not prepared ahead. */
+static int forget_tombstones(struct store *s, const struct change *change)
+{
+    char sql[160];
+    uint64_t up_to = change->revision < INT64_MAX ? change->revision : INT64_MAX;
+    snprintf(sql, sizeof sql,
+             "DELETE FROM tombstones WHERE revision<=%ju; UPDATE meta SET value=%ju WHERE name='floor'",
+             (uintmax_t)up_to, (uintmax_t)change->floor);
+    return exec(s->db, sql);
+}
+
+static int store_change(struct store *s, const struct change *change)
+{
+    switch (change->kind) {
+    case CHANGE_APP:
+        return store_app(s, change);
+    case CHANGE_TOMBSTONE:
+        return store_tombstone(s, change);
+    case CHANGE_FORGET:
+        return forget_tombstones(s, change);
+    case CHANGE_CERTIFICATE:
+        return store_certificate(s, change);
+    }
+    return SQLITE_INTERNAL;
+}
+
 static void commit(struct store *s, struct store_batch *batch)
 {
     int result = exec(s->db, "BEGIN IMMEDIATE");
     for (const struct change *change = batch->first; change && result == SQLITE_OK; change = change->next)
-        result = change->kind == CHANGE_APP ? store_app(s, change) : store_certificate(s, change);
+        result = store_change(s, change);
     if (result == SQLITE_OK && batch->last_revision != STORE_SAME_REVISION) {
         result = sqlite3_bind_int64(s->set_revision, 1, (sqlite3_int64)batch->last_revision);
         if (result == SQLITE_OK)

@@ -266,21 +266,17 @@ enum status route_table_stage_put(struct route_table *table, struct route_app *a
     enum status status = check_put(table, app, ret_problem);
     if (status != STATUS_OK)
         return status;
-    app->revision = ++table->stage.revision;
+    if (app->revision == 0)
+        app->revision = table->stage.revision + 1;
+    if (table->stage.revision < app->revision)
+        table->stage.revision = app->revision;
     stage_put(table, app);
     return STATUS_OK;
 }
 
-enum status route_table_stage_restore(struct route_table *table, struct route_app *app,
-                                      struct route_problem *ret_problem)
+bool route_table_has_staged(const struct route_table *table)
 {
-    enum status status = check_put(table, app, ret_problem);
-    if (status != STATUS_OK)
-        return status;
-    stage_put(table, app);
-    if (table->stage.revision < app->revision)
-        table->stage.revision = app->revision;
-    return STATUS_OK;
+    return !list_is_empty(&table->stage.changes);
 }
 
 void route_table_stage_revision(struct route_table *table, uint64_t revision)

@@ -149,6 +149,14 @@ enum {
       "Stop that instance first, or send a newer generation.")                                                         \
     X(REVISION_CONFLICT, "revision_conflict", 412, H2_PROTOCOL_ERROR, "the app has changed meanwhile",                 \
       "Read it again and repeat the change.")                                                                          \
+    X(REVISION_TAKEN, "revision_taken", 409, H2_PROTOCOL_ERROR, "the revision is not newer than what is known",        \
+      "Continue from the known revision.")                                                                             \
+    X(REVISION_GAP, "revision_gap", 409, H2_PROTOCOL_ERROR, "revisions before this one are missing",                   \
+      "Send what follows the known revision, or a snapshot.")                                                          \
+    X(REVISION_GONE, "revision_gone", 410, H2_PROTOCOL_ERROR, "the changes since this revision are not known",         \
+      "Load the snapshot, then watch from its revision.")                                                              \
+    X(ROUTES_FOLLOW, "routes_follow", 409, H2_PROTOCOL_ERROR, "the routes of this gateway come from elsewhere",        \
+      "Change them at their source.")                                                                                  \
     X(CERT_UNKNOWN, "certificate_unknown", 404, H2_PROTOCOL_ERROR, "no certificate was uploaded for this name",        \
       "GET /v1/certificates lists them.")                                                                              \
     X(CERT_NAME_RESERVED, "certificate_name_reserved", 409, H2_PROTOCOL_ERROR,                                         \

@@ -16,7 +16,7 @@ enum { APP_DOCUMENT_MAX_BYTES = 1 << 20, APP_DOCUMENT_MAX_DEPTH = 16 };
 /*
  * The record of a document; the caller's to free. Only app_id is required. Defaults: ports, domains, instances none;
  * protocol auto; proxy_protocol off; restrict_ports true when ports are listed; limits 0, no limit; state running;
- * weight 1; generation 0. `revision` is accepted and ignored. Else PAYLOAD_TOO_LARGE, INVALID_JSON or INVALID_RECORD.
+ * weight 1; generation 0. `revision` 0. Else PAYLOAD_TOO_LARGE, INVALID_JSON or INVALID_RECORD.
  */
 MUST_CHECK enum status app_document_parse(struct slice json, struct route_app **ret_app,
                                           struct route_problem *ret_problem);

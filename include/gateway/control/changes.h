@@ -9,10 +9,13 @@
 #ifndef GATEWAY_CONTROL_CHANGES_H
 #define GATEWAY_CONTROL_CHANGES_H
 
+#include "gateway/base/list.h"
 #include "gateway/net/loop.h"
 #include "gateway/route/route_table.h"
 
 struct changes;
+struct changes_batch;
+struct history;
 struct store;
 
 enum { CHANGES_ANY_REVISION = 0 };
@@ -20,9 +23,10 @@ enum { CHANGES_ANY_REVISION = 0 };
 struct change_result {
     enum status status;
     struct route_problem problem; /* when status is not OK */
-    uint64_t revision;            /* of the app after the change */
+    uint64_t revision;            /* of the app after the change; batch and snapshot: of the table */
     bool created;                 /* put: there was none before */
     size_t refused;               /* snapshot: apps left out because they conflict with others; problem: the first */
+    const struct changes_batch *batch; /* batch: with the outcomes; valid during the call */
 };
 typedef void (*change_done_cb)(void *arg, const struct change_result *result);
 
@@ -58,18 +62,100 @@ void changes_delete(struct changes *changes, struct slice app_id, uint64_t expec
 void changes_patch_instance(struct changes *changes, struct slice app_id, struct slice instance_id, struct slice json,
                             uint64_t expected_revision, change_done_cb done, void *arg);
 
+/* ---- a batch: the lines of a control plane that numbers its changes ---- */
+
+enum changes_outcome {
+    CHANGES_APPLIED,
+    CHANGES_IGNORED, /* a repeat, or overtaken: what was wanted is so, or newer things are known */
+    CHANGES_REFUSED,
+};
+
+struct changes_line {
+    uint64_t number;                     /* in the input */
+    uint64_t revision;                   /* given with the change; 0: the next one, which is put here */
+    char app_id[HOSTNAME_MAX_LABEL + 1]; /* "": the line could not be read that far */
+    struct route_app *app;               /* owned; NULL: the app is deleted */
+    struct route_problem problem;        /* before: why the line cannot be read. After: why not applied */
+    enum changes_outcome outcome;        /* after */
+};
+
+struct changes_batch {
+    struct changes_line *lines;
+    size_t count;
+    size_t capacity;
+    bool has_gap; /* after: a line was refused because revisions before it are missing */
+};
+
+struct changes_batch *changes_batch_new(void);
+void changes_batch_free(struct changes_batch **batch); /* accepts NULL */
+/* A zeroed line to fill; valid until the next one is added. */
+struct changes_line *changes_batch_add(struct changes_batch *batch);
+
 /*
- * Replaces the whole table: begin, add every app, commit. Nothing is visible or durable before commit is done; apps
- * that are equal to what is there keep their revision and claims; those not added are deleted. A bad record is refused
- * alone (add says why) and does not stop the rest.
+ * Applies the lines in order, each alone, in one transaction. A revision must be the next one: an older one is ignored,
+ * or refused when it was another change; after a gap it is refused. What is refused for its content uses its revision
+ * up. expected_revision: of the table. The status tells of the batch as a whole.
+ */
+void changes_submit(struct changes *changes, struct changes_batch **batch, uint64_t expected_revision,
+                    change_done_cb done, void *arg);
+
+/* ---- a snapshot: the whole table, or a difference, from elsewhere ---- */
+
+enum changes_snapshot_mode {
+    CHANGES_REPLACE, /* apps that differ get a new revision; what was not added is deleted */
+    CHANGES_MIRROR,  /* the same, but each app keeps the revision that it comes with: the table follows another one */
+    CHANGES_DELTA,   /* as MIRROR, but only what was added or deleted changes */
+};
+
+struct changes_snapshot_options {
+    bool strict;       /* REPLACE: a conflict between its apps refuses all of it; else such an app is left out */
+    uint64_t revision; /* that the table takes; 0: REPLACE: the next one if anything differs */
+    uint64_t expected_revision; /* of the table, else REVISION_CONFLICT; CHANGES_ANY_REVISION: any */
+    /* MIRROR, DELTA: an app is left out for a conflict with another one. May be NULL. */
+    void (*refused)(void *arg, struct slice app_id, uint64_t revision, const struct route_problem *problem);
+    void *refused_arg;
+};
+
+/*
+ * Begin, add every app, commit. Nothing is visible or durable before commit is done; apps that are equal to what is
+ * there keep their revision and claims, and are not held in memory: one that somebody else changes between its add and
+ * the commit keeps that change. A bad record is refused alone (add says why) and does not stop the rest. Of a DELTA,
+ * the last word on an app counts. Apps are staged in an order that lets addresses and names move between them.
  */
 struct changes_snapshot;
-struct changes_snapshot *changes_snapshot_begin(struct changes *changes);
+struct changes_snapshot *changes_snapshot_begin(struct changes *changes, enum changes_snapshot_mode mode);
 MUST_CHECK enum status changes_snapshot_add(struct changes_snapshot *snapshot, struct route_app *app,
                                             struct route_problem *ret_problem); /* takes the app when OK */
-/* strict: a conflict between its apps refuses all of it; else such an app is left out and counted. */
-void changes_snapshot_commit(struct changes_snapshot **snapshot, bool strict, change_done_cb done, void *arg);
+/* DELTA; an app that is not there is fine. */
+void changes_snapshot_delete(struct changes_snapshot *snapshot, struct slice app_id, uint64_t revision);
+void changes_snapshot_commit(struct changes_snapshot **snapshot, const struct changes_snapshot_options *options,
+                             change_done_cb done, void *arg);
 void changes_snapshot_abort(struct changes_snapshot **snapshot); /* accepts NULL */
+
+/* ---- who else decides ---- */
+
+/* Set when the routes come from elsewhere: calls that change them, save MIRROR and DELTA, are refused. */
+struct changes_gate {
+    enum status status;
+    char detail[256];
+};
+void changes_set_gate(struct changes *changes, const struct changes_gate *gate); /* borrowed; NULL: none */
+
+/* ---- what has changed ---- */
+
+/* Called after each publication. */
+struct changes_watcher {
+    struct list link;
+    void (*changed)(struct changes_watcher *watcher);
+};
+void changes_watch(struct changes *changes, struct changes_watcher *watcher);
+void changes_unwatch(struct changes_watcher *watcher); /* also of one that does not watch, if zeroed */
+
+const struct history *changes_history(const struct changes *changes);
+
+/* XOR over all apps of changes_digest_of: equal tables have equal digests. Against mistakes, not against attackers. */
+uint64_t changes_digest(const struct changes *changes);
+uint64_t changes_digest_of(struct slice app_id, uint64_t revision);
 
 /* `done` of these requests is not called any more; the changes go on. */
 void changes_forget(struct changes *changes, void *arg);

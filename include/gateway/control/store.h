@@ -31,6 +31,11 @@ typedef void (*store_load_cb)(void *arg, struct slice app_id, uint64_t revision,
 MUST_CHECK enum status store_load(struct store *store, store_load_cb each, void *arg, uint64_t *ret_last_revision,
                                   char ret_error[STORE_ERROR_TEXT_MAX]);
 
+/* Every tombstone: a deleted app and the revision at which it went. Only before the first commit. */
+typedef void (*store_tombstone_cb)(void *arg, struct slice app_id, uint64_t revision);
+MUST_CHECK enum status store_load_tombstones(struct store *store, store_tombstone_cb each, void *arg,
+                                             uint64_t *ret_floor, char ret_error[STORE_ERROR_TEXT_MAX]);
+
 /* Every certificate, in the order of the names. Only before the first commit. */
 typedef void (*store_certificate_cb)(void *arg, struct slice name, struct slice chain_pem, struct slice key_pem);
 MUST_CHECK enum status store_load_certificates(struct store *store, store_certificate_cb each, void *arg,
@@ -41,6 +46,11 @@ struct store_batch;
 struct store_batch *store_batch_new(void);
 /* document: malloc'ed, taken; NULL deletes. app_id is copied. */
 void store_batch_add(struct store_batch *batch, struct slice app_id, uint64_t revision, char *document);
+/* app_id is copied. */
+void store_batch_bury(struct store_batch *batch, struct slice app_id, uint64_t revision);
+void store_batch_unbury(struct store_batch *batch, struct slice app_id);
+/* Tombstones up to this revision go. floor: what changed since an older revision is not known any more. */
+void store_batch_forget(struct store_batch *batch, uint64_t up_to, uint64_t floor);
 /* All copied. */
 void store_batch_put_certificate(struct store_batch *batch, struct slice name, struct slice chain_pem,
                                  struct slice key_pem);

@@ -66,20 +66,16 @@ size_t route_table_each(struct route_table *table, struct slice after, size_t li
 /* ---- the writer: control thread only ---- */
 
 /*
- * Stages putting `app` (ownership moves to the table when STATUS_OK; it must have passed route_app_check). Assigns
- * app->revision: the next one. Refused with CLAIM_CONFLICT if a live instance of another id owns an address with an
- * equal or newer generation, or if the same instance id comes with an older generation than the one it replaces
- * (INVALID_RECORD), or if an id or domain belongs to another app (INVALID_RECORD; app and instance ids are one name
- * space, in which an app may give one of its instances its own id). An owner with an older generation is superseded:
- * its instance is STOPPED in a staged change of its own app, with the same revision (which the caller must store too,
- * see route_table_staged_each).
+ * Stages putting `app` (ownership moves to the table when STATUS_OK; it must have passed route_app_check). Its revision
+ * is app->revision, 0: the next one; the table's becomes at least that. Refused with CLAIM_CONFLICT if a live instance
+ * of another id owns an address with an equal or newer generation, or if the same instance id comes with an older
+ * generation than the one it replaces (INVALID_RECORD), or if an id or domain belongs to another app (INVALID_RECORD;
+ * app and instance ids are one name space, in which an app may give one of its instances its own id). An owner with an
+ * older generation is superseded: its instance is STOPPED in a staged change of its own app, with the same revision
+ * (which the caller must store too, see route_table_staged_each).
  */
 MUST_CHECK enum status route_table_stage_put(struct route_table *table, struct route_app *app,
                                              struct route_problem *ret_problem);
-
-/* The same for a record that has a revision: keeps it, and the table's revision becomes at least that. */
-MUST_CHECK enum status route_table_stage_restore(struct route_table *table, struct route_app *app,
-                                                 struct route_problem *ret_problem);
 
 /* Stages the table's revision: for deletions, which leave no record, and for what follows another table. */
 void route_table_stage_revision(struct route_table *table, uint64_t revision);
@@ -97,6 +93,8 @@ const struct route_app *route_table_staged_app(const struct route_table *table, 
  */
 typedef void (*route_table_staged_cb)(void *arg, struct slice app_id, const struct route_app *app);
 void route_table_staged_each(struct route_table *table, route_table_staged_cb each, void *arg);
+
+bool route_table_has_staged(const struct route_table *table);
 
 /* What route_table_revision will be when what is staged is published. */
 uint64_t route_table_staged_revision(const struct route_table *table);

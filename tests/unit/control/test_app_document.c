@@ -32,7 +32,7 @@ static void test_full(void **state)
     struct route_app *app = parse(full);
     (void)state;
     assert_string_equal(app->id, "3327603e03f5bd1f830812ca4a789277fc31f577");
-    assert_int_equal(app->revision, 0);
+    assert_int_equal(app->revision, 12);
     assert_int_equal(app->port_count, 4);
     assert_int_equal(app->ports[0].port, 80);
     assert_int_equal(app->ports[0].protocol, ROUTE_PROTOCOL_AUTO);

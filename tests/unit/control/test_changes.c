@@ -391,7 +391,7 @@ static void the_end_answers_all(void **state)
 
 static struct changes_snapshot *snapshot_of(struct place *place, struct route_app **apps, size_t count)
 {
-    struct changes_snapshot *snapshot = changes_snapshot_begin(place->changes);
+    struct changes_snapshot *snapshot = changes_snapshot_begin(place->changes, CHANGES_REPLACE);
     struct route_problem problem;
     for (size_t i = 0; i < count; i++)
         assert_int_equal(changes_snapshot_add(snapshot, apps[i], &problem), STATUS_OK);
@@ -401,7 +401,7 @@ static struct changes_snapshot *snapshot_of(struct place *place, struct route_ap
 static struct change_result commit(struct place *place, struct changes_snapshot *snapshot, bool strict)
 {
     struct outcome outcome = {0};
-    changes_snapshot_commit(&snapshot, strict, on_done, &outcome);
+    changes_snapshot_commit(&snapshot, &(struct changes_snapshot_options){.strict = strict}, on_done, &outcome);
     assert_null(snapshot);
     wait_for(place, &outcome);
     return outcome.result;
@@ -495,7 +495,7 @@ static void snapshots_and_changes_keep_their_order(void **state)
     struct changes_snapshot *snapshot = snapshot_of(place, &app, 1);
     struct changes_snapshot *aborted = snapshot_of(place, (struct route_app *[]){make_app("never", NULL, 0)}, 1);
     changes_put(place->changes, make_app("before", NULL, 0), CHANGES_ANY_REVISION, on_done, &before);
-    changes_snapshot_commit(&snapshot, false, on_done, &during);
+    changes_snapshot_commit(&snapshot, &(struct changes_snapshot_options){.strict = false}, on_done, &during);
     changes_put(place->changes, make_app("after", NULL, 0), CHANGES_ANY_REVISION, on_done, &after);
     changes_snapshot_abort(&aborted);
     assert_null(aborted);

@@ -330,10 +330,10 @@ static void test_restore(void **state)
     struct route_problem problem;
     struct route_app *app = fixture_app("a", "i", "10.0.0.1", 1);
     app->revision = 41;
-    assert_int_equal(route_table_stage_restore(table, app, &problem), STATUS_OK);
+    assert_int_equal(route_table_stage_put(table, app, &problem), STATUS_OK);
     app = fixture_app("b", "j", "10.0.0.2", 1);
     app->revision = 17;
-    assert_int_equal(route_table_stage_restore(table, app, &problem), STATUS_OK);
+    assert_int_equal(route_table_stage_put(table, app, &problem), STATUS_OK);
     route_table_stage_revision(table, 99);
     publish(table);
     assert_int_equal(find(table, "a")->revision, 41);

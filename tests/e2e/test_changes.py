@@ -1,0 +1,323 @@
+"""Changes by revision: POST /v1/changes, snapshots with a revision, and what GET /v1/watch tells of them."""
+import json
+import signal
+import threading
+
+import pytest
+
+from gateway import UnixConnection, new_id
+from origin import new_address
+
+
+def document(**members):
+    return {"app_id": new_id(), "instances": [
+        {"instance_id": new_id(), "address": new_address(), "generation": 1, "state": "running"}], **members}
+
+
+def put(revision, app):
+    return {"revision": revision, "op": "put", "app": app}
+
+
+def delete(revision, app):
+    return {"revision": revision, "op": "delete", "app_id": app["app_id"]}
+
+
+def ndjson(lines):
+    return "".join(line + "\n" if isinstance(line, str) else json.dumps(line) + "\n" for line in lines).encode()
+
+
+def push(gateway, *lines, **fields):
+    return gateway.control("POST", "/v1/changes", ndjson(lines), **fields)
+
+
+def outcomes(answer):
+    return [result["outcome"] for result in answer.json["results"]]
+
+
+def revision(gateway):
+    return gateway.control("GET", "/v1/status").json["revision"]
+
+
+def ids(gateway):
+    lines = gateway.control("GET", "/v1/snapshot").body.splitlines()
+    return {json.loads(line)["app_id"] for line in lines}
+
+
+class Watch:
+    """A reader of /v1/watch."""
+
+    def __init__(self, gateway, since=None, timeout=20):
+        self.connection = UnixConnection(gateway.control_path)
+        self.connection.timeout = timeout
+        self.connection.request("GET", "/v1/watch" + ("" if since is None else f"?since={since}"))
+        self.response = self.connection.getresponse()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.response.close()
+        self.connection.close()
+
+    def line(self):
+        return json.loads(self.response.readline())
+
+    def burst(self):
+        """The lines up to the next heartbeat that is not alone, and that heartbeat."""
+        lines = []
+        while True:
+            line = self.line()
+            if line["op"] != "heartbeat":
+                lines.append(line)
+            elif lines:
+                return lines, line
+
+
+def test_in_order(gateway):
+    first, second = document(), document()
+    at = revision(gateway)
+    answer = push(gateway, put(at + 1, first), put(at + 2, second), delete(at + 3, first))
+    assert answer.status == 200 and outcomes(answer) == ["applied"] * 3
+    assert answer.json["revision"] == at + 3 == revision(gateway)
+    assert [r["revision"] for r in answer.json["results"]] == [at + 1, at + 2, at + 3]
+    assert gateway.control("GET", f"/v1/apps/{second['app_id']}").fields["ETag"] == f'"{at + 2}"'
+    assert gateway.control("GET", f"/v1/apps/{first['app_id']}").status == 404
+
+
+def test_without_revisions(gateway):
+    apps = [document() for _ in range(3)]
+    answer = push(gateway, *({"op": "put", "app": app} for app in apps))
+    assert outcomes(answer) == ["applied"] * 3
+    got = [r["revision"] for r in answer.json["results"]]
+    assert got == [got[0], got[0] + 1, got[0] + 2]
+
+
+def test_repeats_are_ignored(gateway):
+    app = document()
+    at = revision(gateway)
+    lines = put(at + 1, app), put(at + 2, {**app, "restrict_ports": True})
+    assert outcomes(push(gateway, *lines)) == ["applied", "applied"]
+    again = push(gateway, *lines)
+    assert again.status == 200 and outcomes(again) == ["ignored", "ignored"] and again.json["revision"] == at + 2
+    assert "changed since" in again.json["results"][0]["detail"] and "known already" in again.json["results"][1]["detail"]
+    assert gateway.control("GET", f"/v1/apps/{app['app_id']}").json["restrict_ports"] is True
+
+
+def test_a_deleted_app_stays_deleted(make_gateway):
+    gateway = make_gateway()
+    app = document()
+    assert outcomes(push(gateway, put(1, app), delete(2, app))) == ["applied", "applied"]
+    for _ in range(2):
+        late = push(gateway, put(1, app))
+        assert outcomes(late) == ["ignored"] and "revision 2" in late.json["results"][0]["detail"]
+        assert ids(gateway) == set()
+        gateway.kill()
+        gateway.start()
+    assert outcomes(push(gateway, put(3, app))) == ["applied"]
+    assert ids(gateway) == {app["app_id"]}
+
+
+def test_gap(gateway):
+    first, second, third = document(), document(), document()
+    at = revision(gateway)
+    answer = push(gateway, put(at + 1, first), put(at + 3, second), put(at + 4, third))
+    assert answer.status == 409 and answer.code == "revision_gap" and answer.json["revision"] == at + 1
+    assert outcomes(answer) == ["applied", "refused", "refused"]
+    assert {r.get("code") for r in answer.json["results"]} == {None, "revision_gap"}
+    assert first["app_id"] in ids(gateway) and not {second["app_id"], third["app_id"]} & ids(gateway)
+    assert outcomes(push(gateway, put(at + 2, third), put(at + 3, second))) == ["applied", "applied"]
+
+
+def test_a_revision_that_was_another_change(gateway):
+    gateway.put_app(document())
+    at = revision(gateway)
+    app = document()
+    answer = push(gateway, put(at, app))
+    assert outcomes(answer) == ["refused"] and answer.json["results"][0]["code"] == "revision_taken"
+    assert app["app_id"] not in ids(gateway)
+
+
+def test_a_bad_line_is_refused_alone(gateway):
+    good, bad, last = document(), document(), document()
+    bad["instances"][0]["address"] = "169.254.169.254"
+    at = revision(gateway)
+    answer = push(gateway, put(at + 1, good), put(at + 2, bad), put(at + 3, {"app_id": "x", "ports": 7}),
+                  put(at + 4, last))
+    assert answer.status == 200 and outcomes(answer) == ["applied", "refused", "refused", "applied"]
+    assert answer.json["applied"] == 2 and answer.json["refused"] == 2 and answer.json["revision"] == at + 4
+    assert answer.json["results"][1]["field"] == "instances[0].address"
+    assert answer.json["results"][2]["field"] == "app.ports" and answer.json["results"][2]["app_id"] == "x"
+
+
+@pytest.mark.parametrize("line, field", [
+    ("{", ""), ("[]", ""), ('{"op":"put"}', "app"), ('{"op":"delete"}', "app_id"), ('{"op":"erase"}', "op"),
+    ('{"op":"heartbeat","digest":"0123456789abcdef"}', "op"), ('{"op":"delete","app_id":"a","b":1}', "b"),
+    ('{"op":"put","app":[]}', "app"), ('{"op":"delete","app_id":"a","revision":-1}', "revision"),
+])
+def test_malformed_lines(gateway, line, field):
+    answer = push(gateway, line)
+    assert answer.status == 200 and outcomes(answer) == ["refused"]
+    assert answer.json["results"][0].get("field", "") == field and answer.json["results"][0]["detail"]
+
+
+def test_what_supersedes_counts_as_one_change(gateway):
+    old, new = document(), document()
+    at = revision(gateway)
+    new["instances"][0].update(address=old["instances"][0]["address"], generation=2)
+    assert outcomes(push(gateway, put(at + 1, old), put(at + 2, new))) == ["applied", "applied"]
+    loser = gateway.control("GET", f"/v1/apps/{old['app_id']}").json
+    assert loser["revision"] == at + 2 == revision(gateway) and loser["instances"][0]["state"] == "stopped"
+
+
+def test_if_match_on_the_table(gateway):
+    at = revision(gateway)
+    assert push(gateway, put(at + 1, document()), If_Match=f'"{at}"').status == 200
+    late = push(gateway, put(at + 2, document()), If_Match=f'"{at}"')
+    assert late.status == 412 and late.code == "revision_conflict" and late.json["revision"] == at + 1
+    snapshot = gateway.control("PUT", "/v1/snapshot", ndjson([document()]), If_Match=f'"{at}"')
+    assert snapshot.status == 412 and revision(gateway) == at + 1
+
+
+def test_too_many_lines(gateway):
+    line = json.dumps({"op": "delete", "app_id": "nobody"})
+    answer = push(gateway, *[line] * 10001)
+    assert answer.status == 413 and "10000 lines" in answer.json["detail"]
+    answer = push(gateway, *[line] * 10000)
+    assert answer.status == 200 and answer.json["ignored"] == 10000
+
+
+def test_no_line(gateway):
+    assert push(gateway).code == "invalid_json"
+
+
+def test_concurrent_pushers_keep_their_order(make_gateway):
+    gateway = make_gateway()
+    apps = [[document() for _ in range(20)] for _ in range(4)]
+    failed = []
+
+    def run(mine):
+        for app in mine:
+            for restrict in (True, False, True):
+                answer = push(gateway, {"op": "put", "app": {**app, "restrict_ports": restrict}})
+                if outcomes(answer) != ["applied"]:
+                    failed.append(answer)
+
+    with Watch(gateway, 0) as watch:
+        assert watch.line()["op"] == "heartbeat"
+        threads = [threading.Thread(target=run, args=(mine,)) for mine in apps]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed and revision(gateway) == 4 * 20 * 3
+        seen, at = [], 0
+        while at < 4 * 20 * 3:
+            line = watch.line()
+            if line["op"] == "put":
+                seen.append(line["revision"])
+            else:
+                at = line["revision"]
+        assert seen == sorted(seen)
+    assert ids(gateway) == {app["app_id"] for mine in apps for app in mine}
+    stored = gateway.control("GET", "/v1/snapshot").body.splitlines()
+    assert all(json.loads(text)["restrict_ports"] for text in stored)
+
+
+# ---- snapshots ----
+
+
+def test_snapshot_takes_a_revision(make_gateway):
+    gateway = make_gateway()
+    apps = [document() for _ in range(3)]
+    loaded = gateway.control("PUT", "/v1/snapshot?revision=500", ndjson(apps))
+    assert loaded.status == 200 and loaded.json["revision"] == 500 == revision(gateway)
+    export = gateway.control("GET", "/v1/snapshot")
+    assert export.fields["ETag"] == '"500"'
+    assert {json.loads(line)["revision"] for line in export.body.splitlines()} == {500}
+    assert gateway.control("PUT", "/v1/snapshot?revision=500", ndjson(apps)).status == 200
+    for old in (500, 499):
+        late = gateway.control("PUT", f"/v1/snapshot?revision={old}", ndjson(apps[:1]))
+        assert late.status == 409 and late.code == "revision_taken"
+    assert len(ids(gateway)) == 3
+    assert outcomes(push(gateway, put(501, document()))) == ["applied"]
+    assert gateway.control("PUT", "/v1/snapshot?revision=x", ndjson(apps)).json["field"] == "revision"
+    assert gateway.control("PUT", "/v1/snapshot?revision=600", ndjson(apps)).json["revision"] == 600
+    assert {json.loads(line)["revision"] for line in gateway.control("GET", "/v1/snapshot").body.splitlines()} == {500}
+
+
+# ---- watch ----
+
+
+def test_watch(make_gateway):
+    gateway = make_gateway()
+    apps = [document() for _ in range(3)]
+    push(gateway, *(put(i + 1, app) for i, app in enumerate(apps)))
+    with Watch(gateway, 1) as watch:
+        lines, beat = watch.burst()
+        assert [(line["revision"], line["op"], line["app"]["app_id"]) for line in lines] == [
+            (2, "put", apps[1]["app_id"]), (3, "put", apps[2]["app_id"])]
+        assert beat["revision"] == 3 and beat["apps"] == 3
+        push(gateway, delete(4, apps[0]))
+        lines, later = watch.burst()
+        assert lines == [{"revision": 4, "op": "delete", "app_id": apps[0]["app_id"]}]
+        assert later["apps"] == 2 and later["digest"] != beat["digest"]
+        push(gateway, put(5, apps[0]), delete(6, apps[0]))
+        lines, last = watch.burst()
+        assert lines == [{"revision": 6, "op": "delete", "app_id": apps[0]["app_id"]}]
+        assert last["digest"] == later["digest"]
+    with Watch(gateway) as watch:
+        assert watch.line() == last
+
+
+def test_watch_after_a_restart(make_gateway):
+    gateway = make_gateway()
+    apps = [document() for _ in range(4)]
+    push(gateway, *(put(i + 1, app) for i, app in enumerate(apps)), delete(5, apps[1]), put(6, apps[0]))
+    with Watch(gateway, 6) as watch:
+        before = watch.line()
+    gateway.stop(signal.SIGTERM)
+    gateway.start()
+    with Watch(gateway, 2) as watch:
+        lines, beat = watch.burst()
+        assert beat == before
+        assert sorted((line["revision"], line["op"]) for line in lines) == [
+            (3, "put"), (4, "put"), (5, "delete"), (6, "put")]
+
+
+def test_watch_of_what_is_not_known(make_gateway):
+    gateway = make_gateway()
+    push(gateway, put(1, document()))
+    ahead = gateway.control("GET", "/v1/watch?since=2")
+    assert ahead.status == 410 and ahead.code == "revision_gone" and ahead.json["revision"] == 1
+    assert gateway.control("GET", "/v1/watch?since=x").json["field"] == "since"
+    assert gateway.control("GET", "/v1/watch?sinse=1").code == "invalid_parameter"
+
+
+def test_watch_a_whole_table_replaced(make_gateway):
+    """More changes at once than the ring holds: the reader is served from the table."""
+    gateway = make_gateway()
+    push(gateway, put(1, document()))
+    with Watch(gateway, 1, timeout=120) as watch:
+        assert watch.line()["op"] == "heartbeat"
+        apps = [{"app_id": new_id()} for _ in range(70000)]
+        assert gateway.control("PUT", "/v1/snapshot", ndjson(apps)).status == 200
+        lines, beat = watch.burst()
+        assert {line["app"]["app_id"] for line in lines if line["op"] == "put"} == {app["app_id"] for app in apps}
+        assert len([line for line in lines if line["op"] == "delete"]) == 1
+        assert beat["apps"] == 70000 and beat["revision"] == 2
+
+
+def test_a_reader_that_takes_nothing_does_not_cost_memory(make_gateway):
+    gateway = make_gateway()
+    with Watch(gateway, 0) as idle:
+        before = gateway.rss()
+        apps = [document(domains=[{"name": f"{'x' * 50}-{i}.example.com", "port": 80}]) for i in range(500)]
+        for _ in range(20):
+            answer = push(gateway, *({"op": "put", "app": app} for app in apps))
+            assert answer.json["applied"] == 500
+        assert gateway.rss() - before < 64 << 20
+        last, line = 0, None
+        while last < 10000:
+            line = idle.line()
+            last = line["revision"] if line["op"] == "heartbeat" else last
+        assert line["apps"] == 500
