@@ -521,9 +521,10 @@ static enum status read_limits(const struct place *root_place, const json_t *roo
 static enum status read_app(const struct place *place, const json_t *root, struct route_app *app)
 {
     enum status status = read_ports(place, root, app);
-    app->restrict_ports = app->port_count > 0;
+    bool restrict_ports = app->port_count > 0;
     if (status == STATUS_OK)
-        status = read_bool(place, root, "restrict_ports", &app->restrict_ports);
+        status = read_bool(place, root, "restrict_ports", &restrict_ports);
+    app->restrict_ports = restrict_ports;
     if (status == STATUS_OK)
         status = read_domains(place, root, app);
     if (status == STATUS_OK)
@@ -552,11 +553,13 @@ enum status app_document_read(const json_t *root, const char *path, struct route
     struct route_app *app = route_app_new(id);
     app->revision = revision;
     status = read_app(&place, root, app);
-    if (status == STATUS_OK)
-        *ret_app = app;
-    else
+    if (status != STATUS_OK) {
         route_app_free(&app);
-    return status;
+        return status;
+    }
+    route_app_pack(&app);
+    *ret_app = app;
+    return STATUS_OK;
 }
 
 enum status app_document_parse(struct slice json, struct route_app **ret_app, struct route_problem *ret_problem)

@@ -29,6 +29,7 @@ struct probe {
     uint8_t successes; /* in a row */
     uint8_t failures;
     bool is_down;
+    char *instance_id; /* behind the app id */
     char app_id[];
 };
 
@@ -128,7 +129,7 @@ static void tell_change(struct probe *probe, enum status status, int http_status
         snprintf(why, sizeof why, " (status %d)", http_status);
     else if (probe->is_down)
         snprintf(why, sizeof why, " (%s)", status_code(status));
-    log_warn("check: app %s, instance %s, %s port %u is %s%s", probe->app_id, probe->claim->instance_id, address,
+    log_warn("check: app %s, instance %s, %s port %u is %s%s", probe->app_id, probe->instance_id, address,
              (unsigned)probe->port, probe->is_down ? "down" : "up", why);
 }
 
@@ -164,7 +165,7 @@ static void wait_for_next(struct probe *probe, uint32_t interval_ms)
 static const struct route_check *present_check(const struct probe *probe, const struct route_app **ret_app)
 {
     const struct route_app *app = route_table_app(probe->checks->proxy->table, slice_str(probe->app_id));
-    const struct route_instance *instance = app ? route_app_instance(app, slice_str(probe->claim->instance_id)) : NULL;
+    const struct route_instance *instance = app ? route_app_instance(app, slice_str(probe->instance_id)) : NULL;
     if (!instance || instance->claim != probe->claim || instance->state != ROUTE_STATE_RUNNING)
         return NULL;
     *ret_app = app;
@@ -229,18 +230,22 @@ static void on_timer(struct timer *timer)
 
 /* ---- what is wanted ---- */
 
-static struct probe *make(struct checks *checks, const char *app_id, struct claim *claim, uint16_t port)
+static struct probe *make(struct checks *checks, const struct route_app *app, const struct route_instance *instance,
+                          uint16_t port)
 {
     struct proxy *proxy = checks->proxy;
-    size_t id_size = strlen(app_id) + 1;
-    struct probe *probe = calloc(1, sizeof *probe + id_size);
+    size_t app_id_size = strlen(app->id) + 1;
+    size_t instance_id_size = strlen(instance->id) + 1;
+    struct probe *probe = calloc(1, sizeof *probe + app_id_size + instance_id_size);
     if (!probe)
         abort();
-    memcpy(probe->app_id, app_id, id_size);
+    probe->instance_id = probe->app_id + app_id_size;
+    memcpy(probe->app_id, app->id, app_id_size);
+    memcpy(probe->instance_id, instance->id, instance_id_size);
     probe->checks = checks;
-    probe->claim = claim_ref(claim);
+    probe->claim = claim_ref(instance->claim);
     probe->port = port;
-    struct probe **slot = slot_of(checks, claim->serial);
+    struct probe **slot = slot_of(checks, probe->claim->serial);
     probe->next = *slot;
     *slot = probe;
     list_push(&checks->all, &probe->link);
@@ -255,7 +260,7 @@ static void watch(struct checks *checks, const struct route_app *app, const stru
 {
     struct probe *probe = find(checks, instance->claim->serial, port);
     if (!probe && checks->count < CHECKS_MAX && !checks->stopped && !claim_is_revoked(instance->claim))
-        probe = make(checks, app->id, instance->claim, port);
+        probe = make(checks, app, instance, port);
     if (probe)
         probe->used_ms = loop_now_ms(checks->proxy->loop);
 }

@@ -288,7 +288,7 @@ static void back_head(void *owner, const struct message_head *head, bool end)
     /* An answer before the end of the request ends the connection, unless the rest comes while it is sent. */
     out.close = !x->request_ended && head->body != BODY_RAW && (end || x->is_local || head->status >= 300);
     if (x->claim)
-        upstream_answered(x->proxy, x->claim, x->port, head->status, x->dialed_us);
+        upstream_answered(x->proxy, x->claim, x->instance_id, x->port, head->status, x->dialed_us);
     x->front_answered = true;
     x->response_status = head->status;
     x->first_byte_us = x->proxy->loop->now_us;

@@ -345,7 +345,7 @@ void exchange_tell_failure(const struct exchange *x, enum status why)
 {
     bool may_be_answer = x->back_reused && (why == STATUS_UPSTREAM_CLOSED || why == STATUS_UPSTREAM_RESET);
     if (x->back && x->claim && !may_be_answer)
-        upstream_failed(x->proxy, x->claim, x->port, why);
+        upstream_failed(x->proxy, x->claim, x->instance_id, x->port, why);
 }
 
 static bool may_retry(const struct exchange *x, enum status why)

@@ -157,20 +157,20 @@ static uint64_t pause_us(const struct ejection_settings *settings, unsigned nth,
     return us - random % (us / JITTER_SHARE + 1);
 }
 
-static void tell(struct health *health, const struct claim *claim, const struct entry *entry, enum status why,
-                 uint64_t us)
+static void tell(struct health *health, const struct claim *claim, struct slice id, const struct entry *entry,
+                 enum status why, uint64_t us)
 {
     char address[IP_TEXT_MAX];
     if (!log_limit_pass(&health->limit, LINES_PER_SECOND))
         return;
     ip_format(&claim->address, address);
-    log_warn("upstream: instance %s, %s port %u: %u failures in a row (%s); it gets no requests for %llu ms",
-             claim->instance_id, address, (unsigned)entry->port, (unsigned)entry->failures, status_code(why),
+    log_warn("upstream: instance %.*s, %s port %u: %u failures in a row (%s); it gets no requests for %llu ms",
+             SLICE_ARG(id), address, (unsigned)entry->port, (unsigned)entry->failures, status_code(why),
              (unsigned long long)us / 1000U);
 }
 
 bool health_failed(struct health *health, const struct ejection_settings *settings, const struct claim *claim,
-                   uint16_t port, enum status why, uint64_t random)
+                   struct slice id, uint16_t port, enum status why, uint64_t random)
 {
     uint64_t now_us = health->loop->now_us;
     if (claim_is_revoked(claim)) /* nobody would forget it */
@@ -196,7 +196,7 @@ bool health_failed(struct health *health, const struct ejection_settings *settin
         entry->pauses++;
     set_ejected(health, entry, true);
     COUNTER_INC(health->loop->counters, upstream_ejections_total);
-    tell(health, claim, entry, why, us);
+    tell(health, claim, id, entry, why, us);
     return true;
 }
 

@@ -346,7 +346,7 @@ static void back_data(void *owner, const char *data, size_t len)
     touch(t);
     if (t->first_byte_us == 0) {
         t->first_byte_us = t->proxy->loop->now_us - t->started_us;
-        upstream_answered(t->proxy, t->claim, t->port, 0, t->dialed_us);
+        upstream_answered(t->proxy, t->claim, slice_str(t->instance_id), t->port, 0, t->dialed_us);
     }
     if (t->is_guarded) { /* an HTTP server does not speak first */
         t->is_guarded = false;
@@ -377,7 +377,7 @@ static void connect_failed(struct tunnel *t, enum status status)
 {
     struct counters *counters = t->proxy->loop->counters;
     COUNTER_INC(counters, upstream_connect_errors_total);
-    upstream_failed(t->proxy, t->claim, t->port, status);
+    upstream_failed(t->proxy, t->claim, slice_str(t->instance_id), t->port, status);
     stream_close(&t->back, false);
     pool_leave(t->proxy->pool, &t->guest);
     if (t->tried.count < UPSTREAM_MAX_TRIED)
@@ -400,7 +400,7 @@ static void back_failed(void *owner, enum status status)
     t->close = "app";
     enum status error = status == STATUS_PEER_RESET ? STATUS_UPSTREAM_RESET : status;
     if (t->first_byte_us == 0)
-        upstream_failed(t->proxy, t->claim, t->port, error);
+        upstream_failed(t->proxy, t->claim, slice_str(t->instance_id), t->port, error);
     finish(t, error);
 }
 

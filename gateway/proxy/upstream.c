@@ -150,18 +150,18 @@ static bool is_instance_failure(enum status status)
            status == STATUS_UPSTREAM_CLOSED || status == STATUS_UPSTREAM_TIMEOUT;
 }
 
-void upstream_failed(struct proxy *proxy, const struct claim *claim, uint16_t port, enum status why)
+void upstream_failed(struct proxy *proxy, const struct claim *claim, struct slice id, uint16_t port, enum status why)
 {
     if (is_instance_failure(why))
-        health_failed(proxy->health, &proxy->settings->ejection, claim, port, why, proxy_random(proxy));
+        health_failed(proxy->health, &proxy->settings->ejection, claim, id, port, why, proxy_random(proxy));
 }
 
-void upstream_answered(struct proxy *proxy, const struct claim *claim, uint16_t port, int http_status,
+void upstream_answered(struct proxy *proxy, const struct claim *claim, struct slice id, uint16_t port, int http_status,
                        uint64_t asked_us)
 {
     const struct ejection_settings *settings = &proxy->settings->ejection;
     if (http_status >= 500 && settings->server_errors)
-        health_failed(proxy->health, settings, claim, port, STATUS_UPSTREAM_BAD_RESPONSE, proxy_random(proxy));
+        health_failed(proxy->health, settings, claim, id, port, STATUS_UPSTREAM_BAD_RESPONSE, proxy_random(proxy));
     else if (health_count(proxy->health) > 0)
         health_succeeded(proxy->health, claim->serial, port, asked_us);
 }

@@ -1,35 +1,40 @@
 #include "gateway/route/claims.h"
 
+#include "name_index.h"
 #include "route_alloc.h"
-
-#include "gateway/base/name_hash.h"
 
 #include <assert.h>
 
 enum { FIRST_SLOTS = 16, FIRST_LIST = 8 };
 
-/* An address with its owner now and its owner when what is staged is published; one of them is not NULL. */
-struct owner_slot {
-    struct claim *published;
-    struct claim *staged;
+/* The owner that staging has found for an address, or that it has none (app: NULL). */
+struct staged_owner {
+    const struct ip_addr *address; /* in a record; NULL: an empty slot */
+    struct route_app *app;
+    size_t instance;
+};
+
+/* Open addressing with linear probing; nothing is removed but all at once. */
+struct staged_owners {
+    struct staged_owner *slots;
+    size_t slot_count; /* a power of two, or 0 */
+    size_t used;
 };
 
 struct claim_list {
-    struct claim **items;
+    struct claim **items; /* each holds a reference */
     size_t count;
     size_t capacity;
 };
 
-/* Open addressing, linear probing, deletion by shifting back. Each pointer in it and in the lists holds a reference. */
 struct claims {
-    struct name_hash_seed seed;
-    struct owner_slot *slots;
-    size_t slot_count; /* a power of two */
-    size_t used;
+    struct name_index published; /* addresses, read by this thread only */
+    struct staged_owners staged; /* of each address that staging has touched */
+    struct claim_list revoked;   /* not yet reported */
     uint64_t next_serial;
-    struct claim_list touched; /* any claim of each address that staging has touched; an address may be there twice */
-    struct claim_list revoked; /* not yet reported */
 };
+
+/* ---- claims ---- */
 
 struct claim *claim_ref(struct claim *claim)
 {
@@ -47,17 +52,14 @@ void claim_unref(struct claim **claim)
         free(dropped);
 }
 
-static struct claim *claim_new(uint64_t serial, const char *instance_id, uint64_t generation,
-                               const struct ip_addr *address)
+struct claim *claim_new(uint64_t serial, uint64_t generation, const struct ip_addr *address)
 {
-    size_t id_size = strlen(instance_id) + 1;
-    struct claim *claim = route_alloc(1, sizeof *claim + id_size);
+    struct claim *claim = route_alloc(1, sizeof *claim);
     claim->serial = serial;
     claim->generation = generation;
     claim->address = *address;
     atomic_init(&claim->revoked, false);
     atomic_init(&claim->refs, 1);
-    memcpy(claim->instance_id, instance_id, id_size);
     return claim;
 }
 
@@ -81,12 +83,63 @@ static void list_clear(struct claim_list *list)
     *list = (struct claim_list){0};
 }
 
+/* ---- what is staged ---- */
+
+/* The address's slot, or the empty one where it belongs; NULL if there are no slots. */
+static struct staged_owner *find_staged(const struct claims *claims, const struct ip_addr *address)
+{
+    const struct staged_owners *staged = &claims->staged;
+    if (staged->slot_count == 0)
+        return NULL;
+    size_t mask = staged->slot_count - 1;
+    size_t i = name_hash(&claims->published.seed, NAME_ADDRESS, name_of_address(address)) & mask;
+    while (staged->slots[i].address && !ip_equal(staged->slots[i].address, address))
+        i = (i + 1) & mask;
+    return &staged->slots[i];
+}
+
+static void grow(struct claims *claims)
+{
+    struct staged_owners old = claims->staged;
+    claims->staged.slot_count = old.slot_count > 0 ? old.slot_count * 2 : FIRST_SLOTS;
+    claims->staged.slots = route_alloc(claims->staged.slot_count, sizeof *old.slots);
+    for (size_t i = 0; i < old.slot_count; i++)
+        if (old.slots[i].address)
+            *find_staged(claims, old.slots[i].address) = old.slots[i];
+    free(old.slots);
+}
+
+static void stage_owner(struct claims *claims, const struct ip_addr *address, struct route_app *app, size_t instance)
+{
+    struct staged_owners *staged = &claims->staged;
+    if ((staged->used + 1) * 4 > staged->slot_count * 3)
+        grow(claims);
+    struct staged_owner *slot = find_staged(claims, address);
+    if (!slot->address) {
+        slot->address = address;
+        staged->used++;
+    }
+    slot->app = app;
+    slot->instance = instance;
+}
+
+static void forget_staged(struct claims *claims)
+{
+    free(claims->staged.slots);
+    claims->staged = (struct staged_owners){0};
+}
+
+static const struct route_instance *staged_instance(const struct staged_owner *slot)
+{
+    return slot->app ? &slot->app->instances[slot->instance] : NULL;
+}
+
+/* ---- calls ---- */
+
 struct claims *claims_new(void)
 {
     struct claims *claims = route_alloc(1, sizeof *claims);
-    claims->seed = name_hash_seed_new();
-    claims->slot_count = FIRST_SLOTS;
-    claims->slots = route_alloc(claims->slot_count, sizeof *claims->slots);
+    name_index_init(&claims->published);
     claims->next_serial = 1;
     return claims;
 }
@@ -97,130 +150,68 @@ void claims_free(struct claims **claims)
     if (!dropped)
         return;
     *claims = NULL;
-    list_clear(&dropped->touched);
+    forget_staged(dropped);
     list_clear(&dropped->revoked);
-    for (size_t i = 0; i < dropped->slot_count; i++) {
-        claim_unref(&dropped->slots[i].published);
-        claim_unref(&dropped->slots[i].staged);
-    }
-    free(dropped->slots);
+    name_index_fini(&dropped->published);
     free(dropped);
 }
 
-static const struct ip_addr *slot_address(const struct owner_slot *slot)
+const struct route_instance *claims_owner(const struct claims *claims, const struct ip_addr *address)
 {
-    if (slot->published)
-        return &slot->published->address;
-    return slot->staged ? &slot->staged->address : NULL;
+    struct name_place owner;
+    if (!name_index_find(&claims->published, NAME_ADDRESS, name_of_address(address), &owner))
+        return NULL;
+    return &owner.app->instances[owner.number - NAME_OF_ADDRESSES];
 }
 
-static size_t home_index(const struct claims *claims, const struct ip_addr *address)
+const struct route_instance *claims_staged_owner(const struct claims *claims, const struct ip_addr *address)
 {
-    uint64_t hash = name_hash(&claims->seed, address->family, slice_make(address->bytes, sizeof address->bytes));
-    return hash & (claims->slot_count - 1);
+    const struct staged_owner *slot = find_staged(claims, address);
+    return slot && slot->address ? staged_instance(slot) : claims_owner(claims, address);
 }
 
-/* The address's slot, or the empty one where it belongs. */
-static struct owner_slot *find(const struct claims *claims, const struct ip_addr *address)
+void claims_stage_release(struct claims *claims, const struct route_instance *instance)
 {
-    for (size_t i = home_index(claims, address);; i = (i + 1) & (claims->slot_count - 1)) {
-        const struct ip_addr *there = slot_address(&claims->slots[i]);
-        if (!there || ip_equal(there, address))
-            return &claims->slots[i];
-    }
+    if (claims_staged_owner(claims, &instance->address) == instance)
+        stage_owner(claims, &instance->address, NULL, 0);
 }
 
-static void grow(struct claims *claims)
+void claims_stage_take(struct claims *claims, struct route_app *app, size_t index)
 {
-    struct owner_slot *old = claims->slots;
-    size_t old_count = claims->slot_count;
-    claims->slot_count *= 2;
-    claims->slots = route_alloc(claims->slot_count, sizeof *claims->slots);
-    for (size_t i = 0; i < old_count; i++)
-        if (slot_address(&old[i]))
-            *find(claims, slot_address(&old[i])) = old[i];
-    free(old);
-}
-
-/* Empties a slot and moves those behind it that would no longer be found. */
-static void remove_slot(struct claims *claims, struct owner_slot *slot)
-{
-    size_t mask = claims->slot_count - 1;
-    size_t hole = (size_t)(slot - claims->slots);
-    for (size_t i = (hole + 1) & mask; slot_address(&claims->slots[i]); i = (i + 1) & mask) {
-        size_t home = home_index(claims, slot_address(&claims->slots[i]));
-        if (((i - home) & mask) < ((i - hole) & mask))
-            continue;
-        claims->slots[hole] = claims->slots[i];
-        hole = i;
-    }
-    claims->slots[hole] = (struct owner_slot){0};
-    claims->used--;
-}
-
-struct claim *claims_owner(const struct claims *claims, const struct ip_addr *address)
-{
-    return find(claims, address)->published;
-}
-
-struct claim *claims_staged_owner(const struct claims *claims, const struct ip_addr *address)
-{
-    return find(claims, address)->staged;
-}
-
-void claims_stage_release(struct claims *claims, const struct claim *claim)
-{
-    struct owner_slot *slot = find(claims, &claim->address);
-    if (slot->staged != claim)
-        return;
-    struct claim *released = slot->staged;
-    slot->staged = NULL;
-    if (!slot->published)
-        remove_slot(claims, slot);
-    list_add(&claims->touched, released);
-}
-
-static bool is_same(const struct claim *claim, const char *instance_id, uint64_t generation)
-{
-    return claim && claim->generation == generation && strcmp(claim->instance_id, instance_id) == 0;
-}
-
-struct claim *claims_stage_take(struct claims *claims, const char *instance_id, uint64_t generation,
-                                const struct ip_addr *address)
-{
-    if ((claims->used + 1) * 4 > claims->slot_count * 3)
-        grow(claims);
-    struct owner_slot *slot = find(claims, address);
-    assert(!slot->staged);
-    if (!slot->published)
-        claims->used++;
-    if (is_same(slot->published, instance_id, generation))
-        slot->staged = claim_ref(slot->published);
+    struct route_instance *instance = &app->instances[index];
+    const struct route_instance *before = claims_owner(claims, &instance->address);
+    assert(!claims_staged_owner(claims, &instance->address));
+    if (before && before->generation == instance->generation && strcmp(before->id, instance->id) == 0)
+        instance->claim = claim_ref(before->claim);
     else
-        slot->staged = claim_new(claims->next_serial++, instance_id, generation, address);
-    list_add(&claims->touched, claim_ref(slot->staged));
-    return claim_ref(slot->staged);
+        instance->claim = claim_new(claims->next_serial++, instance->generation, &instance->address);
+    stage_owner(claims, &instance->address, app, index);
 }
 
-static void publish_slot(struct claims *claims, struct owner_slot *slot)
+static void publish_owner(struct claims *claims, const struct staged_owner *slot)
 {
-    if (slot->published == slot->staged)
-        return;
-    struct claim *ended = slot->published;
-    slot->published = slot->staged ? claim_ref(slot->staged) : NULL;
-    if (!slot->published)
-        remove_slot(claims, slot);
-    if (!ended)
-        return;
-    atomic_store_explicit(&ended->revoked, true, memory_order_release);
-    list_add(&claims->revoked, ended);
+    struct name_place place;
+    const struct route_instance *before = NULL;
+    const struct route_instance *after = staged_instance(slot);
+    if (name_index_find(&claims->published, NAME_ADDRESS, name_of_address(slot->address), &place))
+        before = &place.app->instances[place.number - NAME_OF_ADDRESSES];
+    if (before && (!after || after->claim != before->claim)) {
+        atomic_store_explicit(&before->claim->revoked, true, memory_order_release);
+        list_add(&claims->revoked, claim_ref(before->claim));
+    }
+    if (after)
+        name_index_put(&claims->published, slot->app, (unsigned)(NAME_OF_ADDRESSES + slot->instance));
+    else if (before)
+        name_index_remove(&claims->published, place.app, place.number);
 }
 
 void claims_publish(struct claims *claims)
 {
-    for (size_t i = 0; i < claims->touched.count; i++)
-        publish_slot(claims, find(claims, &claims->touched.items[i]->address));
-    list_clear(&claims->touched);
+    for (size_t i = 0; i < claims->staged.slot_count; i++)
+        if (claims->staged.slots[i].address)
+            publish_owner(claims, &claims->staged.slots[i]);
+    name_index_collect(&claims->published);
+    forget_staged(claims);
 }
 
 void claims_report_revoked(struct claims *claims, claims_each_cb each, void *arg)
@@ -232,20 +223,7 @@ void claims_report_revoked(struct claims *claims, claims_each_cb each, void *arg
     list_clear(&revoked);
 }
 
-static void abort_slot(struct claims *claims, struct owner_slot *slot)
-{
-    if (slot->published == slot->staged)
-        return;
-    struct claim *forgotten = slot->staged;
-    slot->staged = slot->published ? claim_ref(slot->published) : NULL;
-    if (!slot->staged)
-        remove_slot(claims, slot);
-    claim_unref(&forgotten);
-}
-
 void claims_abort(struct claims *claims)
 {
-    for (size_t i = 0; i < claims->touched.count; i++)
-        abort_slot(claims, find(claims, &claims->touched.items[i]->address));
-    list_clear(&claims->touched);
+    forget_staged(claims);
 }

@@ -5,6 +5,7 @@
 #include "name_map.h"
 #include "route_alloc.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -13,7 +14,7 @@ struct text {
     char bytes[];
 };
 
-/* What a struct route_app is a part of. */
+/* What a struct route_app that is not packed is a part of. */
 struct record {
     struct route_app app; /* first: the two are converted */
     struct text *texts;
@@ -126,6 +127,7 @@ struct route_app *route_app_new(const char *id)
 const char *route_app_strdup(struct route_app *app, struct slice text)
 {
     struct record *record = (struct record *)(void *)app;
+    assert(!app->is_packed);
     struct text *copy = route_alloc(1, sizeof *copy + text.len + 1);
     if (text.len > 0)
         memcpy(copy->bytes, text.ptr, text.len);
@@ -134,47 +136,71 @@ const char *route_app_strdup(struct route_app *app, struct slice text)
     return copy->bytes;
 }
 
-static void *copy_array(const void *items, size_t count, size_t size)
+/* ---- one block: the record, its lists in the order of their alignment, its texts ---- */
+
+static size_t text_size(const char *text)
 {
-    if (count == 0)
+    return text ? strlen(text) + 1 : 0;
+}
+
+static size_t packed_size(const struct route_app *app)
+{
+    size_t size = sizeof *app + app->instance_count * sizeof *app->instances + app->check_count * sizeof *app->checks +
+                  app->domain_count * sizeof *app->domains + app->port_count * sizeof *app->ports + text_size(app->id);
+    for (size_t i = 0; i < app->instance_count; i++)
+        size += text_size(app->instances[i].id);
+    for (size_t i = 0; i < app->domain_count; i++)
+        size += text_size(app->domains[i].name);
+    for (size_t i = 0; i < app->check_count; i++)
+        size += text_size(app->checks[i].path);
+    return size;
+}
+
+/* Copies to *next and moves that on; NULL if there is nothing. */
+static void *place(char **next, const void *items, size_t size)
+{
+    if (size == 0)
         return NULL;
-    void *copy = route_alloc(count, size);
-    memcpy(copy, items, count * size);
-    return copy;
+    void *placed = memcpy(*next, items, size);
+    *next += size;
+    return placed;
 }
 
 struct route_app *route_app_copy(const struct route_app *app)
 {
-    struct route_app *copy = route_app_new(app->id);
-    const char *id = copy->id;
-    *copy = *app;
-    copy->id = id;
+    char *next = malloc(packed_size(app));
+    if (!next)
+        abort();
+    struct route_app *copy = place(&next, app, sizeof *app);
+    copy->is_packed = true;
     copy->meter = NULL;
-    copy->ports = copy_array(app->ports, app->port_count, sizeof *app->ports);
-    copy->checks = copy_array(app->checks, app->check_count, sizeof *app->checks);
-    copy->domains = copy_array(app->domains, app->domain_count, sizeof *app->domains);
-    copy->instances = copy_array(app->instances, app->instance_count, sizeof *app->instances);
-    for (size_t i = 0; i < copy->check_count; i++)
-        if (app->checks[i].path)
-            copy->checks[i].path = route_app_strdup(copy, slice_str(app->checks[i].path));
-    for (size_t i = 0; i < copy->domain_count; i++)
-        copy->domains[i].name = route_app_strdup(copy, slice_str(app->domains[i].name));
+    copy->instances = place(&next, app->instances, app->instance_count * sizeof *app->instances);
+    copy->checks = place(&next, app->checks, app->check_count * sizeof *app->checks);
+    copy->domains = place(&next, app->domains, app->domain_count * sizeof *app->domains);
+    copy->ports = place(&next, app->ports, app->port_count * sizeof *app->ports);
+    copy->id = place(&next, app->id, text_size(app->id));
     for (size_t i = 0; i < copy->instance_count; i++) {
-        copy->instances[i].id = route_app_strdup(copy, slice_str(app->instances[i].id));
+        copy->instances[i].id = place(&next, app->instances[i].id, text_size(app->instances[i].id));
         copy->instances[i].claim = NULL;
     }
+    for (size_t i = 0; i < copy->domain_count; i++)
+        copy->domains[i].name = place(&next, app->domains[i].name, text_size(app->domains[i].name));
+    for (size_t i = 0; i < copy->check_count; i++)
+        copy->checks[i].path = place(&next, app->checks[i].path, text_size(app->checks[i].path));
     return copy;
 }
 
-void route_app_free(struct route_app **app)
+void route_app_pack(struct route_app **app)
 {
-    struct record *record = (struct record *)(void *)*app;
-    if (!record)
+    if ((*app)->is_packed)
         return;
-    *app = NULL;
-    for (size_t i = 0; i < record->app.instance_count; i++)
-        claim_unref(&record->app.instances[i].claim);
-    meter_unref(&record->app.meter);
+    struct route_app *packed = route_app_copy(*app);
+    route_app_free(app);
+    *app = packed;
+}
+
+static void free_tree(struct record *record)
+{
     while (record->texts) {
         struct text *text = record->texts;
         record->texts = text->next;
@@ -185,6 +211,21 @@ void route_app_free(struct route_app **app)
     free(record->app.domains);
     free(record->app.instances);
     free(record);
+}
+
+void route_app_free(struct route_app **app)
+{
+    struct route_app *dropped = *app;
+    if (!dropped)
+        return;
+    *app = NULL;
+    for (size_t i = 0; i < dropped->instance_count; i++)
+        claim_unref(&dropped->instances[i].claim);
+    meter_unref(&dropped->meter);
+    if (dropped->is_packed)
+        free(dropped);
+    else
+        free_tree((struct record *)(void *)dropped);
 }
 
 static bool ports_equal(const struct route_app *a, const struct route_app *b)

@@ -6,6 +6,8 @@
 #include <assert.h>
 #include <stdio.h>
 
+enum { FIRST_DISCARDED = 8 };
+
 void stage_init(struct stage *stage)
 {
     *stage = (struct stage){0};
@@ -22,40 +24,40 @@ void stage_fini(struct stage *stage)
     name_map_clear(&stage->owners[NAME_DOMAIN]);
 }
 
-static void free_discarded(struct table_app **discarded)
+static void free_discarded(struct discarded *discarded)
 {
-    while (*discarded) {
-        struct table_app *app = *discarded;
-        *discarded = app->left;
-        table_app_free(&app);
-    }
+    for (size_t i = 0; i < discarded->count; i++)
+        route_app_free(&discarded->apps[i]);
+    free(discarded->apps);
+    *discarded = (struct discarded){0};
 }
 
-static void discard(struct table_app **discarded, struct table_app *app)
+static void discard(struct discarded *discarded, struct route_app *app)
 {
-    if (!app)
-        return;
-    app->left = *discarded;
-    *discarded = app;
+    if (discarded->count == discarded->capacity) {
+        discarded->capacity = discarded->capacity > 0 ? discarded->capacity * 2 : FIRST_DISCARDED;
+        discarded->apps = reallocarray(discarded->apps, discarded->capacity, sizeof(struct route_app *));
+        if (!discarded->apps)
+            abort();
+    }
+    discarded->apps[discarded->count++] = app;
 }
 
 /* ---- the table as it would be ---- */
 
-/* The published block of this app id, or NULL. Only the writer changes it, so it stays after the read section. */
-static struct table_app *published_app(const struct route_table *table, struct slice app_id)
+/* The published record of this app id, or NULL. */
+static struct route_app *published_app(const struct route_table *table, struct slice app_id)
 {
-    rcu_read_lock();
-    const struct index_entry *entry = index_find(table, NAME_ID, app_id);
-    struct table_app *app = entry ? entry_app(entry) : NULL;
-    rcu_read_unlock();
-    return app && name_is(app->record->id, app_id) ? app : NULL;
+    struct name_place place;
+    if (!name_index_find(&table->names, NAME_ID, app_id, &place) || !name_is(place.app->id, app_id))
+        return NULL;
+    return place.app;
 }
 
 const struct route_app *route_table_staged_app(const struct route_table *table, struct slice app_id)
 {
     const struct change *change = name_map_get(&table->stage.changes_by_id, app_id);
-    const struct table_app *app = change ? change->after : published_app(table, app_id);
-    return app ? app->record : NULL;
+    return change ? change->after : published_app(table, app_id);
 }
 
 static bool record_has(const struct route_app *record, enum name_space space, struct slice name)
@@ -73,16 +75,13 @@ static struct route_app *staged_owner(const struct route_table *table, enum name
 {
     const struct change *change = name_map_get(&table->stage.owners[space], name);
     /* What the change had when the name was put down it may have given up since. */
-    if (change && change->after && record_has(change->after->record, space, name))
-        return change->after->record;
-    rcu_read_lock();
-    const struct index_entry *entry = index_find(table, space, name);
-    struct route_app *owner = entry ? entry_app(entry)->record : NULL;
-    rcu_read_unlock();
-    /* If a staged state of that app had the name, it would have been put down. */
-    if (owner && name_map_get(&table->stage.changes_by_id, slice_str(owner->id)))
+    if (change && change->after && record_has(change->after, space, name))
+        return change->after;
+    struct name_place place;
+    if (!name_index_find(&table->names, space, name, &place))
         return NULL;
-    return owner;
+    /* If a staged state of that app had the name, it would have been put down. */
+    return name_map_get(&table->stage.changes_by_id, slice_str(place.app->id)) ? NULL : place.app;
 }
 
 /* ---- checks: they change nothing ---- */
@@ -138,15 +137,15 @@ static enum status check_generations(const struct route_app *before, const struc
 }
 
 /* The owner that an instance of `app` would drive out of its address, or NULL. What the app itself owns it may move. */
-static const struct claim *foreign_owner(const struct route_table *table, const struct route_app *app,
-                                         const struct route_instance *instance)
+static const struct route_instance *foreign_owner(const struct route_table *table, const struct route_app *app,
+                                                  const struct route_instance *instance)
 {
     if (!route_instance_is_live(instance))
         return NULL;
-    const struct claim *owner = claims_staged_owner(table->claims, &instance->address);
-    if (!owner || strcmp(owner->instance_id, instance->id) == 0)
+    const struct route_instance *owner = claims_staged_owner(table->claims, &instance->address);
+    if (!owner || strcmp(owner->id, instance->id) == 0)
         return NULL;
-    const struct route_app *owning_app = staged_owner(table, NAME_ID, slice_str(owner->instance_id));
+    const struct route_app *owning_app = staged_owner(table, NAME_ID, slice_str(owner->id));
     assert(owning_app);
     return strcmp(owning_app->id, app->id) == 0 ? NULL : owner;
 }
@@ -158,7 +157,7 @@ static enum status check_claims(const struct route_table *table, const struct ro
     char address[IP_TEXT_MAX];
     for (size_t i = 0; i < app->instance_count; i++) {
         const struct route_instance *instance = &app->instances[i];
-        const struct claim *owner = foreign_owner(table, app, instance);
+        const struct route_instance *owner = foreign_owner(table, app, instance);
         if (!owner || owner->generation < instance->generation)
             continue;
         snprintf(field, sizeof field, "instances[%zu].address", i);
@@ -166,7 +165,7 @@ static enum status check_claims(const struct route_table *table, const struct ro
         return route_problem_set(ret_problem, STATUS_CLAIM_CONFLICT, field,
                                  "%s belongs to instance %s in generation %ju; stop it, or send a newer generation "
                                  "than that",
-                                 address, owner->instance_id, (uintmax_t)owner->generation);
+                                 address, owner->id, (uintmax_t)owner->generation);
     }
     return STATUS_OK;
 }
@@ -186,42 +185,55 @@ static struct change *touch_change(struct route_table *table, const char *app_id
     change = route_alloc(1, sizeof *change);
     change->before = change->after = published_app(table, slice_str(app_id));
     /* The id of what is published, or the caller's, which is about to become part of `after`. */
-    change->app_id = change->before ? change->before->record->id : app_id;
+    change->app_id = change->before ? change->before->id : app_id;
     name_map_set(&stage->changes_by_id, change->app_id, change);
     list_push(&stage->changes, &change->link);
     return change;
 }
 
 /* What the app's earlier states counted goes on. */
-static void give_meter(struct route_app *record, const struct table_app *earlier)
+static void give_meter(struct route_app *record, const struct route_app *earlier)
 {
     if (record->max_connections == 0 && record->requests_per_second == 0)
         return;
-    record->meter = earlier && earlier->record->meter ? meter_ref(earlier->record->meter) : meter_new();
+    record->meter = earlier && earlier->meter ? meter_ref(earlier->meter) : meter_new();
+}
+
+/* Ids and domains of a record; the number of the nth. */
+static size_t name_count(const struct route_app *record)
+{
+    return 1U + record->instance_count + record->domain_count;
+}
+
+static unsigned name_number(const struct route_app *record, size_t n)
+{
+    if (n == 0)
+        return NAME_OF_APP;
+    return (unsigned)(n <= record->instance_count ? NAME_OF_INSTANCES + n - 1
+                                                  : NAME_OF_DOMAINS + n - 1 - record->instance_count);
 }
 
 /* Replaces the staged state of an app; `record` (taken) may be NULL. */
 static void stage_record(struct route_table *table, const char *app_id, struct route_app *record)
 {
     struct change *change = touch_change(table, app_id);
-    struct table_app *old = change->after;
-    for (size_t i = 0; old && i < old->record->instance_count; i++)
-        if (old->record->instances[i].claim)
-            claims_stage_release(table->claims, old->record->instances[i].claim);
-    if (old != change->before)
+    struct route_app *old = change->after;
+    for (size_t i = 0; old && i < old->instance_count; i++)
+        if (old->instances[i].claim)
+            claims_stage_release(table->claims, &old->instances[i]);
+    if (old && old != change->before)
         discard(&table->stage.discarded, old);
-    change->after = record ? table_app_new(table, record) : NULL;
+    change->after = record;
     if (!record)
         return;
     give_meter(record, old ? old : change->before);
-    for (size_t i = 0; i < record->instance_count; i++) {
-        struct route_instance *it = &record->instances[i];
-        if (route_instance_is_live(it))
-            it->claim = claims_stage_take(table->claims, it->id, it->generation, &it->address);
-    }
-    for (size_t i = 0; i < change->after->entry_count; i++) {
-        const struct index_entry *entry = &change->after->entries[i];
-        name_map_set(&table->stage.owners[entry_space(entry)], entry_name(entry), change);
+    for (size_t i = 0; i < record->instance_count; i++)
+        if (route_instance_is_live(&record->instances[i]))
+            claims_stage_take(table->claims, record, i);
+    for (size_t i = 0; i < name_count(record); i++) {
+        unsigned number = name_number(record, i);
+        /* Keys of the map end in NUL, as these texts do. */
+        name_map_set(&table->stage.owners[name_space(number)], name_text(record, number).ptr, change);
     }
 }
 
@@ -233,10 +245,10 @@ static void supersede(struct route_table *table, const char *instance_id, uint64
     struct change *change = touch_change(table, app->id);
     if (change->after == change->before)
         stage_record(table, app->id, route_app_copy(app));
-    struct route_app *staged = change->after->record;
+    struct route_app *staged = change->after;
     struct route_instance *instance = route_app_instance(staged, slice_str(instance_id));
     assert(instance && instance->claim);
-    claims_stage_release(table->claims, instance->claim);
+    claims_stage_release(table->claims, instance);
     claim_unref(&instance->claim);
     instance->state = ROUTE_STATE_STOPPED;
     staged->revision = revision;
@@ -254,9 +266,9 @@ static enum status check_put(const struct route_table *table, const struct route
 static void stage_put(struct route_table *table, struct route_app *app)
 {
     for (size_t i = 0; i < app->instance_count; i++) {
-        const struct claim *owner = foreign_owner(table, app, &app->instances[i]);
+        const struct route_instance *owner = foreign_owner(table, app, &app->instances[i]);
         if (owner)
-            supersede(table, owner->instance_id, app->revision);
+            supersede(table, owner->id, app->revision);
     }
     stage_record(table, app->id, app);
 }
@@ -299,7 +311,7 @@ void route_table_staged_each(struct route_table *table, route_table_staged_cb ea
     LIST_EACH (it, &table->stage.changes) {
         const struct change *change = CONTAINER_OF(it, struct change, link);
         if (change->after || change->before)
-            each(arg, slice_str(change->app_id), change->after ? change->after->record : NULL);
+            each(arg, slice_str(change->app_id), change->after);
     }
 }
 
@@ -311,51 +323,48 @@ uint64_t route_table_staged_revision(const struct route_table *table)
 /* ---- publishing ---- */
 
 /* An id such as "abc-80": a label that ends in it could also mean port 80 of "abc". */
-static bool is_suffixed(const struct index_entry *entry)
+static bool is_suffixed(const char *id)
 {
-    const char *hyphen = entry->kind == ENTRY_DOMAIN ? NULL : strrchr(entry_name(entry), '-');
+    const char *hyphen = strrchr(id, '-');
     if (!hyphen)
         return false;
     const char *end = hyphen + 1 + strspn(hyphen + 1, "0123456789");
     return *end == '\0' || ((*end == 's' || *end == 'g') && end[1] == '\0');
 }
 
-static void index_put(struct route_table *table, struct index_entry *entry)
+static size_t suffixed_count(const struct route_app *record)
 {
-    struct index_key key = {entry_space(entry), slice_str(entry_name(entry))};
-    unsigned long hash = name_hash(&table->seed, key.space, key.name);
-    cds_lfht_add_replace(table->index, hash, index_match, &key, &entry->node);
+    size_t count = is_suffixed(record->id);
+    for (size_t i = 0; i < record->instance_count; i++)
+        count += is_suffixed(record->instances[i].id);
+    return count;
 }
 
-/* Adds the entries of the new state, each in the place of the one that has its name now: readers see no gap. */
-static void index_after(struct route_table *table, struct table_app *app)
+/* Each name takes the place of the one that is the same now: readers see no gap. */
+static void index_after(struct route_table *table, struct route_app *record)
 {
-    for (size_t i = 0; i < app->entry_count; i++)
-        if (is_suffixed(&app->entries[i]))
-            atomic_fetch_add_explicit(&table->suffixed_ids, 1, memory_order_release);
-    ROUTE_ORDER_BEFORE(&route_order_added);
-    rcu_read_lock();
-    for (size_t i = 0; i < app->entry_count; i++)
-        index_put(table, &app->entries[i]);
-    rcu_read_unlock();
+    size_t suffixed = suffixed_count(record);
+    if (suffixed > 0)
+        atomic_fetch_add_explicit(&table->suffixed_ids, suffixed, memory_order_release);
+    /* An instance with the app's own id hides the app. */
+    bool is_hidden = route_app_instance(record, slice_str(record->id));
+    for (size_t i = is_hidden; i < name_count(record); i++)
+        name_index_put(&table->names, record, name_number(record, i));
 }
 
-/* Removes the entries of the old state that no new one has replaced. */
-static void unindex_before(struct route_table *table, struct table_app *app)
+/* Removes the names of the old state that no new one has taken. */
+static void unindex_before(struct route_table *table, const struct route_app *record)
 {
-    rcu_read_lock();
-    for (size_t i = 0; i < app->entry_count; i++)
-        if (!cds_lfht_is_node_deleted(&app->entries[i].node))
-            cds_lfht_del(table->index, &app->entries[i].node);
-    rcu_read_unlock();
-    for (size_t i = 0; i < app->entry_count; i++)
-        if (is_suffixed(&app->entries[i]))
-            atomic_fetch_sub_explicit(&table->suffixed_ids, 1, memory_order_release);
+    for (size_t i = 0; i < name_count(record); i++)
+        name_index_remove(&table->names, record, name_number(record, i));
+    size_t suffixed = suffixed_count(record);
+    if (suffixed > 0)
+        atomic_fetch_sub_explicit(&table->suffixed_ids, suffixed, memory_order_release);
 }
 
-static size_t instance_count(const struct table_app *app)
+static size_t instance_count(const struct route_app *app)
 {
-    return app ? app->record->instance_count : 0;
+    return app ? app->instance_count : 0;
 }
 
 static void update_counts(struct route_table *table, const struct change *change)
@@ -384,7 +393,7 @@ static void show_changes(struct route_table *table)
         if (change->after)
             index_after(table, change->after);
     }
-    /* Old entries go last, so that a name that moves from one app to another leads somewhere all the time. */
+    /* Old names go last, so that a name that moves from one app to another leads somewhere all the time. */
     LIST_EACH (it, &table->stage.changes) {
         const struct change *change = CONTAINER_OF(it, struct change, link);
         if (change->before)
@@ -402,7 +411,7 @@ static void end_batch(struct route_table *table, bool published)
     struct list *it;
     while ((it = list_pop(&stage->changes))) {
         struct change *change = CONTAINER_OF(it, struct change, link);
-        table_app_free(published ? &change->before : &change->after);
+        route_app_free(published ? &change->before : &change->after);
         free(change);
     }
     free_discarded(&stage->discarded);
@@ -419,6 +428,7 @@ void route_table_publish(struct route_table *table, route_table_revoked_cb revok
     show_changes(table);
     synchronize_rcu();
     ROUTE_ORDER_AFTER(&route_order_read);
+    name_index_collect(&table->names);
     claims_report_revoked(table->claims, revoked, arg);
     end_batch(table, true);
 }

@@ -4,83 +4,7 @@
 
 #include <assert.h>
 
-enum { INDEX_FIRST_BUCKETS = 1024, INDEX_MAX_BUCKETS = 1 << 24 };
-
-char route_order_added;
 char route_order_read;
-
-/* ---- entries ---- */
-
-const char *entry_name(const struct index_entry *entry)
-{
-    const struct route_app *record = entry_app(entry)->record;
-    switch ((enum entry_kind)entry->kind) {
-    case ENTRY_APP:
-        return record->id;
-    case ENTRY_INSTANCE:
-        return record->instances[entry->position].id;
-    case ENTRY_DOMAIN:
-        return record->domains[entry->position].name;
-    }
-    return "";
-}
-
-enum name_space entry_space(const struct index_entry *entry)
-{
-    return entry->kind == ENTRY_DOMAIN ? NAME_DOMAIN : NAME_ID;
-}
-
-static void add_entry(struct table_app *app, enum entry_kind kind, size_t position)
-{
-    struct index_entry *entry = &app->entries[app->entry_count];
-    entry->index = app->entry_count++;
-    entry->position = (uint16_t)position;
-    entry->kind = (uint8_t)kind;
-}
-
-struct table_app *table_app_new(const struct route_table *table, struct route_app *record)
-{
-    size_t count = 1U + record->instance_count + record->domain_count;
-    struct table_app *app = route_alloc(1, sizeof *app + count * sizeof app->entries[0]);
-    app->record = record;
-    app->priority = (uint32_t)(name_hash(&table->seed, NAME_ID, slice_str(record->id)) >> 32);
-    /* An instance with the app's own id hides the app: one entry per name. */
-    if (!route_app_instance(record, slice_str(record->id)))
-        add_entry(app, ENTRY_APP, 0);
-    for (size_t i = 0; i < record->instance_count; i++)
-        add_entry(app, ENTRY_INSTANCE, i);
-    for (size_t i = 0; i < record->domain_count; i++)
-        add_entry(app, ENTRY_DOMAIN, i);
-    return app;
-}
-
-void table_app_free(struct table_app **app)
-{
-    if (!*app)
-        return;
-    route_app_free(&(*app)->record);
-    free(*app);
-    *app = NULL;
-}
-
-/* ---- look-ups ---- */
-
-int index_match(struct cds_lfht_node *node, const void *key)
-{
-    const struct index_key *wanted = key;
-    ROUTE_ORDER_AFTER(&route_order_added);
-    const struct index_entry *entry = CONTAINER_OF(node, struct index_entry, node);
-    return entry_space(entry) == wanted->space && name_is(entry_name(entry), wanted->name);
-}
-
-struct index_entry *index_find(const struct route_table *table, enum name_space space, struct slice name)
-{
-    struct index_key key = {space, name};
-    struct cds_lfht_iter iter;
-    cds_lfht_lookup(table->index, name_hash(&table->seed, space, name), index_match, &key, &iter);
-    struct cds_lfht_node *node = cds_lfht_iter_get_node(&iter);
-    return node ? CONTAINER_OF(node, struct index_entry, node) : NULL;
-}
 
 void route_table_thread_begin(void)
 {
@@ -105,11 +29,11 @@ void route_table_read_end(void)
 
 const struct route_app *route_table_app(const struct route_table *table, struct slice app_id)
 {
-    const struct index_entry *entry = index_find(table, NAME_ID, app_id);
-    if (!entry)
+    struct name_place place;
+    if (!name_index_find(&table->names, NAME_ID, app_id, &place))
         return NULL;
-    const struct route_app *record = entry_app(entry)->record;
-    return name_is(record->id, app_id) ? record : NULL;
+    /* Ids of an app and its instances may be equal; those of others are not. */
+    return place.number == NAME_OF_APP || name_is(place.app->id, app_id) ? place.app : NULL;
 }
 
 /* Fills what the app's record says about the port. */
@@ -139,12 +63,12 @@ static void resolve_port(struct route_target *target, uint16_t port, enum hostna
 
 static bool resolve_id(const struct route_table *table, struct slice id, struct route_target *target)
 {
-    const struct index_entry *entry = index_find(table, NAME_ID, id);
-    if (!entry)
+    struct name_place place;
+    if (!name_index_find(&table->names, NAME_ID, id, &place))
         return false;
-    target->app = entry_app(entry)->record;
-    if (entry->kind == ENTRY_INSTANCE)
-        target->instance = &target->app->instances[entry->position];
+    target->app = place.app;
+    if (place.number != NAME_OF_APP)
+        target->instance = &place.app->instances[place.number - NAME_OF_INSTANCES];
     return true;
 }
 
@@ -163,11 +87,11 @@ static void resolve_label(const struct route_table *table, const struct hostname
 
 static void resolve_custom(const struct route_table *table, struct slice name, struct route_target *target)
 {
-    const struct index_entry *entry = index_find(table, NAME_DOMAIN, name);
-    if (!entry)
+    struct name_place place;
+    if (!name_index_find(&table->names, NAME_DOMAIN, name, &place))
         return;
-    target->app = entry_app(entry)->record;
-    resolve_port(target, target->app->domains[entry->position].port, HOSTNAME_MODE_DEFAULT);
+    target->app = place.app;
+    resolve_port(target, place.app->domains[place.number - NAME_OF_DOMAINS].port, HOSTNAME_MODE_DEFAULT);
 }
 
 void route_table_resolve(const struct route_table *table, const struct hostname *hostname, struct slice custom,
@@ -206,7 +130,7 @@ uint64_t route_table_revision(const struct route_table *table)
 size_t route_table_each(struct route_table *table, struct slice after, size_t limit, route_table_each_cb each,
                         void *arg)
 {
-    return app_order_each(table->apps, after, limit, each, arg);
+    return app_order_each(&table->apps, after, limit, each, arg);
 }
 
 /* ---- life ---- */
@@ -214,38 +138,10 @@ size_t route_table_each(struct route_table *table, struct slice after, size_t li
 struct route_table *route_table_new(void)
 {
     struct route_table *table = route_alloc(1, sizeof *table);
-    /* The bound on buckets makes them one array of reserved address space; fuller than that, chains get longer. */
-    table->index = cds_lfht_new(INDEX_FIRST_BUCKETS, INDEX_FIRST_BUCKETS, INDEX_MAX_BUCKETS,
-                                CDS_LFHT_AUTO_RESIZE | CDS_LFHT_ACCOUNTING, NULL);
-    if (!table->index)
-        abort();
-    table->seed = name_hash_seed_new();
+    name_index_init(&table->names);
     table->claims = claims_new();
     stage_init(&table->stage);
     return table;
-}
-
-static void unindex(struct route_table *table, struct table_app *app)
-{
-    for (size_t i = 0; i < app->entry_count; i++) {
-        int gone = cds_lfht_del(table->index, &app->entries[i].node);
-        assert(gone == 0);
-        (void)gone;
-    }
-}
-
-/* Takes the treap apart; rotates left children up, so that it needs no stack. */
-static struct table_app *take_first(struct table_app **root)
-{
-    struct table_app *app = *root;
-    while (app->left) {
-        struct table_app *left = app->left;
-        app->left = left->right;
-        left->right = app;
-        app = left;
-    }
-    *root = app->right;
-    return app;
 }
 
 void route_table_free(struct route_table **table)
@@ -256,25 +152,10 @@ void route_table_free(struct route_table **table)
     *table = NULL;
     assert(list_is_empty(&dropped->stage.changes));
     stage_fini(&dropped->stage);
-    struct table_app *freed = NULL;
-    rcu_read_lock();
-    while (dropped->apps) {
-        struct table_app *app = take_first(&dropped->apps);
-        unindex(dropped, app);
-        app->left = freed;
-        freed = app;
-    }
-    rcu_read_unlock();
-    int failed = cds_lfht_destroy(dropped->index, NULL);
-    assert(failed == 0);
-    (void)failed;
-    /* Buckets of the index may be split by its resize thread until a grace period after the last removal. */
     synchronize_rcu();
-    while (freed) {
-        struct table_app *next = freed->left;
-        table_app_free(&freed);
-        freed = next;
-    }
+    ROUTE_ORDER_AFTER(&route_order_read);
     claims_free(&dropped->claims);
+    name_index_fini(&dropped->names);
+    app_order_free(&dropped->apps);
     free(dropped);
 }

@@ -23,11 +23,11 @@ struct health *health_new(struct loop *loop);
 void health_free(struct health **health);
 
 /*
- * A connection or request failed on the instance's side. True if that ejected the port. `random` spreads the ends of
- * pauses.
+ * A connection or request failed on the side of the instance that has the claim. True if that ejected the port. `id`
+ * is the instance's, for the log. `random` spreads the ends of pauses.
  */
 bool health_failed(struct health *health, const struct ejection_settings *settings, const struct claim *claim,
-                   uint16_t port, enum status why, uint64_t random);
+                   struct slice id, uint16_t port, enum status why, uint64_t random);
 
 /* One that began at asked_us was answered: ends what is held against the port, unless it failed again since. */
 void health_succeeded(struct health *health, uint64_t serial, uint16_t port, uint64_t asked_us);

@@ -29,12 +29,13 @@ const struct route_instance *upstream_pick(struct proxy *proxy, const struct rou
 enum status upstream_why_none(const struct route_instance *instances, size_t count);
 
 /*
- * What became of a try on this claim, which is still referenced: every failure is told, and those that speak against
- * the instance count; not to be told of a reused connection that was closed while it was idle.
+ * What became of a try on this claim, which is still referenced and the one of instance `id`: every failure is told,
+ * and those that speak against the instance count; not to be told of a reused connection that was closed while it was
+ * idle.
  */
-void upstream_failed(struct proxy *proxy, const struct claim *claim, uint16_t port, enum status why);
+void upstream_failed(struct proxy *proxy, const struct claim *claim, struct slice id, uint16_t port, enum status why);
 /* http_status: 0 for what is not HTTP; asked_us: when the request was begun. */
-void upstream_answered(struct proxy *proxy, const struct claim *claim, uint16_t port, int http_status,
+void upstream_answered(struct proxy *proxy, const struct claim *claim, struct slice id, uint16_t port, int http_status,
                        uint64_t asked_us);
 
 #endif

@@ -11,9 +11,7 @@
 #ifndef GATEWAY_ROUTE_CLAIMS_H
 #define GATEWAY_ROUTE_CLAIMS_H
 
-#include "gateway/base/ip.h"
-#include "gateway/base/slice.h"
-#include "gateway/base/status.h"
+#include "gateway/route/route_record.h"
 
 #include <stdatomic.h>
 
@@ -23,14 +21,10 @@ struct claim {
     struct ip_addr address;
     _Atomic bool revoked;
     _Atomic uint32_t refs;
-    char instance_id[]; /* NUL-terminated */
 };
 
-struct claims; /* the index: address -> claim */
-
-struct claims *claims_new(void);
-void claims_free(struct claims **claims);
-
+/* With one reference. Of no index yet: claims_stage_take makes those. */
+struct claim *claim_new(uint64_t serial, uint64_t generation, const struct ip_addr *address);
 struct claim *claim_ref(struct claim *claim);
 void claim_unref(struct claim **claim);
 
@@ -39,21 +33,28 @@ static inline bool claim_is_revoked(const struct claim *claim)
     return atomic_load_explicit(&claim->revoked, memory_order_acquire);
 }
 
+struct claims; /* the index: address -> instance that owns it, by its claim */
+
+struct claims *claims_new(void);
+void claims_free(struct claims **claims);
+
 /* The live owner of an address, or NULL: as published, and as it will be when what is staged is published. */
-struct claim *claims_owner(const struct claims *claims, const struct ip_addr *address);
-struct claim *claims_staged_owner(const struct claims *claims, const struct ip_addr *address);
+const struct route_instance *claims_owner(const struct claims *claims, const struct ip_addr *address);
+const struct route_instance *claims_staged_owner(const struct claims *claims, const struct ip_addr *address);
 
 /*
- * Stages the end of a claim: its address is free for another. Nothing if the claim is not the address's staged owner.
+ * Records are borrowed: one whose instance has been staged as owner, or is published as one, stays until a batch that
+ * takes the address away from it has been published, or the batch that gave it was forgotten.
  */
-void claims_stage_release(struct claims *claims, const struct claim *claim);
+
+/* Stages the end of an instance's ownership. Nothing if it is not the staged owner of its address. */
+void claims_stage_release(struct claims *claims, const struct route_instance *instance);
 
 /*
- * Stages an instance's ownership of a free address and returns the claim, with a reference for the caller. If the
- * published owner is the same instance in the same generation, that claim goes on: its connections live.
+ * Stages an instance's ownership of its address, which is free, and gives it its claim. If the published owner is the
+ * same instance in the same generation, that claim goes on: its connections live.
  */
-struct claim *claims_stage_take(struct claims *claims, const char *instance_id, uint64_t generation,
-                                const struct ip_addr *address);
+void claims_stage_take(struct claims *claims, struct route_app *app, size_t instance);
 
 /* Makes what is staged the published state: the claims that ended are revoked when this returns. */
 void claims_publish(struct claims *claims);

@@ -3,7 +3,8 @@
  *
  * A `struct route_app` is built by the control layer from a JSON document (control/app_document), checked here, and
  * handed to the route table, which owns it from then on and shows it to readers as const. Ids and names are lower case.
- * One allocation tree per record: route_app_free releases all of it.
+ * A record is an allocation tree while it is filled, and one block once it is packed: a table of a million apps has a
+ * million blocks. route_app_free releases either.
  */
 #ifndef GATEWAY_ROUTE_ROUTE_RECORD_H
 #define GATEWAY_ROUTE_ROUTE_RECORD_H
@@ -86,24 +87,25 @@ struct route_domain {
 
 struct route_instance {
     const char *id;
-    struct ip_addr address; /* family 0: none yet (only while STARTING or STOPPED) */
-    uint64_t generation;    /* of this boot; grows */
-    uint16_t weight;        /* 0..ROUTE_MAX_WEIGHT; 0: gets nothing new */
-    uint8_t state;          /* enum route_state */
     struct claim *claim;    /* set by the route table when the record is published; NULL: owns no address */
+    uint64_t generation;    /* of this boot; grows */
+    struct ip_addr address; /* family 0: none yet (only while STARTING or STOPPED) */
+    uint8_t state;          /* enum route_state */
+    uint16_t weight;        /* 0..ROUTE_MAX_WEIGHT; 0: gets nothing new */
 };
 
 struct route_app {
     const char *id;
-    uint64_t revision; /* of the last change to this app */
-    bool restrict_ports;
+    uint64_t revision;            /* of the last change to this app */
     uint32_t max_connections;     /* requests and tunnels in progress; 0: unlimited */
     uint32_t requests_per_second; /* 0: unlimited */
     struct meter *meter;          /* set by the route table; NULL: no limits */
+    bool restrict_ports : 1;
+    bool is_packed : 1; /* route_record's own */
+    uint16_t check_count : 14;
     uint16_t port_count;
     uint16_t domain_count;
     uint16_t instance_count;
-    uint16_t check_count;
     struct route_port *ports;   /* sorted by port */
     struct route_check *checks; /* sorted by port; each is of one that is in `ports` */
     struct route_domain *domains;
@@ -145,9 +147,12 @@ enum status route_problem_set(struct route_problem *problem, enum status status,
  * whoever fills the record and are the record's from then on.
  */
 struct route_app *route_app_new(const char *id);
-struct route_app *route_app_copy(const struct route_app *app); /* without claims and meter */
-void route_app_free(struct route_app **app);                   /* drops the references to claims and meter too */
 const char *route_app_strdup(struct route_app *app, struct slice text);
+
+/* Replaces a record that is filled, and not given to a table yet, by an equal one in one block: no list can grow. */
+void route_app_pack(struct route_app **app);
+struct route_app *route_app_copy(const struct route_app *app); /* packed, without claims and meter */
+void route_app_free(struct route_app **app);                   /* drops the references to claims and meter too */
 
 /* The same but for revision and claims, lists compared in order. */
 bool route_app_equal(const struct route_app *a, const struct route_app *b);

@@ -15,8 +15,8 @@ struct fixture {
     struct loop *loop;
     struct pool *pool;
     struct settings *settings;
-    struct claims *claims;
     struct claim *claim;
+    uint64_t last_serial;
     struct arena arena;
     int listening;
     uint16_t port;
@@ -56,12 +56,10 @@ static inline void use_reset(void *owner, enum status status)
 
 static const struct endpoint_events use_events = {.head = use_head, .room = use_room, .reset = use_reset};
 
-static inline struct claim *take_claim(struct fixture *f, const char *id, const char *address)
+static inline struct claim *take_claim(struct fixture *f, const char *address)
 {
     struct ip_addr addr = fixture_ip(address);
-    struct claim *claim = claims_stage_take(f->claims, id, 1, &addr);
-    claims_publish(f->claims);
-    return claim;
+    return claim_new(++f->last_serial, 1, &addr);
 }
 
 static inline int set_up(void **state)
@@ -72,8 +70,7 @@ static inline int set_up(void **state)
     f->loop = loop_new(&f->counters);
     f->pool = pool_new(f->loop);
     f->settings = fixture_settings();
-    f->claims = claims_new();
-    f->claim = take_claim(f, "one", "127.0.0.1");
+    f->claim = take_claim(f, "127.0.0.1");
     arena_init(&f->arena, &f->loop->arenas);
     f->listening = listen_any(&f->port);
     *state = f;
@@ -91,7 +88,6 @@ static inline int tear_down(void **state)
     pool_free(&f->pool); /* accepts NULL */
     settings_unref(&f->settings);
     claim_unref(&f->claim);
-    claims_free(&f->claims);
     arena_reset(&f->arena);
     close(f->listening);
     loop_free(&f->loop);

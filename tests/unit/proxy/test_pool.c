@@ -153,7 +153,7 @@ static void a_forbidden_address_is_not_dialed(void **state)
     struct fixture *f = *state;
     bool reused;
     enum status status = STATUS_OK;
-    struct claim *claim = take_claim(f, "two", "10.1.2.3");
+    struct claim *claim = take_claim(f, "10.1.2.3");
     struct pool_target target = {.claim = claim, .port = f->port};
     assert_null(pool_open(f->pool, f->settings, &target, false, &reused, &status));
     assert_int_equal(status, STATUS_ADDRESS_FORBIDDEN);
@@ -187,7 +187,7 @@ static void many_claims_have_buckets_of_their_own(void **state)
     for (unsigned i = 0; i < MANY; i++) {
         char text[32];
         snprintf(text, sizeof text, "127.1.%u.1", i);
-        claims[i] = f->claim = take_claim(f, text, text);
+        claims[i] = f->claim = take_claim(f, text);
         open_use(f, &uses[i], false);
     }
     for (unsigned i = 0; i < MANY; i++)

@@ -203,7 +203,7 @@ static struct claim *claim_of(struct proxy_fixture *f, unsigned index)
 static void refuse(struct proxy_fixture *f, unsigned index, unsigned times)
 {
     for (unsigned i = 0; i < times; i++)
-        upstream_failed(f->proxy, claim_of(f, index), PORT, STATUS_CONNECT_REFUSED);
+        upstream_failed(f->proxy, claim_of(f, index), SLICE("cvm"), PORT, STATUS_CONNECT_REFUSED);
 }
 
 static bool is_ejected(struct proxy_fixture *f, unsigned index)
@@ -247,10 +247,10 @@ static void an_answer_ends_the_verdict(void **state)
     uint64_t before_us = f->loop->now_us;
     f->loop->now_us += MS;
     refuse(f, 0, 1);
-    upstream_answered(f->proxy, claim_of(f, 0), PORT, 200, before_us);
+    upstream_answered(f->proxy, claim_of(f, 0), SLICE("cvm"), PORT, 200, before_us);
     assert_true(is_ejected(f, 0)); /* it was asked before it failed */
     sit_out(f, 0);
-    upstream_answered(f->proxy, claim_of(f, 0), PORT, 503, f->loop->now_us);
+    upstream_answered(f->proxy, claim_of(f, 0), SLICE("cvm"), PORT, 503, f->loop->now_us);
     assert_int_equal(health_count(f->proxy->health), 0);
     assert_int_equal(f->counters.upstream_ejected, 0);
     refuse(f, 0, 4);
@@ -266,15 +266,15 @@ static void only_failures_of_the_instance_count(void **state)
     struct proxy_fixture *f = *state;
     put_instances(f, three_running, same_weight);
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-        upstream_failed(f->proxy, claim_of(f, 0), PORT, others[i]);
+        upstream_failed(f->proxy, claim_of(f, 0), SLICE("cvm"), PORT, others[i]);
     assert_int_equal(health_count(f->proxy->health), 0);
     for (size_t i = 0; i < sizeof counted / sizeof counted[0]; i++)
-        upstream_failed(f->proxy, claim_of(f, 0), PORT, counted[i]);
+        upstream_failed(f->proxy, claim_of(f, 0), SLICE("cvm"), PORT, counted[i]);
     assert_int_equal(health_look(f->proxy->health, claim_of(f, 0)->serial, PORT).failures, 6);
-    upstream_answered(f->proxy, claim_of(f, 1), PORT, 500, 0);
+    upstream_answered(f->proxy, claim_of(f, 1), SLICE("cvm"), PORT, 500, 0);
     assert_int_equal(health_count(f->proxy->health), 1);
     f->settings->ejection.server_errors = true;
-    upstream_answered(f->proxy, claim_of(f, 1), PORT, 500, 0);
+    upstream_answered(f->proxy, claim_of(f, 1), SLICE("cvm"), PORT, 500, 0);
     assert_int_equal(health_count(f->proxy->health), 2);
 }
 
@@ -360,7 +360,7 @@ static void the_next_boot_starts_clean(void **state)
     assert_false(is_ejected(f, 0));
     assert_int_equal(health_count(f->proxy->health), 0);
     assert_int_equal(f->counters.upstream_ejected, 0);
-    upstream_failed(f->proxy, old, PORT, STATUS_CONNECT_REFUSED);
+    upstream_failed(f->proxy, old, SLICE("cvm"), PORT, STATUS_CONNECT_REFUSED);
     assert_int_equal(health_count(f->proxy->health), 0);
     claim_unref(&old);
 }
@@ -374,11 +374,11 @@ static void old_failures_are_forgiven_and_memory_is_bounded(void **state)
     refuse(f, 0, 4);
     assert_false(is_ejected(f, 0));
     for (unsigned port = 1000; port < 2000; port++)
-        upstream_failed(f->proxy, claim_of(f, 1), (uint16_t)port, STATUS_CONNECT_REFUSED);
+        upstream_failed(f->proxy, claim_of(f, 1), SLICE("cvm"), (uint16_t)port, STATUS_CONNECT_REFUSED);
     assert_int_equal(health_count(f->proxy->health), HEALTH_MAX_PORTS + 1);
     for (uint64_t serial = 1000; serial < 1000 + HEALTH_MAX_ENTRIES; serial++) {
         struct claim claim = {.serial = serial};
-        upstream_failed(f->proxy, &claim, PORT, STATUS_CONNECT_REFUSED);
+        upstream_failed(f->proxy, &claim, SLICE("cvm"), PORT, STATUS_CONNECT_REFUSED);
     }
     assert_int_equal(health_count(f->proxy->health), HEALTH_MAX_ENTRIES);
     assert_int_equal(health_look(f->proxy->health, claim_of(f, 0)->serial, PORT).failures, 0);

@@ -16,79 +16,112 @@ static size_t publish(struct claims *claims)
     return revoked;
 }
 
-/* The reference is dropped; the index has its own while it owns. */
-static struct claim *take(struct claims *claims, const char *id, uint64_t generation, const char *address)
+/* Records that the tests have made. */
+struct records {
+    struct route_app *apps[20000];
+    size_t count;
+};
+
+static struct records records;
+
+static int begin(void **state)
 {
-    struct ip_addr addr = fixture_ip(address);
-    struct claim *claim = claims_stage_take(claims, id, generation, &addr);
-    struct claim *kept = claim;
-    claim_unref(&claim);
-    assert_null(claim);
-    return kept;
+    *state = claims_new();
+    records.count = 0;
+    return 0;
+}
+
+static int end(void **state)
+{
+    struct claims *claims = *state;
+    claims_free(&claims);
+    assert_null(claims);
+    claims_free(&claims);
+    for (size_t i = 0; i < records.count; i++)
+        route_app_free(&records.apps[i]);
+    return 0;
+}
+
+/* A record with one instance, which takes the address. */
+static const struct route_instance *take(struct claims *claims, const char *id, uint64_t generation,
+                                         const char *address)
+{
+    struct route_app *app = fixture_app("app", id, address, generation);
+    assert_true(records.count < sizeof records.apps / sizeof records.apps[0]);
+    records.apps[records.count++] = app;
+    claims_stage_take(claims, app, 0);
+    assert_non_null(app->instances[0].claim);
+    return &app->instances[0];
 }
 
 static void test_take_publish_release(void **state)
 {
-    struct claims *claims = claims_new();
+    struct claims *claims = *state;
     struct ip_addr addr = fixture_ip("10.0.0.1");
-    (void)state;
-    struct claim *claim = claim_ref(take(claims, "i", 3, "10.0.0.1"));
+    const struct route_instance *instance = take(claims, "i", 3, "10.0.0.1");
+    const struct claim *claim = instance->claim;
     assert_null(claims_owner(claims, &addr));
-    assert_ptr_equal(claims_staged_owner(claims, &addr), claim);
+    assert_ptr_equal(claims_staged_owner(claims, &addr), instance);
     assert_int_equal(publish(claims), 0);
-    assert_ptr_equal(claims_owner(claims, &addr), claim);
-    assert_string_equal(claim->instance_id, "i");
+    assert_ptr_equal(claims_owner(claims, &addr), instance);
+    assert_ptr_equal(claims_staged_owner(claims, &addr), instance);
     assert_int_equal(claim->generation, 3);
-    claims_stage_release(claims, claim);
-    assert_ptr_equal(claims_owner(claims, &addr), claim);
+    assert_true(ip_equal(&claim->address, &addr));
+    claims_stage_release(claims, instance);
+    assert_ptr_equal(claims_owner(claims, &addr), instance);
     assert_null(claims_staged_owner(claims, &addr));
     assert_false(claim_is_revoked(claim));
     assert_int_equal(publish(claims), 1);
     assert_true(claim_is_revoked(claim));
     assert_null(claims_owner(claims, &addr));
-    claim_unref(&claim);
-    claims_free(&claims);
-    claims_free(&claims);
 }
 
 static void test_same_instance_keeps_its_claim(void **state)
 {
-    struct claims *claims = claims_new();
-    (void)state;
-    struct claim *first = take(claims, "i", 3, "10.0.0.1");
+    struct claims *claims = *state;
+    struct ip_addr addr = fixture_ip("10.0.0.1");
+    const struct route_instance *first = take(claims, "i", 3, "10.0.0.1");
     assert_int_equal(publish(claims), 0);
     claims_stage_release(claims, first);
-    assert_ptr_equal(take(claims, "i", 3, "10.0.0.1"), first);
+    const struct route_instance *second = take(claims, "i", 3, "10.0.0.1");
+    assert_ptr_equal(second->claim, first->claim);
     assert_int_equal(publish(claims), 0);
-    assert_false(claim_is_revoked(first));
-    claims_free(&claims);
+    assert_ptr_equal(claims_owner(claims, &addr), second);
+    assert_false(claim_is_revoked(first->claim));
 }
 
 static void test_newer_generation_is_a_new_claim(void **state)
 {
-    struct claims *claims = claims_new();
+    struct claims *claims = *state;
     struct ip_addr addr = fixture_ip("10.0.0.1");
-    (void)state;
-    struct claim *first = claim_ref(take(claims, "i", 3, "10.0.0.1"));
+    const struct route_instance *first = take(claims, "i", 3, "10.0.0.1");
     assert_int_equal(publish(claims), 0);
     claims_stage_release(claims, first);
-    struct claim *second = take(claims, "i", 4, "10.0.0.1");
-    assert_true(second->serial > first->serial);
+    const struct route_instance *second = take(claims, "i", 4, "10.0.0.1");
+    assert_true(second->claim->serial > first->claim->serial);
     assert_int_equal(publish(claims), 1);
-    assert_true(claim_is_revoked(first));
-    assert_false(claim_is_revoked(second));
+    assert_true(claim_is_revoked(first->claim));
+    assert_false(claim_is_revoked(second->claim));
     assert_ptr_equal(claims_owner(claims, &addr), second);
-    claim_unref(&first);
-    claims_free(&claims);
+}
+
+static void test_other_instance_is_a_new_claim(void **state)
+{
+    struct claims *claims = *state;
+    const struct route_instance *first = take(claims, "i", 3, "10.0.0.1");
+    assert_int_equal(publish(claims), 0);
+    claims_stage_release(claims, first);
+    take(claims, "j", 3, "10.0.0.1");
+    assert_int_equal(publish(claims), 1);
+    assert_true(claim_is_revoked(first->claim));
 }
 
 static void test_abort_restores(void **state)
 {
-    struct claims *claims = claims_new();
+    struct claims *claims = *state;
     struct ip_addr one = fixture_ip("10.0.0.1");
     struct ip_addr two = fixture_ip("10.0.0.2");
-    (void)state;
-    struct claim *first = take(claims, "i", 3, "10.0.0.1");
+    const struct route_instance *first = take(claims, "i", 3, "10.0.0.1");
     assert_int_equal(publish(claims), 0);
     claims_stage_release(claims, first);
     take(claims, "j", 4, "10.0.0.1");
@@ -97,32 +130,41 @@ static void test_abort_restores(void **state)
     assert_ptr_equal(claims_owner(claims, &one), first);
     assert_ptr_equal(claims_staged_owner(claims, &one), first);
     assert_null(claims_staged_owner(claims, &two));
-    assert_false(claim_is_revoked(first));
+    assert_false(claim_is_revoked(first->claim));
     assert_int_equal(publish(claims), 0);
-    claims_free(&claims);
 }
 
 static void test_taken_and_released_in_one_batch(void **state)
 {
-    struct claims *claims = claims_new();
-    (void)state;
+    struct claims *claims = *state;
     for (int i = 0; i < 3; i++) {
         claims_stage_release(claims, take(claims, "i", 1, "10.0.0.1"));
         claims_stage_release(claims, take(claims, "j", 2, "10.0.0.1"));
     }
     assert_int_equal(publish(claims), 0);
-    claims_free(&claims);
+}
+
+static void test_release_of_one_that_does_not_own(void **state)
+{
+    struct claims *claims = *state;
+    struct ip_addr addr = fixture_ip("10.0.0.1");
+    const struct route_instance *first = take(claims, "i", 1, "10.0.0.1");
+    claims_stage_release(claims, first);
+    const struct route_instance *second = take(claims, "j", 1, "10.0.0.1");
+    claims_stage_release(claims, first);
+    assert_ptr_equal(claims_staged_owner(claims, &addr), second);
+    assert_int_equal(publish(claims), 0);
+    assert_ptr_equal(claims_owner(claims, &addr), second);
 }
 
 /* Against a plain array: many addresses come and go, some batches are aborted. */
 static void test_many(void **state)
 {
     enum { ADDRESSES = 500, ROUNDS = 200, PER_ROUND = 40 };
-    struct claims *claims = claims_new();
-    struct claim *published[ADDRESSES] = {0};
-    struct claim *staged[ADDRESSES] = {0};
+    struct claims *claims = *state;
+    const struct route_instance *published[ADDRESSES] = {0};
+    const struct route_instance *staged[ADDRESSES] = {0};
     uint32_t random = 12345;
-    (void)state;
     for (uint64_t round = 1; round <= ROUNDS; round++) {
         for (int i = 0; i < PER_ROUND; i++) {
             char text[IP_TEXT_MAX];
@@ -148,18 +190,21 @@ static void test_many(void **state)
             assert_ptr_equal(claims_staged_owner(claims, &addr), staged[n]);
         }
     }
-    claims_free(&claims);
 }
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_take_publish_release),
-        cmocka_unit_test(test_same_instance_keeps_its_claim),
-        cmocka_unit_test(test_newer_generation_is_a_new_claim),
-        cmocka_unit_test(test_abort_restores),
-        cmocka_unit_test(test_taken_and_released_in_one_batch),
-        cmocka_unit_test(test_many),
+        TEST(test_take_publish_release),
+        TEST(test_same_instance_keeps_its_claim),
+        TEST(test_newer_generation_is_a_new_claim),
+        TEST(test_other_instance_is_a_new_claim),
+        TEST(test_abort_restores),
+        TEST(test_taken_and_released_in_one_batch),
+        TEST(test_release_of_one_that_does_not_own),
+        TEST(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -308,6 +308,38 @@ static void test_copy_and_equal(void **state)
     route_app_free(&copy);
 }
 
+static void test_pack(void **state)
+{
+    struct route_app *app = fixture_app("a", "i", "10.0.0.1", 7);
+    (void)state;
+    fixture_add_instance(app, "j", NULL, 1, ROUTE_STATE_STARTING);
+    fixture_add_port(app, 80, ROUTE_PROTOCOL_TCP);
+    fixture_add_port(app, 81, ROUTE_PROTOCOL_HTTP);
+    fixture_add_domain(app, "x.example.com", 80);
+    app->checks = calloc(2, sizeof *app->checks);
+    assert_non_null(app->checks);
+    app->checks[app->check_count++] = (struct route_check){.port = 80, .rise = 1, .fall = 1};
+    app->checks[app->check_count++] =
+        (struct route_check){.port = 81, .type = ROUTE_CHECK_HTTP, .path = route_app_strdup(app, SLICE("/up"))};
+    app->restrict_ports = true;
+    struct route_app *copy = route_app_copy(app);
+    route_app_pack(&app);
+    assert_true(route_app_equal(app, copy));
+    assert_true(app->restrict_ports);
+    assert_string_equal(app->checks[1].path, "/up");
+    assert_string_equal(app->instances[1].id, "j");
+    const struct route_app *packed = app;
+    route_app_pack(&app);
+    assert_ptr_equal(app, packed);
+    route_app_free(&copy);
+    route_app_free(&app);
+    app = route_app_new("bare");
+    route_app_pack(&app);
+    assert_string_equal(app->id, "bare");
+    assert_null(app->instances);
+    route_app_free(&app);
+}
+
 static void test_port_lookup(void **state)
 {
     struct route_app *app = route_app_new("a");
@@ -350,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_own_listeners),
         cmocka_unit_test(test_no_address_is_forbidden),
         cmocka_unit_test(test_copy_and_equal),
+        cmocka_unit_test(test_pack),
         cmocka_unit_test(test_port_lookup),
         cmocka_unit_test(test_live),
     };
