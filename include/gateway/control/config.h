@@ -22,6 +22,7 @@ enum {
     CONFIG_MAX_BASE_DOMAINS = 128, /* hostname.base_index is a byte */
     CONFIG_MAX_LISTENERS = 64,     /* also of control listeners */
     CONFIG_MAX_NETWORKS = 4096,    /* of upstream.allow and of trusted_proxies */
+    CONFIG_MAX_ENDPOINTS = 16,     /* of sync.etcd */
 };
 
 struct config_base_domain {
@@ -55,6 +56,19 @@ struct config_dns {
     uint32_t timeout_ms; /* of a whole look-up */
 };
 
+/* The etcd cluster that the fleet shares; paths of files are read when they are needed. */
+struct config_etcd {
+    const char *const *endpoints; /* client URLs of its members, without a slash at the end */
+    size_t endpoint_count;        /* 0: no etcd */
+    const char *prefix;           /* of all keys; begins and ends with a slash */
+    const char *ca;               /* NULL: the system's */
+    const char *certificate;      /* ours, and its key; or both NULL */
+    const char *private_key;
+    const char *user; /* NULL: no authentication by name; else with password_file, whose first line is the password */
+    const char *password_file;
+    const char *fleet_key_file; /* NULL: certificates and session ticket keys stay with each gateway */
+};
+
 struct config {
     struct arena arena; /* owns all strings and arrays below */
     const char *path;
@@ -68,6 +82,7 @@ struct config {
     size_t control_count;
     struct access_log_options access_log;
     struct config_dns dns;
+    struct config_etcd etcd;
     uint32_t drain_ms;
     enum log_level log_level;
     struct settings *settings; /* one reference; take more with settings_ref */

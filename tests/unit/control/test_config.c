@@ -141,6 +141,32 @@ static void dns_servers_get_their_ports(void **state)
     config_free(&config);
 }
 
+static void etcd_keys_are_taken(void **state)
+{
+    (void)state;
+    struct config *config =
+        parse(MINIMAL "sync: {etcd: {endpoints: ['https://e1.test:2379', 'https://[fd00::1]:1/'],\n"
+                      "  prefix: fleet/a/, tls: {ca: ca.pem, certificate: c.pem, private_key: /k},\n"
+                      "  user: gw, password_file: pw, fleet_key_file: fleet.key}}\n");
+    const struct config_etcd *etcd = &config->etcd;
+    assert_int_equal(etcd->endpoint_count, 2);
+    assert_string_equal(etcd->endpoints[0], "https://e1.test:2379");
+    assert_string_equal(etcd->endpoints[1], "https://[fd00::1]:1");
+    assert_string_equal(etcd->prefix, "/fleet/a/");
+    assert_string_equal(etcd->ca, "conf/ca.pem");
+    assert_string_equal(etcd->certificate, "conf/c.pem");
+    assert_string_equal(etcd->private_key, "/k");
+    assert_string_equal(etcd->user, "gw");
+    assert_string_equal(etcd->password_file, "conf/pw");
+    assert_string_equal(etcd->fleet_key_file, "conf/fleet.key");
+    config_free(&config);
+    config = parse(MINIMAL "sync: {etcd: {endpoints: ['http://localhost:2379'], user: gw, password_file: pw}}\n");
+    assert_string_equal(config->etcd.prefix, "/phala-gateway/");
+    assert_null(config->etcd.ca);
+    assert_null(config->etcd.fleet_key_file);
+    config_free(&config);
+}
+
 static void json_is_yaml(void **state)
 {
     (void)state;
@@ -313,6 +339,27 @@ static const struct bad bad_domains[] = {
      "g.yaml:3: base_domains[1].name: a.b is also base_domains[0]", ""},
 };
 
+#define ETCD(text) MINIMAL "sync: {etcd: {" text "}}\n"
+#define ENDPOINT   "endpoints: ['https://e:1']"
+static const struct bad bad_etcd[] = {
+    {ETCD("prefix: a"), "g.yaml:4: sync.etcd.endpoints: the key is missing", ""},
+    {ETCD("endpoints: []"), "g.yaml:4: sync.etcd.endpoints: the list is empty; give at least 1", ""},
+    {ETCD("endpoints: ['e:1']"), "g.yaml:4: sync.etcd.endpoints[0]: e:1 is not the client URL", "https://"},
+    {ETCD("endpoints: ['https://e']"), "g.yaml:4: sync.etcd.endpoints[0]: https://e is not", ""},
+    {ETCD("endpoints: ['https://e:0']"), "g.yaml:4: sync.etcd.endpoints[0]: https://e:0 is not", ""},
+    {ETCD("endpoints: ['https://e:1/v3']"), "g.yaml:4: sync.etcd.endpoints[0]: https://e:1/v3 is not", ""},
+    {ETCD("endpoints: ['https://u@e:1']"), "g.yaml:4: sync.etcd.endpoints[0]: https://u@e:1 is not", ""},
+    {ETCD("endpoints: ['https://e:1', 'https://e:1/']"), "g.yaml:4: sync.etcd.endpoints[1]: https://e:1 is also", ""},
+    {ETCD(ENDPOINT ", prefix: /"), "g.yaml:4: sync.etcd.prefix: / is not a prefix of keys", ""},
+    {ETCD(ENDPOINT ", prefix: 'a b'"), "g.yaml:4: sync.etcd.prefix: a b is not a prefix of keys", ""},
+    {ETCD(ENDPOINT ", tls: {certificate: c}"), "g.yaml:4: sync.etcd.tls.private_key: the key is missing", ""},
+    {ETCD(ENDPOINT ", tls: {private_key: c}"), "g.yaml:4: sync.etcd.tls.certificate: the key is missing", ""},
+    {ETCD(ENDPOINT ", user: gw"), "g.yaml:4: sync.etcd.password_file: the key is missing", ""},
+    {ETCD(ENDPOINT ", password_file: p"), "g.yaml:4: sync.etcd.user: the key is missing", ""},
+    {ETCD("endpoints: ['http://e:1'], tls: {ca: c}"), "g.yaml:4: sync.etcd.tls: it is of no use with http://e:1", ""},
+    {ETCD("endpoints: ['http://e:1'], user: u, password_file: p"), "g.yaml:4: sync.etcd.user: http://e:1 would", ""},
+};
+
 #define LISTENER(text) DOMAINS UPSTREAM "listeners:\n" text
 #define CONTROLS(text) MINIMAL "control:\n" text
 static const struct bad bad_listeners[] = {
@@ -385,6 +432,7 @@ static void refuse_each(const struct bad *table, size_t count)
 REFUSE(bad_yaml)
 REFUSE(bad_values)
 REFUSE(bad_domains)
+REFUSE(bad_etcd)
 REFUSE(bad_listeners)
 
 static void long_paths_and_lists_are_refused(void **state)
@@ -430,6 +478,7 @@ int main(void)
         cmocka_unit_test(minimal_file_gets_defaults),
         cmocka_unit_test(every_key_is_taken),
         cmocka_unit_test(dns_servers_get_their_ports),
+        cmocka_unit_test(etcd_keys_are_taken),
         cmocka_unit_test(json_is_yaml),
         cmocka_unit_test(any_address_stands_for_each_of_this_machine),
         cmocka_unit_test(a_reload_keeps_the_listeners_of_the_start),
@@ -438,6 +487,7 @@ int main(void)
         cmocka_unit_test(bad_yaml_are_refused),
         cmocka_unit_test(bad_values_are_refused),
         cmocka_unit_test(bad_domains_are_refused),
+        cmocka_unit_test(bad_etcd_are_refused),
         cmocka_unit_test(bad_listeners_are_refused),
         cmocka_unit_test(long_paths_and_lists_are_refused),
         cmocka_unit_test(unreadable_files_are_refused),
