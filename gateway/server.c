@@ -206,6 +206,9 @@ static void api_status(void *arg, struct api_status *ret)
         .last_reload_error = s->reload_error,
         .needs_restart = s->needs_restart,
     };
+    ret->has_etcd = s->etcd != NULL;
+    if (s->etcd)
+        etcd_sync_status(s->etcd, &ret->etcd);
     for (unsigned i = 0; i < s->worker_count; i++)
         counters_add(&ret->totals, worker_counters(s->workers[i]));
 }
@@ -369,6 +372,7 @@ enum status server_start(struct config *config, struct server **ret_server, char
         server_free(&s);
         return status;
     }
+    server_start_sync(s);
     loop_timer_arm(s->loop, &s->ticket_timer, TICKET_ROTATION_MS);
     loop_timer_arm(s->loop, &s->watchdog_timer, WATCHDOG_MS);
     s->ready = true;
@@ -404,6 +408,7 @@ void server_free(struct server **server)
     for (unsigned i = 0; i < s->worker_count; i++)
         worker_join(&s->workers[i]);
     free(s->workers);
+    server_stop_sync(s);
     if (s->changes)
         changes_free(&s->changes);
     certs_free(&s->certs);

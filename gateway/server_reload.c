@@ -138,6 +138,18 @@ static bool same_dns(const struct config_dns *a, const struct config_dns *b)
     return a->enabled == b->enabled && same_text(a->servers, b->servers) && a->timeout_ms == b->timeout_ms;
 }
 
+static bool same_etcd(const struct config_etcd *a, const struct config_etcd *b)
+{
+    if (a->endpoint_count != b->endpoint_count)
+        return false;
+    for (size_t i = 0; i < a->endpoint_count; i++)
+        if (!same_text(a->endpoints[i], b->endpoints[i]))
+            return false;
+    return same_text(a->prefix, b->prefix) && same_text(a->ca, b->ca) && same_text(a->certificate, b->certificate) &&
+           same_text(a->private_key, b->private_key) && same_text(a->user, b->user) &&
+           same_text(a->password_file, b->password_file) && same_text(a->fleet_key_file, b->fleet_key_file);
+}
+
 /* What is fixed for the life of the process is kept, and said. */
 static void note_unchanged(struct server *s, const struct config *new)
 {
@@ -155,6 +167,8 @@ static void note_unchanged(struct server *s, const struct config *new)
         s->needs_restart[count++] = "access_log";
     if (!same_dns(&old->dns, &new->dns))
         s->needs_restart[count++] = "dns";
+    if (!same_etcd(&old->etcd, &new->etcd))
+        s->needs_restart[count++] = "sync";
     s->needs_restart[count] = NULL;
     for (size_t i = 0; i < count; i++)
         log_warn("reload: %s changed; that needs a restart, the old value stays in force", s->needs_restart[i]);

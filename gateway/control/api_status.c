@@ -79,6 +79,13 @@ static json_t *started_json(const struct api_status *status)
     return json_string(text);
 }
 
+static json_t *etcd_json(const struct etcd_sync_status *etcd)
+{
+    return json_pack("{sb ss sI sf ss sI}", "following", etcd->following, "endpoint", etcd->endpoint, "revision",
+                     (json_int_t)etcd->revision, "age_seconds", (double)etcd->age_ms / 1e3, "problem", etcd->problem,
+                     "left_out", (json_int_t)etcd->left_out);
+}
+
 void api_status_get(struct api_call *call)
 {
     struct api_status status;
@@ -92,6 +99,8 @@ void api_status_get(struct api_call *call)
     json_object_set_new(json, "revision", json_integer((json_int_t)route_table_revision(params->table)));
     json_object_set_new(json, "certificates", certificates_json(params->certs));
     json_object_set_new(json, "base_domains", base_domains_json(params));
+    if (status.has_etcd)
+        json_object_set_new(json, "etcd", etcd_json(&status.etcd));
     json_object_set_new(json, "config", api_json_text(slice_str(status.config_path)));
     json_object_set_new(json, "last_reload_error", api_json_text(slice_str(status.last_reload_error)));
     json_object_set_new(json, "needs_restart", needs_restart_json(&status));
@@ -133,6 +142,16 @@ static const char *yes_no(bool yes)
     return yes ? "yes" : "no";
 }
 
+/* The routes may be old, but they are served: this does not make the gateway unready. */
+static struct slice etcd_line(struct arena *arena, const struct etcd_sync_status *etcd)
+{
+    if (etcd->following)
+        return arena_printf(arena, "etcd: following %s at revision %" PRIu64 ", %zu left out\n", etcd->endpoint,
+                            etcd->revision, etcd->left_out);
+    return arena_printf(arena, "etcd: away for %" PRIu64 " s, routes stay as they are: %s\n", etcd->age_ms / 1000U,
+                        etcd->problem);
+}
+
 void api_status_readyz(struct api_call *call)
 {
     struct api_status status;
@@ -150,6 +169,10 @@ void api_status_readyz(struct api_call *call)
                             yes_no(ready), yes_no(status.draining), status.workers, route_table_app_count(table),
                             route_table_instance_count(table), route_table_revision(table),
                             status.last_reload_error[0] ? status.last_reload_error : "ok");
+    if (verbose && status.has_etcd) {
+        struct slice etcd = etcd_line(call->arena, &status.etcd);
+        body = arena_printf(call->arena, "%.*s%.*s", SLICE_ARG(body), SLICE_ARG(etcd));
+    }
     api_answer_text(call, ready ? 200 : 503, SLICE("text/plain; charset=utf-8"), body);
 }
 
@@ -172,6 +195,8 @@ void api_status_metrics(struct api_call *call)
         .draining = status.draining,
         .reload_failed = status.last_reload_error[0] != '\0',
         .started_wall_us = status.started_wall_us,
+        .has_etcd = status.has_etcd,
+        .etcd = status.etcd,
     };
     metrics_process_read(&facts.process);
     char *text = metrics_format(&facts);

@@ -89,6 +89,17 @@ static void write_process(FILE *out, const struct metrics_facts *facts)
     write_seconds(out, "process_start_time_seconds", GAUGE, "Start, since 1970-01-01 UTC.", facts->started_wall_us);
 }
 
+static void write_etcd(FILE *out, const struct etcd_sync_status *etcd)
+{
+    write_number(out, PREFIX "etcd_following", GAUGE, "1 while changes of the fleet arrive.", etcd->following);
+    write_seconds(out, PREFIX "etcd_age_seconds", GAUGE, "Since it was last known that no change is missing.",
+                  etcd->age_ms * 1000U);
+    write_number(out, PREFIX "etcd_revision", GAUGE, "Revision of etcd that the routes have.", etcd->revision);
+    write_number(out, PREFIX "etcd_left_out", GAUGE, "Keys whose content is no good.", etcd->left_out);
+    write_number(out, PREFIX "etcd_failures_total", COUNTER, "Failures of etcd and of its members.", etcd->failures);
+    write_number(out, PREFIX "etcd_loads_total", COUNTER, "Times that all keys were loaded.", etcd->loads);
+}
+
 char *metrics_format(const struct metrics_facts *facts)
 {
     char *text = NULL;
@@ -110,6 +121,8 @@ char *metrics_format(const struct metrics_facts *facts)
         write_number(out, PREFIX "certificate_first_not_after_seconds", GAUGE,
                      "When the first of all certificates in force ends, since 1970-01-01 UTC.",
                      (uint64_t)facts->certificate_not_after);
+    if (facts->has_etcd)
+        write_etcd(out, &facts->etcd);
     write_totals(out, facts->totals);
     write_process(out, facts);
     if (fclose(out) != 0)

@@ -1,6 +1,6 @@
 /*
  * server_internal: the inside of the server: server.c (start, signals, end), server_reload.c (certificates and reload),
- * server_control.c (the control API's listeners).
+ * server_control.c (the control API's listeners), server_sync.c (where the routes come from).
  */
 #ifndef GATEWAY_SERVER_INTERNAL_H
 #define GATEWAY_SERVER_INTERNAL_H
@@ -9,6 +9,8 @@
 #include "gateway/control/api.h"
 #include "gateway/control/certs.h"
 #include "gateway/control/changes.h"
+#include "gateway/control/etcd_sync.h"
+#include "gateway/control/fetch.h"
 #include "gateway/control/store.h"
 #include "gateway/net/cert_store.h"
 #include "gateway/proxy/frontend.h"
@@ -24,7 +26,7 @@ struct server_control {
 };
 
 /* What a reload cannot change. */
-enum { SERVER_FIXED_SECTIONS = 6 };
+enum { SERVER_FIXED_SECTIONS = 7 };
 
 struct server {
     struct config *config;  /* in force */
@@ -35,6 +37,8 @@ struct server {
     struct route_table *table;
     struct changes *changes;
     struct certs *certs;
+    struct fetcher *fetcher; /* NULL: nothing is followed */
+    struct etcd_sync *etcd;  /* NULL: no etcd */
     struct api *api;
     struct access_log *access_log;
     struct cert_snapshot *certificates;
@@ -60,6 +64,10 @@ struct server {
 
 void server_drain(struct server *server);
 void server_worker_ended(void *arg);
+
+/* When the routes of the store are loaded; and before the changes are freed. */
+void server_start_sync(struct server *server);
+void server_stop_sync(struct server *server);
 
 /* Reads configuration and certificates again; what is bad leaves everything as it was. */
 void server_reload(struct server *server);

@@ -9,6 +9,7 @@
 #include "gateway/base/counters.h"
 #include "gateway/control/certs.h"
 #include "gateway/control/changes.h"
+#include "gateway/control/etcd_sync.h"
 #include "gateway/proxy/local.h"
 
 struct api;
@@ -20,6 +21,8 @@ struct api_status {
     uint64_t started_wall_us;
     bool ready; /* listeners open, routes loaded, not draining */
     bool draining;
+    bool has_etcd;
+    struct etcd_sync_status etcd; /* if it has one */
     const char *config_path;
     const char *last_reload_error;    /* "" if the last reload worked */
     const char *const *needs_restart; /* sections of the file that changed since the start, ends with NULL */

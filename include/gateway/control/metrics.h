@@ -7,6 +7,7 @@
 #define GATEWAY_CONTROL_METRICS_H
 
 #include "gateway/base/counters.h"
+#include "gateway/control/etcd_sync.h"
 
 #include <stdbool.h>
 
@@ -29,6 +30,8 @@ struct metrics_facts {
     bool draining;
     bool reload_failed;
     uint64_t started_wall_us;
+    bool has_etcd;
+    struct etcd_sync_status etcd;
     struct metrics_process process;
 };
 

@@ -1,0 +1,265 @@
+"""A fleet through etcd: real members, gateways that follow them, and what happens when either goes away."""
+import pytest
+
+from etcd_server import PREFIX, Etcd
+from gateway import new_id
+from origin import Origin
+from wire import wait_until
+
+
+@pytest.fixture(scope="module")
+def shared_etcd(tmp_path_factory):
+    etcd = Etcd(tmp_path_factory.mktemp("etcd")).start()
+    yield etcd
+    etcd.stop()
+
+
+@pytest.fixture
+def etcd(tmp_path_factory):
+    """For tests that stop it."""
+    made = []
+
+    def make(**options):
+        made.append(Etcd(tmp_path_factory.mktemp("etcd"), **options))
+        return made[-1].start()
+    yield make
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def server():
+    made = Origin()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def member(make_gateway):
+    """member(etcd, …): a gateway of the fleet, once it follows."""
+    def make(etcd, prefix=PREFIX, wait=True, **options):
+        gateway = make_gateway(workers=1, sync={"etcd": {"endpoints": etcd.urls, "prefix": prefix, **options}})
+        if wait:
+            wait_until(lambda: is_following(gateway), "the gateway to follow etcd", 60)
+        return gateway
+    return make
+
+
+def state(gateway):
+    return gateway.control("GET", "/v1/status").json["etcd"]
+
+
+def is_following(gateway):
+    return state(gateway)["following"]
+
+
+def document(server, app_id=None, **members):
+    """Each call is another address: an instance owns its own."""
+    return {"app_id": app_id or new_id(), "ports": [{"port": server.port}],
+            "instances": [{"instance_id": new_id(), "address": server.address, "generation": 1, "state": "running"}],
+            **members}
+
+
+def idle(app_id=None, **members):
+    return {"app_id": app_id or new_id(), **members}
+
+
+def app_of(gateway, app_id):
+    answer = gateway.control("GET", f"/v1/apps/{app_id}")
+    return answer.json if answer.status == 200 else None
+
+
+def wait_for(gateway, app_id, revision=None):
+    def has():
+        app = app_of(gateway, app_id)
+        return app and (revision is None or app["revision"] == revision) and app
+    return wait_until(has, f"app {app_id} at revision {revision}", 60)
+
+
+def wait_gone(gateway, app_id):
+    wait_until(lambda: app_of(gateway, app_id) is None, f"app {app_id} to go", 60)
+
+
+def ids(gateway):
+    return {app["app_id"]: app["revision"] for app in gateway.control("GET", "/v1/apps?limit=500").json["apps"]}
+
+
+# ---- following ----
+
+def test_what_is_in_etcd_is_served(shared_etcd, member, server):
+    etcd, prefix = shared_etcd, PREFIX
+    app = document(server)
+    before = etcd.put(f"apps/{app['app_id']}", app)
+    gateway = member(etcd, prefix)
+    assert wait_for(gateway, app["app_id"])["revision"] == before
+    host = f"{app['app_id']}-{server.port}.gw.example"
+    assert gateway.fetch("GET", "/", host).status == 200
+    other = idle()
+    revision = etcd.put(f"apps/{other['app_id']}", other)
+    assert wait_for(gateway, other["app_id"], revision)
+    assert gateway.control("GET", "/v1/status").json["revision"] == revision
+    etcd.delete(f"apps/{app['app_id']}")
+    wait_gone(gateway, app["app_id"])
+    assert gateway.fetch("GET", "/", host).status == 404
+    assert "etcd: following http://127.0.0.1:" in gateway.control("GET", "/readyz?verbose").body.decode()
+    assert gateway.metric("etcd_following") == 1 and gateway.metric("etcd_age_seconds") < 60
+
+
+def test_a_bad_document_is_left_out_alone(shared_etcd, member):
+    etcd = shared_etcd
+    kept, wrong, other = idle(), new_id(), new_id()
+    etcd.put(f"apps/{kept['app_id']}", kept)
+    etcd.put(f"apps/{wrong}", "{")
+    gateway = member(etcd)
+    assert wait_for(gateway, kept["app_id"])
+    assert app_of(gateway, wrong) is None
+    assert f"app {wrong} at revision" in gateway.stderr()
+    left_out = state(gateway)["left_out"]
+    assert left_out >= 1 and gateway.metric("etcd_left_out") == left_out
+    # one that was good stays as it was, also over a restart; the next good one counts
+    etcd.put(f"apps/{kept['app_id']}", idle(other))
+    etcd.put(f"apps/{other}", {"app_id": other, "ports": 5})
+    marker = idle()
+    etcd.put(f"apps/{marker['app_id']}", marker)
+    assert wait_for(gateway, marker["app_id"])
+    assert app_of(gateway, kept["app_id"]) and not app_of(gateway, other)
+    assert state(gateway)["left_out"] == left_out + 2
+    gateway.kill()
+    gateway.start()
+    wait_until(lambda: is_following(gateway), "the gateway to follow again")
+    assert app_of(gateway, kept["app_id"]) and not app_of(gateway, other)
+    assert wait_for(gateway, other, etcd.put(f"apps/{other}", idle(other)))
+    for app_id in (kept["app_id"], wrong):
+        etcd.delete(f"apps/{app_id}")
+    wait_gone(gateway, kept["app_id"])
+    wait_until(lambda: state(gateway)["left_out"] == left_out - 1, "nothing of these to be left out")
+
+
+def test_an_app_that_was_in_conflict_comes_when_it_can(shared_etcd, member, server):
+    etcd = shared_etcd
+    first, second = document(server), document(server)
+    gateway = member(etcd)
+    etcd.put(f"apps/{first['app_id']}", first)
+    assert wait_for(gateway, first["app_id"])
+    etcd.put(f"apps/{second['app_id']}", second)
+    wait_until(lambda: f"app {second['app_id']} at revision" in gateway.stderr(), "the conflict to be said")
+    assert app_of(gateway, first["app_id"]) and not app_of(gateway, second["app_id"])
+    etcd.delete(f"apps/{first['app_id']}")
+    assert wait_for(gateway, second["app_id"])
+    etcd.delete(f"apps/{second['app_id']}")
+    wait_gone(gateway, second["app_id"])
+
+
+def test_compaction_while_the_gateway_is_stopped_and_while_it_is_away(etcd, member):
+    cluster = etcd()
+    apps = [idle() for _ in range(4)]
+    for app in apps:
+        cluster.put(f"apps/{app['app_id']}", app)
+    gateway = member(cluster)
+    assert len(ids(gateway)) == 4
+    gateway.stop()
+    cluster.delete(f"apps/{apps[0]['app_id']}")
+    revision = cluster.put(f"apps/{apps[1]['app_id']}", idle(apps[1]["app_id"], restrict_ports=True))
+    cluster.compact()
+    gateway.start()
+    assert wait_for(gateway, apps[1]["app_id"], revision)
+    assert len(ids(gateway)) == 3
+    wait_until(lambda: is_following(gateway), "the gateway to follow")
+    # It is stopped in the middle of its watch; etcd forgets the connection and what happened meanwhile.
+    member_process = cluster.members[0]
+    member_process.kill()
+    wait_until(lambda: not is_following(gateway), "the gateway to notice")
+    assert len(ids(gateway)) == 3
+    # The gateway pauses up to 10 s between attempts: the compaction comes first.
+    member_process.start()
+    cluster.wait()
+    cluster.delete(f"apps/{apps[2]['app_id']}")
+    cluster.compact()
+    wait_gone(gateway, apps[2]["app_id"])
+    assert len(ids(gateway)) == 2
+
+
+def test_a_thousand_apps_come_in_pages(etcd, member):
+    cluster = etcd()
+    apps = [idle(limits={"max_connections": number + 1}) for number in range(1500)]
+    for start in range(0, len(apps), 100):
+        cluster.put_many({f"apps/{app['app_id']}": app for app in apps[start:start + 100]})
+    gateway = member(cluster)
+    assert gateway.control("GET", "/v1/status").json["apps"] == 1500
+    assert gateway.metric("etcd_loads_total") == 1
+
+
+def test_a_user_with_a_password(etcd, member, tmp_path):
+    cluster = etcd()
+    cluster.enable_auth("gateway", "correct horse")
+    password = tmp_path / "password"
+    password.write_text("wrong\n")
+    app = idle()
+    cluster.put(f"apps/{app['app_id']}", app)
+    gateway = member(cluster, user="gateway", password_file=str(password), wait=False)
+    wait_until(lambda: "authentication failed" in state(gateway)["problem"], "the refusal to be told")
+    password.write_text("correct horse\n")
+    assert wait_for(gateway, app["app_id"])
+    wait_until(lambda: is_following(gateway), "the gateway to follow")
+    # A member that starts again does not know the tokens that it gave.
+    cluster.members[0].kill()
+    wait_until(lambda: not is_following(gateway), "the gateway to notice")
+    cluster.members[0].start()
+    wait_until(lambda: is_following(gateway), "the gateway to follow again", 60)
+    assert "correct horse" not in gateway.stderr()
+
+
+def test_tls_with_client_certificates(etcd, member, authority):
+    cluster = etcd(authority=authority)
+    app = idle()
+    cluster.put(f"apps/{app['app_id']}", app)
+    certificate, key = authority.issue("etcd-client", "DNS:gateway", usage="clientAuth")
+    tls = {"ca": str(authority.ca), "certificate": str(certificate), "private_key": str(key)}
+    gateway = member(cluster, tls=tls)
+    assert wait_for(gateway, app["app_id"])
+    stranger = member(cluster, tls={"ca": str(authority.ca)}, wait=False)
+    wait_until(lambda: state(stranger)["problem"] not in ("", "it has not been reached yet"), "the refusal to be told")
+    assert not ids(stranger)
+
+
+def test_etcd_away_is_fail_static(etcd, member, server):
+    cluster = etcd()
+    app = document(server)
+    cluster.put(f"apps/{app['app_id']}", app)
+    gateway = member(cluster)
+    host = f"{app['app_id']}-{server.port}.gw.example"
+    cluster.members[0].kill()
+    wait_until(lambda: not is_following(gateway), "the gateway to notice", 60)
+    for _ in range(2):
+        assert gateway.fetch("GET", "/", host).status == 200
+        verbose = gateway.control("GET", "/readyz?verbose")
+        assert verbose.status == 200 and "etcd: away for" in verbose.body.decode()
+        assert gateway.metric("etcd_following") == 0
+        gateway.stop()
+        gateway.start()
+    cluster.members[0].start()
+    other = idle()
+    cluster.wait()
+    assert wait_for(gateway, other["app_id"], cluster.put(f"apps/{other['app_id']}", other))
+
+
+def test_an_empty_prefix_that_was_never_a_fleets_deletes_nothing(etcd, member, make_gateway):
+    cluster = etcd()
+    gateway = make_gateway(workers=1)
+    app = idle()
+    gateway.put_app(app)
+    gateway.stop()
+    gateway.config["sync"] = {"etcd": {"endpoints": cluster.urls}}
+    gateway.start()
+    wait_until(lambda: "there is nothing under /phala-gateway/" in gateway.stderr(), "the warning")
+    assert app_of(gateway, app["app_id"])
+    other = idle()
+    cluster.put(f"apps/{other['app_id']}", other)
+    assert wait_for(gateway, other["app_id"])
+    assert list(ids(gateway)) == [other["app_id"]]
+    # Now it is a fleet's: empty means empty.
+    wait_until(lambda: cluster.get("format"), "the mark")
+    gateway.stop()
+    cluster.delete(f"apps/{other['app_id']}")
+    gateway.start()
+    wait_gone(gateway, other["app_id"])
