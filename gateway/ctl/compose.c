@@ -31,6 +31,15 @@ bool compose_fail(struct compose_reading *r, const char *format, ...)
     return false;
 }
 
+void compose_copy_text(char *ret_text, size_t size, struct slice text)
+{
+    size_t len = text.len < size ? text.len : size - 1;
+    while (len > 0 && len < text.len && ((unsigned char)text.ptr[len] & 0xc0) == 0x80)
+        len--;
+    memcpy(ret_text, text.ptr ? text.ptr : "", len);
+    ret_text[len] = '\0';
+}
+
 void compose_note(struct compose *compose, struct slice service, const char *entry, bool left_out, const char *format,
                   ...)
 {
@@ -42,8 +51,8 @@ void compose_note(struct compose *compose, struct slice service, const char *ent
         abort();
     struct compose_note *note = &compose->notes[compose->note_count];
     *note = (struct compose_note){.left_out = left_out};
-    snprintf(note->service, sizeof note->service, "%.*s", SLICE_ARG(service));
-    snprintf(note->entry, sizeof note->entry, "%s", entry);
+    compose_copy_text(note->service, sizeof note->service, service);
+    compose_copy_text(note->entry, sizeof note->entry, slice_str(entry));
     va_start(args, format);
     if (vasprintf(&note->text, format, args) < 0)
         abort();
@@ -93,21 +102,36 @@ static void join_port(struct gathering *g, struct compose_port *known, const str
         known->protocol = port->protocol;
 }
 
-/* There is room for it, see add_ports. */
-static void add_port(struct gathering *g, const struct compose_port *port)
+static size_t place_of(const struct compose *compose, unsigned port)
 {
-    struct compose *compose = g->compose;
     size_t at = 0;
-    while (at < compose->port_count && compose->ports[at].port < port->port)
+    while (at < compose->port_count && compose->ports[at].port < port)
         at++;
+    return at;
+}
+
+bool compose_add_port(struct compose *compose, const struct compose_port *port)
+{
+    size_t at = place_of(compose, port->port);
     struct compose_port *place = &compose->ports[at];
-    if (at < compose->port_count && place->port == port->port) {
-        join_port(g, place, port);
-        return;
-    }
+    if (at < compose->port_count && place->port == port->port)
+        return true;
+    if (compose->port_count == COMPOSE_MAX_PORTS)
+        return false;
     memmove(place + 1, place, (compose->port_count - at) * sizeof *place);
     compose->port_count++;
     *place = *port;
+    return true;
+}
+
+static void gather_port(struct gathering *g, const struct compose_port *port)
+{
+    struct compose *compose = g->compose;
+    size_t at = place_of(compose, port->port);
+    if (at < compose->port_count && compose->ports[at].port == port->port)
+        join_port(g, &compose->ports[at], port);
+    else if (!compose_add_port(compose, port))
+        abort(); /* add_ports has seen that there is room */
 }
 
 static unsigned range_size(const struct compose_range *range)
@@ -135,11 +159,11 @@ static void add_ports(struct gathering *g, const struct compose_entry *entry, co
         return;
     }
     struct compose_port port = {.protocol = entry->app_protocol, .host_ip = entry->host_ip};
-    snprintf(port.service, sizeof port.service, "%.*s", SLICE_ARG(g->service));
+    compose_copy_text(port.service, sizeof port.service, g->service);
     for (unsigned i = 0; i < range_size(published); i++) {
         port.port = (uint16_t)(published->first + i);
         port.target = (uint16_t)(entry->target.first + i);
-        add_port(g, &port);
+        gather_port(g, &port);
     }
 }
 

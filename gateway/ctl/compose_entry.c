@@ -1,7 +1,5 @@
 #include "compose_internal.h"
 
-#include <stdio.h>
-
 static bool parse_port(struct slice text, unsigned *ret_port)
 {
     uint64_t value;
@@ -93,10 +91,10 @@ const char *compose_entry_parse(struct slice text, struct compose_entry *ret_ent
     struct compose_entry entry = {.protocol = "tcp"};
     struct slice protocol = SLICE("tcp");
     struct slice target;
-    snprintf(entry.text, sizeof entry.text, "%.*s", SLICE_ARG(text));
+    compose_copy_text(entry.text, sizeof entry.text, text);
     if (cut_last(&text, '/', &protocol) && protocol.len == 0)
         return "the protocol after / is empty; write /tcp or nothing";
-    snprintf(entry.protocol, sizeof entry.protocol, "%.*s", SLICE_ARG(protocol));
+    compose_copy_text(entry.protocol, sizeof entry.protocol, protocol);
     if (cut_last(&text, ':', &target)) {
         const char *wrong = parse_published(text, &entry);
         if (wrong)

@@ -101,4 +101,9 @@ bool compose_fail(struct compose_reading *reading, const char *format, ...) __at
 void compose_note(struct compose *compose, struct slice service, const char *entry, bool left_out, const char *format,
                   ...) __attribute__((format(printf, 5, 6)));
 
+/* The text with NUL, cut to the size where a character of UTF-8 ends. */
+void compose_copy_text(char *ret_text, size_t size, struct slice text);
+/* Unless there is the port already; false if there is no room for it. */
+bool compose_add_port(struct compose *compose, const struct compose_port *port);
+
 #endif

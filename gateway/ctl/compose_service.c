@@ -166,7 +166,7 @@ static const char *given(const char *text, const char *otherwise)
 static void fill_long_text(struct compose_entry *entry, char *const *texts)
 {
     const char *published = given(texts[LONG_PUBLISHED], "");
-    snprintf(entry->protocol, sizeof entry->protocol, "%s", given(texts[LONG_PROTOCOL], "tcp"));
+    compose_copy_text(entry->protocol, sizeof entry->protocol, slice_str(given(texts[LONG_PROTOCOL], "tcp")));
     snprintf(entry->text, sizeof entry->text, "%.40s%s%.20s%s%s", published, *published ? ":" : "", texts[LONG_TARGET],
              texts[LONG_PROTOCOL] ? "/" : "", texts[LONG_PROTOCOL] ? entry->protocol : "");
 }

@@ -48,6 +48,7 @@ INCLUDES = [
     ("gateway/ctl/a.c", "gateway/control/app_document.h", True), ("gateway/ctl/a.c", "gateway/control/api.h", False),
     ("include/gateway/base/a.h", "gateway/net/loop.h", False), ("gateway/net/a.c", "<event2/event.h>", True),
     ("gateway/mux/a.c", "<event2/event.h>", False), ("gateway/net/a.c", "<openssl/ssl.h>", True),
+    ("gateway/ctl/compose_app.c", "<openssl/evp.h>", True), ("gateway/ctl/a.c", "<openssl/evp.h>", False),
     ("gateway/proxy/a.c", "<openssl/ssl.h>", False), ("gateway/mux/h2_mux.c", "<nghttp2/nghttp2.h>", True),
     ("gateway/mux/h1_mux.c", "<nghttp2/nghttp2.h>", False), ("gateway/route/a.c", "<urcu/rculfhash.h>", True),
     ("gateway/proxy/a.c", "<urcu.h>", False), ("gateway/control/store.c", "<sqlite3.h>", True),

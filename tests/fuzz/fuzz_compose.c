@@ -1,5 +1,7 @@
-/* Whatever Compose files say, what comes out is sorted ports, each once, and reasons for the rest. */
-#include "gateway/ctl/compose.h"
+/*
+ * Whatever Compose files and app-compose.json say, what comes out is sorted ports, each once, and reasons for the rest.
+ */
+#include "gateway/ctl/compose_app.h"
 
 #include <stdlib.h>
 
@@ -37,22 +39,31 @@ static void check_compose(const struct compose *compose)
     }
 }
 
-/* The input: files with NUL between them. */
+/* Files with NUL between them. */
+static bool read_files(struct slice rest, const struct compose_settings *settings, struct compose **ret_compose,
+                       char *error)
+{
+    struct compose_reader *reader = compose_reader_new(settings);
+    bool ok = true;
+    for (size_t i = 0; i < MAX_FILES && ok && (i == 0 || rest.len > 0); i++) {
+        const char *end = rest.len > 0 ? memchr(rest.ptr, '\0', rest.len) : NULL;
+        size_t len = end ? (size_t)(end - rest.ptr) : rest.len;
+        ok = compose_reader_add(reader, (struct slice){rest.ptr, len}, error);
+        rest = slice_from(rest, len + 1);
+    }
+    ok = ok && compose_reader_finish(reader, ret_compose, error);
+    compose_reader_free(&reader);
+    return ok;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char error[COMPOSE_ERROR_MAX] = "";
     struct compose *compose = NULL;
     struct compose_settings settings = {.env = lookup, .profiles = "x"};
-    struct compose_reader *reader = compose_reader_new(&settings);
-    struct slice rest = slice_make(data, size);
-    bool ok = true;
-    for (size_t i = 0; i < MAX_FILES && ok && rest.len > 0; i++) {
-        const char *end = memchr(rest.ptr, '\0', rest.len);
-        size_t len = end ? (size_t)(end - rest.ptr) : rest.len;
-        ok = compose_reader_add(reader, (struct slice){rest.ptr, len}, error);
-        rest = slice_from(rest, len + 1);
-    }
-    ok = ok && compose_reader_finish(reader, &compose, error);
+    struct slice input = slice_make(data, size);
+    bool ok = compose_app_is(input) ? compose_app_parse(input, &settings, &compose, error)
+                                    : read_files(input, &settings, &compose, error);
     check(ok ? compose != NULL : error[0] != '\0');
     if (ok) {
         struct ip_addr address = {.family = AF_INET, .bytes = {10, 8, 0, 1}};
@@ -61,6 +72,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_compose(compose);
     }
     compose_free(&compose);
-    compose_reader_free(&reader);
     return 0;
 }

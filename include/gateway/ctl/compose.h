@@ -17,6 +17,7 @@ struct compose_port {
     uint16_t port;                  /* on the host: what the gateway connects to */
     uint16_t target;                /* in the container */
     const char *protocol;           /* of a route record; NULL: not given */
+    const char *proxy_protocol;     /* the same */
     struct ip_addr host_ip;         /* the only address that it is bound to; family 0: all of the host's */
     char service[COMPOSE_NAME_MAX]; /* cut if longer */
 };
