@@ -12,7 +12,7 @@
 #define CTL_DEFAULT_CONTROL "unix:/run/phala-gateway/control.sock"
 
 /* The exit status of the program, told in --help. */
-enum ctl_exit { CTL_OK, CTL_REFUSED, CTL_USAGE, CTL_UNREACHABLE };
+enum ctl_exit { CTL_OK, CTL_REFUSED, CTL_USAGE, CTL_UNREACHABLE, CTL_WOULD_CHANGE };
 
 /* From the command line; NULL or false: not given. */
 struct ctl_options {
@@ -33,7 +33,9 @@ struct ctl_options {
     const char *generation;
     const char *domain;
     const char *profile;
+    const char *replace;
     bool dry_run;
+    bool exit_code;
     bool strict;
     int argc; /* arguments after the command's words */
     char **argv;

@@ -6,7 +6,9 @@ const struct ctl_command ctl_commands[] = {
     {"app", "rm", "ID", "delete one app", ctl_app_rm},
     {"app", "ls", "", "list all apps", ctl_app_ls},
     {"compose", NULL, "FILE|-…",
-     "register the host ports that Compose files publish, later ones merged into the first, and print their URLs",
+     "register the host ports that Compose files publish (later ones merged into the first), or those of a dstack "
+     "app-compose.json; show what changes and the URLs. What the files don't know, such as domains, limits and other "
+     "instances, stays",
      ctl_compose},
     {"cert", "put", "NAME CHAIN KEY", "store a certificate for a custom domain (PEM files); NAME may be *.example.com",
      ctl_cert_put},
@@ -33,13 +35,18 @@ const size_t ctl_command_count = sizeof ctl_commands / sizeof ctl_commands[0];
 const struct ctl_option ctl_option_table[] = {
     {"if-match", 0, "REV", MEMBER(if_match), "app put,app rm", "only if the app is still at this revision"},
     {"q", 0, "TEXT", MEMBER(q), "app ls", "only apps with TEXT in an id, domain or address"},
-    {"app", 0, "ID", MEMBER(app), "compose", "the app to register; must be given"},
-    {"address", 0, "IP", MEMBER(address), "compose", "where its instance is; must be given"},
-    {"instance", 0, "INSTANCE", MEMBER(instance), "compose", "the instance; default: <app id>-i1"},
+    {"app", 0, "ID", MEMBER(app), "compose", "the app; default for an app-compose.json: the id that its bytes make"},
+    {"address", 0, "IP", MEMBER(address), "compose",
+     "where the instance to register is; may be left out for an app that has some"},
+    {"instance", 0, "INSTANCE", MEMBER(instance), "compose",
+     "the instance at --address; default: the one known there, else <app id>-i1"},
     {"generation", 0, "N", MEMBER(generation), "compose", "of the instance; default: what the gateway knows, else 1"},
+    {"replace", 0, "ID", MEMBER(replace), "compose",
+     "take the place of that app: its instances, domains and limits move, and it goes"},
     {"domain", 0, "DOMAIN", MEMBER(domain), "compose", "for the URLs; default: the gateway's base domains"},
     {"profile", 0, "NAME,…", MEMBER(profile), "compose", "active profiles; default: $COMPOSE_PROFILES"},
-    {"dry-run", 0, NULL, MEMBER(dry_run), "compose", "change nothing, and show what would be stored"},
+    {"dry-run", 0, NULL, MEMBER(dry_run), "compose", "change nothing, and show what would change"},
+    {"exit-code", 0, NULL, MEMBER(exit_code), "compose", "with --dry-run: tell by the exit status if something would"},
     {"strict", 0, NULL, MEMBER(strict), "snapshot load", "change nothing if any line is bad"},
 
     {"control", 0, "unix:PATH|https://HOST:PORT", MEMBER(control), NULL,
@@ -61,6 +68,7 @@ const struct ctl_exit_status ctl_exit_table[] = {
                   "does not route, and snapshot load with refused lines"},
     {CTL_USAGE, "wrong usage, or a file that cannot be read, understood or written"},
     {CTL_UNREACHABLE, "the gateway cannot be reached, or what answers is no gateway"},
+    {CTL_WOULD_CHANGE, "compose --dry-run --exit-code: something would change"},
 };
 const size_t ctl_exit_count = sizeof ctl_exit_table / sizeof ctl_exit_table[0];
 

@@ -1,11 +1,48 @@
-/* gatewayctl compose: registers what a Compose file publishes, and says under which URLs. */
+/* gatewayctl compose: registers what a Compose project publishes, shows what that changes, and says under which URLs.
+ */
 #include "ctl.h"
 
 #include "gateway/ctl/compose.h"
+#include "gateway/ctl/compose_app.h"
+#include "gateway/ctl/compose_plan.h"
+#include "gateway/ctl/text.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
-enum { MAX_ID_BYTES = 63 };
+enum { MAX_ID_BYTES = 63, MAX_ATTEMPTS = 2 };
+
+/* One run of the command. */
+struct project {
+    const struct ctl_options *options;
+    struct compose *compose;
+    char *app_id;
+    bool checked;     /* against the addresses of the instances */
+    json_t *stored;   /* what the gateway has; NULL: nothing */
+    json_t *replaced; /* of the app that --replace names; NULL: not given, or gone already */
+    json_t *planned;
+    json_t *changes;
+    json_t *domains; /* base domains, for the URLs */
+};
+
+static void forget_state(struct project *p)
+{
+    json_decref(p->stored);
+    json_decref(p->replaced);
+    json_decref(p->planned);
+    json_decref(p->changes);
+    p->stored = p->replaced = p->planned = p->changes = NULL;
+}
+
+static void project_fini(struct project *p)
+{
+    forget_state(p);
+    json_decref(p->domains);
+    compose_free(&p->compose);
+    free(p->app_id);
+}
+
+/* ---- the files ---- */
 
 static const char *from_environment(void *arg, const char *name)
 {
@@ -13,273 +50,526 @@ static const char *from_environment(void *arg, const char *name)
     return getenv(name);
 }
 
-/* ---- the document ---- */
-
-static char *instance_id(const struct ctl_options *options)
+static struct compose_settings settings_of(const struct ctl_options *options)
 {
-    char *id;
-    if (asprintf(&id, options->instance ? "%s" : "%s-i1", options->instance ? options->instance : options->app) < 0)
-        abort();
-    return id;
+    return (struct compose_settings){.env = from_environment,
+                                     .profiles = options->profile ? options->profile : getenv("COMPOSE_PROFILES")};
 }
 
-/*
- * The generation that the gateway knows of this instance, so that repeating the command is no step back; 1 if it knows
- * none.
- */
-static enum ctl_exit known_generation(const struct ctl_options *options, const char *id, json_int_t *ret_generation)
+static bool read_compose_files(struct project *p, struct slice first)
 {
-    size_t i;
-    char *path;
-    const json_t *instance;
-    struct ctl_reply reply;
-    char *app = ctl_http_encode(options->app);
-    if (asprintf(&path, "/v1/apps/%s", app) < 0)
+    char error[COMPOSE_ERROR_MAX];
+    const struct ctl_options *options = p->options;
+    struct compose_settings settings = settings_of(options);
+    struct compose_reader *reader = compose_reader_new(&settings);
+    const char *file = options->argv[0];
+    char *text = NULL;
+    bool ok = compose_reader_add(reader, first, error);
+    for (int i = 1; ok && i < options->argc; i++) {
+        size_t len;
+        file = options->argv[i];
+        free(text);
+        if (!(text = ctl_read_file(file, &len))) {
+            compose_reader_free(&reader);
+            return false;
+        }
+        ok = compose_reader_add(reader, slice_make(text, len), error);
+    }
+    free(text);
+    ok = ok && compose_reader_finish(reader, &p->compose, error);
+    if (!ok)
+        ctl_error("%s: %s", file, error);
+    compose_reader_free(&reader);
+    return ok;
+}
+
+static bool read_app_compose(struct project *p, struct slice text)
+{
+    char error[COMPOSE_ERROR_MAX];
+    char id[COMPOSE_APP_ID_SIZE];
+    struct compose_settings settings = settings_of(p->options);
+    if (p->options->argc > 1) {
+        ctl_error("%s: an app-compose.json stands for itself; give no other file with it", p->options->argv[0]);
+        return false;
+    }
+    if (!compose_app_parse(text, &settings, &p->compose, error)) {
+        ctl_error("%s: %s", p->options->argv[0], error);
+        return false;
+    }
+    compose_app_id(text, id);
+    if (p->app_id && strcmp(p->app_id, id) != 0 && !p->options->json)
+        ctl_error("%s: note: its bytes make the id %s, but --app is used", p->options->argv[0], id);
+    if (!p->app_id && !(p->app_id = strdup(id)))
         abort();
-    enum ctl_exit result = ctl_http_try(options, &(struct ctl_call){.method = "GET", .path = path}, &reply);
-    json_t *json = result == CTL_OK ? json_loadb(reply.body, reply.len, 0, NULL) : NULL;
-    *ret_generation = 1;
-    json_array_foreach(json_object_get(json, "instances"), i,
-                       instance) if (strcmp(ctl_string(instance, "instance_id"), id) == 0) *ret_generation =
-        json_integer_value(json_object_get(instance, "generation"));
+    return true;
+}
+
+static bool read_files(struct project *p)
+{
+    size_t len;
+    char *text = ctl_read_file(p->options->argv[0], &len);
+    struct slice first = slice_make(text, text ? len : 0);
+    if (!text)
+        return false;
+    if (p->options->app && !(p->app_id = strdup(p->options->app)))
+        abort();
+    bool ok = compose_app_is(first) ? read_app_compose(p, first) : read_compose_files(p, first);
+    free(text);
+    if (ok && !p->app_id) {
+        ctl_error("compose needs --app ID for a Compose file; see gatewayctl --help");
+        return false;
+    }
+    return ok;
+}
+
+/* ---- options ---- */
+
+static bool is_text(const char *text)
+{
+    json_t *json = json_string(text ? text : "");
+    bool is = json != NULL;
     json_decref(json);
+    return is;
+}
+
+static bool check_options(const struct ctl_options *options)
+{
+    uint64_t generation;
+    if (!is_text(options->app) || !is_text(options->instance) || !is_text(options->address) ||
+        !is_text(options->domain)) {
+        ctl_error("--app, --instance, --address or --domain is not text");
+    } else if (options->generation &&
+               (!slice_to_u64(slice_str(options->generation), &generation) || generation > INT64_MAX)) {
+        ctl_error("--generation %s: give a number", options->generation);
+    } else if ((options->generation || options->instance) && !options->address) {
+        ctl_error("--instance and --generation are about the instance at --address; give it too");
+    } else if (options->exit_code && !options->dry_run) {
+        ctl_error("--exit-code tells what --dry-run found; give both");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+/* ---- what the gateway has ---- */
+
+static char *app_path(const char *id)
+{
+    char *path;
+    char *encoded = ctl_http_encode(id);
+    if (asprintf(&path, "/v1/apps/%s", encoded) < 0)
+        abort();
+    free(encoded);
+    return path;
+}
+
+/* The app's document; NULL with CTL_OK if there is none. */
+static enum ctl_exit fetch_app(const struct ctl_options *options, const char *id, json_t **ret_app)
+{
+    struct ctl_reply reply;
+    char *path = app_path(id);
+    enum ctl_exit result = ctl_http_try(options, &(struct ctl_call){.method = "GET", .path = path}, &reply);
+    if (result == CTL_OK) {
+        *ret_app = ctl_reply_json(&reply);
+        result = *ret_app ? CTL_OK : CTL_UNREACHABLE;
+    } else if (result == CTL_REFUSED && reply.status == 404) {
+        result = CTL_OK;
+    } else if (result == CTL_REFUSED) {
+        ctl_http_print_problem(options, &reply);
+    }
     ctl_reply_free(&reply);
     free(path);
-    free(app);
-    return result == CTL_REFUSED ? CTL_OK : result;
+    return result;
 }
 
-static enum ctl_exit choose_generation(const struct ctl_options *options, const char *id, json_int_t *ret_generation)
+static enum ctl_exit fetch_state(struct project *p)
 {
-    uint64_t value;
-    *ret_generation = 1;
-    if (!options->generation)
-        return options->dry_run ? CTL_OK : known_generation(options, id, ret_generation);
-    if (!slice_to_u64(slice_str(options->generation), &value) || value > INT64_MAX) {
-        ctl_error("--generation %s: give a number", options->generation);
-        return CTL_USAGE;
+    const struct ctl_options *options = p->options;
+    enum ctl_exit result = fetch_app(options, p->app_id, &p->stored);
+    if (result == CTL_OK && options->replace && strcmp(options->replace, p->app_id) != 0)
+        result = fetch_app(options, options->replace, &p->replaced);
+    if (result == CTL_OK && options->replace && !p->stored && !p->replaced) {
+        ctl_error("--replace %s: the gateway has no such app", options->replace);
+        result = CTL_REFUSED;
     }
-    *ret_generation = (json_int_t)value;
-    return CTL_OK;
+    return result;
 }
-
-static json_t *ports_json(const struct compose *compose)
-{
-    json_t *ports = json_array();
-    for (size_t i = 0; i < compose->port_count; i++)
-        json_array_append_new(
-            ports, json_pack("{si ss*}", "port", (int)compose->ports[i].port, "protocol", compose->ports[i].protocol));
-    return ports;
-}
-
-static json_t *document_json(const struct ctl_options *options, const struct compose *compose, const char *instance,
-                             json_int_t generation)
-{
-    return json_pack("{ss so s[{ss ss sI ss}]}", "app_id", options->app, "ports", ports_json(compose), "instances",
-                     "instance_id", instance, "address", options->address, "generation", generation, "state",
-                     "running");
-}
-
-/* ---- the URLs ---- */
 
 /* The base domains to print, from --domain or the gateway; an array of strings. */
-static enum ctl_exit find_domains(const struct ctl_options *options, json_t **ret_domains)
+static enum ctl_exit fetch_domains(struct project *p)
 {
     struct ctl_reply reply;
-    if (options->domain || options->dry_run) {
-        *ret_domains = options->domain ? json_pack("[s]", options->domain) : json_pack("[s]", "<base domain>");
+    if (p->options->domain) {
+        p->domains = json_pack("[s]", p->options->domain);
         return CTL_OK;
     }
-    enum ctl_exit result = ctl_http_call(options, &(struct ctl_call){.method = "GET", .path = "/v1/status"}, &reply);
+    enum ctl_exit result = ctl_http_call(p->options, &(struct ctl_call){.method = "GET", .path = "/v1/status"}, &reply);
     json_t *json = result == CTL_OK ? ctl_reply_json(&reply) : NULL;
-    *ret_domains = json_incref(json_object_get(json, "base_domains"));
-    if (result == CTL_OK && !json_is_array(*ret_domains))
+    p->domains = json_incref(json_object_get(json, "base_domains"));
+    if (result == CTL_OK && !json_is_array(p->domains))
         result = CTL_UNREACHABLE;
     json_decref(json);
     ctl_reply_free(&reply);
     return result;
 }
 
+/* ---- the plan ---- */
+
+static void check_addresses(struct project *p)
+{
+    struct ip_addr addresses[64];
+    size_t count = 0;
+    size_t i;
+    const json_t *instance;
+    const json_t *own = json_object_get(p->stored, "instances");
+    const json_t *instances = json_array_size(own) > 0 ? own : json_object_get(p->replaced, "instances");
+    if (p->checked)
+        return;
+    if (p->options->address)
+        count = ip_parse(slice_str(p->options->address), &addresses[0]);
+    else
+        json_array_foreach(instances, i, instance) if (count < sizeof addresses / sizeof addresses[0]) count +=
+            ip_parse(slice_str(ctl_string(instance, "address")), &addresses[count]);
+    compose_check_addresses(p->compose, addresses, count);
+    p->checked = true;
+}
+
+static enum ctl_exit make_plan(struct project *p)
+{
+    uint64_t generation = 0;
+    const struct ctl_options *options = p->options;
+    bool has_generation = options->generation && slice_to_u64(slice_str(options->generation), &generation);
+    struct compose_wish wish = {.app_id = p->app_id,
+                                .compose = p->compose,
+                                .address = options->address,
+                                .instance = options->instance,
+                                .has_generation = has_generation,
+                                .generation = (json_int_t)generation};
+    if (!p->stored && !p->replaced && !options->address) {
+        ctl_error("app %s is not registered yet: give --address IP, where its instance is", p->app_id);
+        return CTL_USAGE;
+    }
+    if (!options->instance && strlen(p->app_id) + strlen("-i1") > MAX_ID_BYTES && options->address) {
+        ctl_error("the instance id %s-i1 has more than %d bytes; give a shorter one with --instance", p->app_id,
+                  MAX_ID_BYTES);
+        return CTL_USAGE;
+    }
+    p->planned = compose_plan(p->stored, p->replaced, &wish);
+    p->changes = compose_diff(p->stored ? p->stored : p->replaced, p->planned);
+    if (p->stored && p->replaced)
+        compose_diff_remove_app(p->changes, p->replaced);
+    return CTL_OK;
+}
+
+/* ---- output: notes ---- */
+
+/* Text of the user's as JSON; bytes that are no UTF-8 become '?'. */
+static json_t *text_json(const char *text)
+{
+    json_t *json = json_string(text);
+    if (json)
+        return json;
+    char *copy = strdup(text);
+    for (char *c = copy; copy && *c; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    json = copy ? json_string(copy) : NULL;
+    if (!json)
+        abort();
+    free(copy);
+    return json;
+}
+
+static json_t *notes_json(const struct compose *compose)
+{
+    json_t *notes = json_array();
+    for (size_t i = 0; i < compose->note_count; i++) {
+        char *line = compose_note_line(&compose->notes[i]);
+        json_array_append_new(notes, text_json(line));
+        free(line);
+    }
+    return notes;
+}
+
+static json_t *left_out_json(const struct compose *compose)
+{
+    json_t *left_out = json_array();
+    for (size_t i = 0; i < compose->note_count; i++) {
+        const struct compose_note *note = &compose->notes[i];
+        if (note->left_out)
+            json_array_append_new(left_out, json_pack("{so so so}", "service", text_json(note->service), "entry",
+                                                      text_json(note->entry), "reason", text_json(note->text)));
+    }
+    return left_out;
+}
+
+static void print_notes(const struct project *p)
+{
+    for (size_t i = 0; i < p->compose->note_count; i++) {
+        char *line = compose_note_line(&p->compose->notes[i]);
+        ctl_error("%s: note: %s", p->options->argv[0], line);
+        free(line);
+    }
+}
+
+/* Domains that the app keeps, but that lead nowhere any more. */
+static void print_lost_domains(const struct project *p)
+{
+    size_t i;
+    const json_t *domain;
+    if (!json_is_true(json_object_get(p->planned, "restrict_ports")))
+        return;
+    json_array_foreach(json_object_get(p->planned, "domains"), i, domain)
+    {
+        const json_t *port = json_object_get(domain, "port");
+        if (!compose_document_item(p->planned, "ports", "port", port))
+            ctl_error("note: domain %s leads to port %lld, which the app does not publish", ctl_string(domain, "name"),
+                      (long long)json_integer_value(port));
+    }
+}
+
+/* ---- output: URLs ---- */
+
+static const char *planned_protocol(const struct project *p, unsigned port)
+{
+    json_t *number = json_integer(port);
+    const char *protocol = ctl_string(compose_document_item(p->planned, "ports", "port", number), "protocol");
+    json_decref(number);
+    return protocol;
+}
+
 /* tcp ports are no URL for a browser: their client speaks TLS, then whatever the app speaks. */
-static json_t *url_json(const struct ctl_options *options, const struct compose_port *port, const char *domain)
+static json_t *url_json(const struct project *p, const struct compose_port *port, const char *domain)
 {
     char *url;
-    const char *protocol = port->protocol ? port->protocol : "auto";
+    const char *protocol = planned_protocol(p, port->port);
     const char *scheme = strcmp(protocol, "tcp") == 0 ? "tls" : "https";
-    if (asprintf(&url, "%s://%s-%u.%s", scheme, options->app, port->port, domain) < 0)
+    if (asprintf(&url, "%s://%s-%u.%s", scheme, p->app_id, port->port, domain) < 0)
         abort();
-    json_t *json = json_pack("{ss si si ss ss}", "service", port->service, "port", (int)port->port, "target",
+    json_t *json = json_pack("{so si si ss ss}", "service", text_json(port->service), "port", (int)port->port, "target",
                              (int)port->target, "protocol", protocol, "url", url);
     free(url);
     return json;
 }
 
-static json_t *urls_json(const struct ctl_options *options, const struct compose *compose, const json_t *domains)
+static json_t *urls_json(const struct project *p)
 {
     json_t *urls = json_array();
-    for (size_t d = 0; d < json_array_size(domains); d++)
-        for (size_t i = 0; i < compose->port_count; i++)
+    for (size_t d = 0; d < json_array_size(p->domains); d++)
+        for (size_t i = 0; i < p->compose->port_count; i++)
             json_array_append_new(urls,
-                                  url_json(options, &compose->ports[i], json_string_value(json_array_get(domains, d))));
+                                  url_json(p, &p->compose->ports[i], json_string_value(json_array_get(p->domains, d))));
     return urls;
 }
 
+/* Not as a table, which would cut the URLs where the terminal ends: they are there to be copied. */
 static void print_urls(const json_t *urls)
 {
     size_t i;
     const json_t *item;
-    struct ctl_table *table = ctl_table_new(4);
-    static const char *const titles[] = {"SERVICE", "PORT", "PROTOCOL", "URL"};
-    for (i = 0; i < sizeof titles / sizeof titles[0]; i++)
-        ctl_table_cell(table, "%s", titles[i]);
+    size_t width = strlen("SERVICE");
     json_array_foreach(urls, i, item)
     {
-        ctl_table_cell(table, "%s", ctl_string(item, "service"));
-        ctl_table_cell(table, "%lld", (long long)json_integer_value(json_object_get(item, "port")));
-        ctl_table_cell(table, "%s", ctl_string(item, "protocol"));
-        ctl_table_cell(table, "%s", ctl_string(item, "url"));
+        size_t columns = text_columns(slice_str(ctl_string(item, "service")));
+        width = columns > width ? columns : width;
     }
-    ctl_table_print(&table, stdout);
+    printf("%-*s  PORT   PROTOCOL     URL\n", (int)width, "SERVICE");
+    json_array_foreach(urls, i, item)
+    {
+        size_t used = text_put(stdout, slice_str(ctl_string(item, "service")), width);
+        printf("%*s  %-5lld  %-11s  %s\n", (int)(width - used), "",
+               (long long)json_integer_value(json_object_get(item, "port")), ctl_string(item, "protocol"),
+               ctl_string(item, "url"));
+    }
 }
 
-/* ---- the command ---- */
+/* ---- output: the whole ---- */
 
-static enum ctl_exit register_app(const struct ctl_options *options, const json_t *document, json_t **ret_stored)
+static long long revision_of(const json_t *app)
 {
-    char *path;
-    struct ctl_reply reply;
-    char *text = json_dumps(document, JSON_COMPACT);
-    char *app = ctl_http_encode(options->app);
-    if (!text || asprintf(&path, "/v1/apps/%s", app) < 0)
-        abort();
-    struct ctl_call call = {.method = "PUT", .path = path, .body = slice_str(text), .content_type = "application/json"};
-    enum ctl_exit result = ctl_http_call(options, &call, &reply);
-    *ret_stored = result == CTL_OK ? ctl_reply_json(&reply) : NULL;
-    if (result == CTL_OK && !*ret_stored)
-        result = CTL_UNREACHABLE;
-    ctl_reply_free(&reply);
+    return (long long)json_integer_value(json_object_get(app, "revision"));
+}
+
+static void print_plan(const struct project *p)
+{
+    size_t count = json_array_size(p->changes);
+    if (p->stored)
+        printf("app %s, revision %lld: ", p->app_id, revision_of(p->stored));
+    else if (p->replaced)
+        printf("app %s, in the place of %s, revision %lld: ", p->app_id, ctl_string(p->replaced, "app_id"),
+               revision_of(p->replaced));
+    else
+        printf("app %s, not registered yet: ", p->app_id);
+    if (count == 0)
+        puts("nothing changes");
+    else
+        printf("%zu change%s\n", count, count == 1 ? "" : "s");
+    compose_diff_print(p->changes, stdout);
+    fflush(stdout);
+}
+
+static void print_result(const struct project *p, json_t *app)
+{
+    json_t *urls = urls_json(p);
+    if (p->options->json) {
+        json_t *all = json_pack("{sO sO so so so}", "app", app, "urls", urls, "changes", json_incref(p->changes),
+                                "notes", notes_json(p->compose), "left_out", left_out_json(p->compose));
+        ctl_print_json(all);
+        json_decref(all);
+    } else {
+        print_urls(urls);
+    }
+    json_decref(urls);
+}
+
+/* ---- doing it ---- */
+
+static bool is_refused_as(const struct ctl_reply *reply, const char *code)
+{
+    json_t *problem = json_loadb(reply->body, reply->len, 0, NULL);
+    bool is = strcmp(ctl_string(problem, "code"), code) == 0;
+    json_decref(problem);
+    return is;
+}
+
+/* A call about one app that only counts if the app is still as `seen`; NULL: as it may be. */
+static enum ctl_exit call_app(const struct ctl_options *options, const char *method, const json_t *document,
+                              const json_t *seen, struct ctl_reply *ret_reply)
+{
+    char revision[24];
+    char *path = app_path(ctl_string(document, "app_id"));
+    bool puts = strcmp(method, "PUT") == 0;
+    char *text = puts ? json_dumps(document, JSON_COMPACT) : NULL;
+    snprintf(revision, sizeof revision, "%lld", revision_of(seen));
+    struct ctl_call call = {.method = method,
+                            .path = path,
+                            .body = slice_str(text ? text : ""),
+                            .content_type = puts ? "application/json" : NULL,
+                            .if_match = seen ? revision : NULL};
+    enum ctl_exit result = ctl_http_try(options, &call, ret_reply);
     free(path);
-    free(app);
     free(text);
     return result;
 }
 
-static void print_result(const struct ctl_options *options, const struct compose *compose, json_t *app, json_t *urls)
+static void print_refusal(const struct project *p, const struct ctl_reply *reply)
 {
-    json_t *notes = json_array();
-    for (size_t i = 0; i < compose->note_count; i++) {
-        char *line = compose_note_line(&compose->notes[i]);
-        json_array_append_new(notes, json_string(line));
-        free(line);
-    }
-    if (options->json) {
-        json_t *all = json_pack("{sO sO sO}", "app", app, "urls", urls, "notes", notes);
-        ctl_print_json(all);
-        json_decref(all);
-    } else {
-        if (options->dry_run) {
-            json_dumpf(app, stdout, JSON_INDENT(2));
-            putchar('\n');
-        }
-        print_urls(urls);
-    }
-    json_decref(notes);
+    ctl_http_print_problem(p->options, reply);
+    if (!p->options->json && !p->options->replace && is_refused_as(reply, "claim_conflict"))
+        fprintf(stderr, "  If this app takes the place of that instance's app, say --replace and that app's id;\n"
+                        "  if it is a new boot at the same address, give a higher --generation.\n");
 }
 
-static enum ctl_exit run(const struct ctl_options *options, const struct compose *compose, const char *instance)
+/* Sets *ret_again when somebody else has changed the app meanwhile, instead of saying so. */
+static enum ctl_exit put_planned(struct project *p, json_t **ret_app, bool *ret_again)
 {
-    json_int_t generation;
-    json_t *domains = NULL;
+    struct ctl_reply reply;
+    enum ctl_exit result = call_app(p->options, "PUT", p->planned, p->stored, &reply);
+    if (result == CTL_OK)
+        result = (*ret_app = ctl_reply_json(&reply)) ? CTL_OK : CTL_UNREACHABLE;
+    else if (result == CTL_REFUSED && is_refused_as(&reply, "revision_conflict"))
+        *ret_again = true;
+    else if (result == CTL_REFUSED)
+        print_refusal(p, &reply);
+    ctl_reply_free(&reply);
+    return result;
+}
+
+static enum ctl_exit remove_replaced(const struct project *p, bool *ret_again)
+{
+    struct ctl_reply reply;
+    enum ctl_exit result = call_app(p->options, "DELETE", p->replaced, p->replaced, &reply);
+    if (result == CTL_REFUSED && (reply.status == 404 || is_refused_as(&reply, "revision_conflict")))
+        *ret_again = true;
+    else if (result == CTL_REFUSED)
+        ctl_http_print_problem(p->options, &reply);
+    ctl_reply_free(&reply);
+    return result;
+}
+
+/* The document is all that is left of the app if this fails: then it is shown. */
+static void put_replaced_back(const struct project *p)
+{
+    struct ctl_reply reply;
+    const char *id = ctl_string(p->replaced, "app_id");
+    enum ctl_exit result = call_app(p->options, "PUT", p->replaced, NULL, &reply);
+    char *text = json_dumps(p->replaced, JSON_COMPACT);
+    if (result == CTL_OK)
+        ctl_error("app %s was put back as it was", id);
+    else
+        ctl_error("app %s is deleted and could not be put back; this was its document:\n%s", id, text ? text : "");
+    free(text);
+    ctl_reply_free(&reply);
+}
+
+/* What moves belongs to one app at a time, so the old one goes first. */
+static enum ctl_exit apply(struct project *p, json_t **ret_app, bool *ret_again)
+{
+    enum ctl_exit result = p->replaced ? remove_replaced(p, ret_again) : CTL_OK;
+    if (result != CTL_OK)
+        return result;
+    result = put_planned(p, ret_app, ret_again);
+    if (result != CTL_OK && p->replaced)
+        put_replaced_back(p);
+    return result;
+}
+
+static bool has_work(const struct project *p)
+{
+    return json_array_size(p->changes) > 0;
+}
+
+/* One attempt: compare, show, do. */
+static enum ctl_exit attempt(struct project *p, bool is_first, bool *ret_again)
+{
     json_t *app = NULL;
-    enum ctl_exit result = choose_generation(options, instance, &generation);
-    json_t *document = result == CTL_OK ? document_json(options, compose, instance, generation) : NULL;
-    if (result == CTL_OK && !document) {
-        ctl_error("--app, --instance or --address is not text");
-        result = CTL_USAGE;
+    enum ctl_exit result = fetch_state(p);
+    check_addresses(p);
+    if (is_first && (!p->options->json || p->compose->port_count == 0))
+        print_notes(p);
+    if (result == CTL_OK && p->compose->port_count == 0) {
+        ctl_error("%s: no port can be registered", p->options->argv[0]);
+        return CTL_USAGE;
     }
     if (result == CTL_OK)
-        result = find_domains(options, &domains);
-    if (result == CTL_OK && options->dry_run)
-        app = json_incref(document);
-    else if (result == CTL_OK)
-        result = register_app(options, document, &app);
-    if (result == CTL_OK) {
-        json_t *urls = urls_json(options, compose, domains);
-        print_result(options, compose, app, urls);
-        json_decref(urls);
-    }
-    json_decref(document);
-    json_decref(domains);
+        result = make_plan(p);
+    if (result != CTL_OK)
+        return result;
+    if (!p->options->json)
+        print_plan(p);
+    print_lost_domains(p);
+    if (p->options->dry_run || !has_work(p))
+        app = json_incref(p->options->dry_run ? p->planned : p->stored);
+    else
+        result = apply(p, &app, ret_again);
+    if (result == CTL_OK)
+        print_result(p, app);
     json_decref(app);
     return result;
 }
 
-/* ---- the files ---- */
-
-static bool add_file(struct compose_reader *reader, const char *file)
+static enum ctl_exit run(struct project *p)
 {
-    size_t len;
-    char error[COMPOSE_ERROR_MAX];
-    char *text = ctl_read_file(file, &len);
-    bool ok = text && compose_reader_add(reader, slice_make(text, len), error);
-    if (text && !ok)
-        ctl_error("%s: %s", file, error);
-    free(text);
-    return ok;
-}
-
-/* What the files publish; NULL after saying what is wrong. */
-static struct compose *read_project(const struct ctl_options *options)
-{
-    char error[COMPOSE_ERROR_MAX];
-    struct compose *compose = NULL;
-    struct compose_settings settings = {.env = from_environment,
-                                        .profiles = options->profile ? options->profile : getenv("COMPOSE_PROFILES")};
-    struct compose_reader *reader = compose_reader_new(&settings);
-    bool ok = true;
-    for (int i = 0; ok && i < options->argc; i++)
-        ok = add_file(reader, options->argv[i]);
-    if (ok && !compose_reader_finish(reader, &compose, error))
-        ctl_error("%s: %s", options->argv[0], error);
-    compose_reader_free(&reader);
-    return compose;
-}
-
-static void print_notes(const char *file, const struct compose *compose)
-{
-    for (size_t i = 0; i < compose->note_count; i++) {
-        char *line = compose_note_line(&compose->notes[i]);
-        ctl_error("%s: note: %s", file, line);
-        free(line);
+    enum ctl_exit result = fetch_domains(p);
+    bool again = result == CTL_OK;
+    for (unsigned i = 0; i < MAX_ATTEMPTS && again; i++) {
+        again = false;
+        forget_state(p);
+        if (i > 0)
+            ctl_error("the app was changed by somebody else meanwhile: compared again");
+        result = attempt(p, i == 0, &again);
     }
+    if (again)
+        ctl_error("the app is being changed by others; nothing was done. Try again later");
+    if (result == CTL_OK && p->options->exit_code && has_work(p))
+        result = CTL_WOULD_CHANGE;
+    return result;
 }
 
 enum ctl_exit ctl_compose(const struct ctl_options *options)
 {
-    const char *file = options->argv[0];
-    struct ip_addr address;
-    if (!options->app || !options->address) {
-        ctl_error("compose needs --app ID and --address IP; see gatewayctl --help");
-        return CTL_USAGE;
-    }
-    struct compose *compose = read_project(options);
-    if (!compose)
-        return CTL_USAGE;
-    if (ip_parse(slice_str(options->address), &address))
-        compose_check_addresses(compose, &address, 1);
-    if (!options->json)
-        print_notes(file, compose);
-    char *instance = instance_id(options);
-    enum ctl_exit result = CTL_USAGE;
-    if (compose->port_count == 0)
-        ctl_error("%s: no port can be registered%s", file,
-                  compose->note_count > 0 && options->json ? "; run it without --json to see why" : "");
-    else if (strlen(instance) > MAX_ID_BYTES)
-        ctl_error("the instance id %s has more than %d bytes; give a shorter one with --instance", instance,
-                  MAX_ID_BYTES);
-    else
-        result = run(options, compose, instance);
-    free(instance);
-    compose_free(&compose);
+    struct project project = {.options = options};
+    enum ctl_exit result = check_options(options) && read_files(&project) ? run(&project) : CTL_USAGE;
+    project_fini(&project);
     return result;
 }

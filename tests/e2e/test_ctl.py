@@ -71,7 +71,7 @@ def test_exit_statuses(gateway, tmp_path):
         result = subprocess.run([CTL, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
         assert result.returncode == 2 and b"cannot write" in result.stderr
     told = re.findall(r"^  (\d+) ", run("--help").stdout.split("Exit status:")[1], re.M)
-    assert told == ["0", "1", "2", "3"]
+    assert told == ["0", "1", "2", "3", "4"]
 
 
 def test_json_of_every_command(gateway, tmp_path):
