@@ -152,7 +152,7 @@ static void on_body(void *self, struct slice piece)
 static void on_gone(void *self)
 {
     struct export *export = self;
-    loop_timer_disarm(&export->resume);
+    loop_timer_forget(&export->resume);
     api_text_free(&export->page);
     api_call_gone(export->call);
 }

@@ -229,9 +229,9 @@ static void on_gone(void *self)
     struct watch *w = self;
     w->ended = true;
     changes_unwatch(&w->watcher);
-    loop_timer_disarm(&w->resume);
-    loop_timer_disarm(&w->heartbeat);
-    loop_timer_disarm(&w->stall);
+    loop_timer_forget(&w->resume);
+    loop_timer_forget(&w->heartbeat);
+    loop_timer_forget(&w->stall);
     api_text_free(&w->page);
     api_call_gone(w->call);
 }

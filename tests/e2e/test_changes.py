@@ -2,6 +2,7 @@
 import json
 import signal
 import threading
+import time
 
 import pytest
 
@@ -321,3 +322,21 @@ def test_a_reader_that_takes_nothing_does_not_cost_memory(make_gateway):
             line = idle.line()
             last = line["revision"] if line["op"] == "heartbeat" else last
         assert line["apps"] == 500
+
+
+def test_readers_that_leave_are_forgotten(make_gateway):
+    """Their timers too, which would have fired in memory that is used again (the sanitizers look)."""
+    gateway = make_gateway()
+    gone = time.monotonic()
+    for _ in range(20):
+        with Watch(gateway):
+            put_one(gateway)
+        gone = time.monotonic()
+    while time.monotonic() < gone + 11:     # a heartbeat and more
+        put_one(gateway)
+        time.sleep(0.05)
+
+
+def put_one(gateway):
+    app = document()
+    assert gateway.control("PUT", f"/v1/apps/{app['app_id']}", app).status == 201
