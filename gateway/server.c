@@ -209,6 +209,7 @@ static void api_status(void *arg, struct api_status *ret)
     ret->has_etcd = s->etcd != NULL;
     if (s->etcd)
         etcd_sync_status(s->etcd, &ret->etcd);
+    store_health_read(s->store, &ret->store);
     for (unsigned i = 0; i < s->worker_count; i++)
         counters_add(&ret->totals, worker_counters(s->workers[i]));
 }

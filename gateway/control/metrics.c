@@ -112,6 +112,13 @@ char *metrics_format(const struct metrics_facts *facts)
     write_number(out, PREFIX "ready", GAUGE, "1 while requests are taken.", facts->ready);
     write_number(out, PREFIX "draining", GAUGE, "1 while the gateway shuts down.", facts->draining);
     write_number(out, PREFIX "reload_failed", GAUGE, "1 if the last reload was refused.", facts->reload_failed);
+    write_number(out, PREFIX "store_failing", GAUGE, "1 while changes cannot be stored, and are refused.",
+                 facts->store_failing);
+    write_number(out, PREFIX "store_set_aside", GAUGE, "1 if the store was damaged at the start, and began anew.",
+                 facts->store_set_aside);
+    write_number(out, PREFIX "store_commits_total", COUNTER, "Transactions of the store.", facts->store_commits);
+    write_number(out, PREFIX "store_failed_commits_total", COUNTER,
+                 "Transactions that failed; nothing of them was applied.", facts->store_failed_commits);
     write_number(out, PREFIX "workers", GAUGE, "Worker threads.", facts->workers);
     write_number(out, PREFIX "apps", GAUGE, "Apps in the route table.", facts->apps);
     write_number(out, PREFIX "instances", GAUGE, "Instances in the route table.", facts->instances);

@@ -29,6 +29,10 @@ struct metrics_facts {
     bool ready;
     bool draining;
     bool reload_failed;
+    bool store_failing;
+    bool store_set_aside;
+    uint64_t store_commits;
+    uint64_t store_failed_commits;
     uint64_t started_wall_us;
     bool has_etcd;
     struct etcd_sync_status etcd;
