@@ -142,7 +142,7 @@ void api_apps_put(struct api_call *call)
     struct route_app *app = parse_body(call);
     if (!app)
         return;
-    if (!api_check_if_match(call, &revision)) {
+    if (!api_check_put_condition(call, &revision)) {
         route_app_free(&app);
         return;
     }

@@ -61,7 +61,7 @@ static bool check_if_match(struct api_call *call, const char *of, bool exists, u
         return false;
     }
     bool met = count == 0 || (slice_eq(value, SLICE("*")) && exists) ||
-               (parse_etag(value, &revision) && revision != CHANGES_ANY_REVISION);
+               (parse_etag(value, &revision) && revision != CHANGES_ANY_REVISION && revision != CHANGES_NO_APP);
     if (!met) {
         api_answer_refuse(call, STATUS_REVISION_CONFLICT, "If-Match", "no revision of the %s matches %.*s", of,
                           (int)(value.len < 40 ? value.len : 40), value.ptr);
@@ -74,6 +74,35 @@ static bool check_if_match(struct api_call *call, const char *of, bool exists, u
 bool api_check_if_match(struct api_call *call, uint64_t *ret_revision)
 {
     return check_if_match(call, "app", app_exists(call), ret_revision);
+}
+
+/* How many If-None-Match there are, and the last one's value. */
+static size_t find_if_none_match(const struct api_call *call, struct slice *ret_value)
+{
+    size_t count = 0;
+    const struct fields *fields = &call->head->fields;
+    for (size_t i = 0; i < fields->count; i++)
+        if (slice_eq_nocase(fields->items[i].name, SLICE("If-None-Match"))) {
+            *ret_value = slice_trim(fields->items[i].value);
+            count++;
+        }
+    return count;
+}
+
+/* RFC 9110 section 13.1.2: of If-None-Match, only * makes sense for a PUT here. */
+bool api_check_put_condition(struct api_call *call, uint64_t *ret_revision)
+{
+    struct slice value;
+    size_t count = find_if_none_match(call, &value);
+    if (count == 0)
+        return api_check_if_match(call, ret_revision);
+    if (count > 1 || !slice_eq(value, SLICE("*")) || fields_has(&call->head->fields, FIELD_IF_MATCH)) {
+        api_answer_refuse(call, STATUS_INVALID_PARAMETER, "If-None-Match",
+                          "send *, for an app that must not be there yet, and no If-Match");
+        return false;
+    }
+    *ret_revision = CHANGES_NO_APP;
+    return true;
 }
 
 bool api_check_table_if_match(struct api_call *call, uint64_t *ret_revision)

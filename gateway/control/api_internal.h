@@ -116,6 +116,8 @@ bool api_check_content_type(struct api_call *call);
 bool api_check_if_match(struct api_call *call, uint64_t *ret_revision);
 /* The same of the table's revision, for calls on all of it. */
 bool api_check_table_if_match(struct api_call *call, uint64_t *ret_revision);
+/* If-Match, or `If-None-Match: *`, for which the revision is CHANGES_NO_APP. */
+bool api_check_put_condition(struct api_call *call, uint64_t *ret_revision);
 /* A yes/no parameter: absent is no, "" is yes; false if the call was refused. */
 bool api_check_flag(struct api_call *call, const char *name, bool *ret_on);
 

@@ -118,14 +118,15 @@ uint64_t changes_staged_revision(const struct changes *c, struct slice app_id)
 static bool is_expected(struct changes *c, struct request *r)
 {
     const struct route_app *now = route_table_staged_app(c->table, slice_str(r->app_id));
-    if (r->expected_revision == CHANGES_ANY_REVISION || (now && now->revision == r->expected_revision))
+    bool wants_none = r->expected_revision == CHANGES_NO_APP;
+    if (r->expected_revision == CHANGES_ANY_REVISION || (now ? now->revision == r->expected_revision : wants_none))
         return true;
     char detail[128];
     if (now)
         snprintf(detail, sizeof detail, "the app is at revision %llu now", (unsigned long long)now->revision);
     else
         snprintf(detail, sizeof detail, "the app does not exist (any more)");
-    refuse(r, STATUS_REVISION_CONFLICT, "If-Match", detail);
+    refuse(r, STATUS_REVISION_CONFLICT, wants_none ? "If-None-Match" : "If-Match", detail);
     return false;
 }
 

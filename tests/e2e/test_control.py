@@ -57,6 +57,19 @@ def test_if_match(gateway):
     assert gateway.control("DELETE", f"/v1/apps/{app['app_id']}", If_Match=second.fields["ETag"]).status == 204
 
 
+def test_if_none_match(gateway):
+    """A PUT that must not find an app: two who register it at once don't undo each other."""
+    app = document()
+    assert gateway.put_app(app, If_None_Match='"1"').code == "invalid_parameter"
+    assert gateway.put_app(app, If_None_Match="*", If_Match='"1"').code == "invalid_parameter"
+    assert gateway.put_app(app, If_None_Match="*").status == 201
+    answer = gateway.put_app({**app, "restrict_ports": False}, If_None_Match="*")
+    assert (answer.status, answer.code, answer.json["field"]) == (412, "revision_conflict", "If-None-Match")
+    assert gateway.put_app(app, If_Match='"18446744073709551615"').code == "revision_conflict"
+    assert gateway.control("DELETE", f"/v1/apps/{app['app_id']}").status == 204
+    assert gateway.put_app(app, If_Match='"18446744073709551615"').code == "revision_conflict"
+
+
 def test_patch_instance(gateway, origin):
     server = origin()
     app = gateway.app(server)

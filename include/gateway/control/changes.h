@@ -19,6 +19,7 @@ struct history;
 struct store;
 
 enum { CHANGES_ANY_REVISION = 0 };
+#define CHANGES_NO_APP UINT64_MAX /* for changes_put, in the place of a revision: there must be none yet */
 
 struct change_result {
     enum status status;
@@ -52,7 +53,8 @@ void changes_set_rules(struct changes *changes, const struct route_rules *rules)
 
 /*
  * Each takes effect or is refused as a whole; `done` is called once, from the loop, never before the call returns.
- * expected_revision: the app's revision that the caller saw, else REVISION_CONFLICT; CHANGES_ANY_REVISION: any.
+ * expected_revision: the app's revision that the caller saw, else REVISION_CONFLICT; CHANGES_ANY_REVISION: any;
+ * CHANGES_NO_APP.
  */
 void changes_put(struct changes *changes, struct route_app *app, uint64_t expected_revision, change_done_cb done,
                  void *arg); /* takes the app */

@@ -67,8 +67,14 @@ static void expected_revisions_are_kept(void **state)
     check(&result, STATUS_REVISION_CONFLICT, "3");
     result = remove_app(place, "a", 1);
     check(&result, STATUS_REVISION_CONFLICT, "3");
+    result = put(place, "a", NULL, 0, CHANGES_NO_APP);
+    check(&result, STATUS_REVISION_CONFLICT, "3");
+    assert_string_equal(result.problem.field, "If-None-Match");
     result = remove_app(place, "a", 3);
     check(&result, STATUS_OK, "");
+    result = put(place, "a", NULL, 0, CHANGES_NO_APP);
+    check(&result, STATUS_OK, "");
+    assert_true(result.created);
 }
 
 static void bad_records_and_conflicts_are_refused(void **state)
