@@ -55,6 +55,7 @@ struct ctl_call {
     struct slice body;             /* sent if upload is NULL */
     const char *content_type;      /* NULL: no body */
     const char *if_match;          /* a revision, or NULL */
+    bool if_none_match;            /* only if there is none yet */
     FILE *upload;                  /* the body, streamed; or NULL */
     FILE *download;                /* where a 2xx body goes; or NULL: into the reply */
     struct ctl_progress *progress; /* told about both; may be NULL */

@@ -1,31 +1,16 @@
 /* gatewayctl compose: registers what a Compose project publishes, shows what that changes, and says under which URLs.
  */
-#include "ctl.h"
+#include "ctl_compose.h"
 
-#include "gateway/ctl/compose.h"
 #include "gateway/ctl/compose_app.h"
 #include "gateway/ctl/compose_plan.h"
 #include "gateway/ctl/text.h"
 
-#include <assert.h>
 #include <stdlib.h>
 
 enum { MAX_ID_BYTES = 63, MAX_ATTEMPTS = 2 };
 
-/* One run of the command. */
-struct project {
-    const struct ctl_options *options;
-    struct compose *compose;
-    char *app_id;
-    bool checked;     /* against the addresses of the instances */
-    json_t *stored;   /* what the gateway has; NULL: nothing */
-    json_t *replaced; /* of the app that --replace names; NULL: not given, or gone already */
-    json_t *planned;
-    json_t *changes;
-    json_t *domains; /* base domains, for the URLs */
-};
-
-static void forget_state(struct project *p)
+static void forget_state(struct ctl_project *p)
 {
     json_decref(p->stored);
     json_decref(p->replaced);
@@ -34,7 +19,7 @@ static void forget_state(struct project *p)
     p->stored = p->replaced = p->planned = p->changes = NULL;
 }
 
-static void project_fini(struct project *p)
+static void project_fini(struct ctl_project *p)
 {
     forget_state(p);
     json_decref(p->domains);
@@ -56,7 +41,7 @@ static struct compose_settings settings_of(const struct ctl_options *options)
                                      .profiles = options->profile ? options->profile : getenv("COMPOSE_PROFILES")};
 }
 
-static bool read_compose_files(struct project *p, struct slice first)
+static bool read_compose_files(struct ctl_project *p, struct slice first)
 {
     char error[COMPOSE_ERROR_MAX];
     const struct ctl_options *options = p->options;
@@ -83,7 +68,7 @@ static bool read_compose_files(struct project *p, struct slice first)
     return ok;
 }
 
-static bool read_app_compose(struct project *p, struct slice text)
+static bool read_app_compose(struct ctl_project *p, struct slice text)
 {
     char error[COMPOSE_ERROR_MAX];
     char id[COMPOSE_APP_ID_SIZE];
@@ -104,7 +89,7 @@ static bool read_app_compose(struct project *p, struct slice text)
     return true;
 }
 
-static bool read_files(struct project *p)
+static bool read_files(struct ctl_project *p)
 {
     size_t len;
     char *text = ctl_read_file(p->options->argv[0], &len);
@@ -153,41 +138,12 @@ static bool check_options(const struct ctl_options *options)
 
 /* ---- what the gateway has ---- */
 
-static char *app_path(const char *id)
-{
-    char *path;
-    char *encoded = ctl_http_encode(id);
-    if (asprintf(&path, "/v1/apps/%s", encoded) < 0)
-        abort();
-    free(encoded);
-    return path;
-}
-
-/* The app's document; NULL with CTL_OK if there is none. */
-static enum ctl_exit fetch_app(const struct ctl_options *options, const char *id, json_t **ret_app)
-{
-    struct ctl_reply reply;
-    char *path = app_path(id);
-    enum ctl_exit result = ctl_http_try(options, &(struct ctl_call){.method = "GET", .path = path}, &reply);
-    if (result == CTL_OK) {
-        *ret_app = ctl_reply_json(&reply);
-        result = *ret_app ? CTL_OK : CTL_UNREACHABLE;
-    } else if (result == CTL_REFUSED && reply.status == 404) {
-        result = CTL_OK;
-    } else if (result == CTL_REFUSED) {
-        ctl_http_print_problem(options, &reply);
-    }
-    ctl_reply_free(&reply);
-    free(path);
-    return result;
-}
-
-static enum ctl_exit fetch_state(struct project *p)
+static enum ctl_exit fetch_state(struct ctl_project *p)
 {
     const struct ctl_options *options = p->options;
-    enum ctl_exit result = fetch_app(options, p->app_id, &p->stored);
+    enum ctl_exit result = ctl_compose_fetch(options, p->app_id, &p->stored);
     if (result == CTL_OK && options->replace && strcmp(options->replace, p->app_id) != 0)
-        result = fetch_app(options, options->replace, &p->replaced);
+        result = ctl_compose_fetch(options, options->replace, &p->replaced);
     if (result == CTL_OK && options->replace && !p->stored && !p->replaced) {
         ctl_error("--replace %s: the gateway has no such app", options->replace);
         result = CTL_REFUSED;
@@ -196,7 +152,7 @@ static enum ctl_exit fetch_state(struct project *p)
 }
 
 /* The base domains to print, from --domain or the gateway; an array of strings. */
-static enum ctl_exit fetch_domains(struct project *p)
+static enum ctl_exit fetch_domains(struct ctl_project *p)
 {
     struct ctl_reply reply;
     if (p->options->domain) {
@@ -215,7 +171,7 @@ static enum ctl_exit fetch_domains(struct project *p)
 
 /* ---- the plan ---- */
 
-static void check_addresses(struct project *p)
+static void check_addresses(struct ctl_project *p)
 {
     struct ip_addr addresses[64];
     size_t count = 0;
@@ -234,7 +190,7 @@ static void check_addresses(struct project *p)
     p->checked = true;
 }
 
-static enum ctl_exit make_plan(struct project *p)
+static enum ctl_exit make_plan(struct ctl_project *p)
 {
     uint64_t generation = 0;
     const struct ctl_options *options = p->options;
@@ -303,7 +259,7 @@ static json_t *left_out_json(const struct compose *compose)
     return left_out;
 }
 
-static void print_notes(const struct project *p)
+static void print_notes(const struct ctl_project *p)
 {
     for (size_t i = 0; i < p->compose->note_count; i++) {
         char *line = compose_note_line(&p->compose->notes[i]);
@@ -313,7 +269,7 @@ static void print_notes(const struct project *p)
 }
 
 /* Domains that the app keeps, but that lead nowhere any more. */
-static void print_lost_domains(const struct project *p)
+static void print_lost_domains(const struct ctl_project *p)
 {
     size_t i;
     const json_t *domain;
@@ -330,7 +286,7 @@ static void print_lost_domains(const struct project *p)
 
 /* ---- output: URLs ---- */
 
-static const char *planned_protocol(const struct project *p, unsigned port)
+static const char *planned_protocol(const struct ctl_project *p, unsigned port)
 {
     json_t *number = json_integer(port);
     const char *protocol = ctl_string(compose_document_item(p->planned, "ports", "port", number), "protocol");
@@ -339,7 +295,7 @@ static const char *planned_protocol(const struct project *p, unsigned port)
 }
 
 /* tcp ports are no URL for a browser: their client speaks TLS, then whatever the app speaks. */
-static json_t *url_json(const struct project *p, const struct compose_port *port, const char *domain)
+static json_t *url_json(const struct ctl_project *p, const struct compose_port *port, const char *domain)
 {
     char *url;
     const char *protocol = planned_protocol(p, port->port);
@@ -352,7 +308,7 @@ static json_t *url_json(const struct project *p, const struct compose_port *port
     return json;
 }
 
-static json_t *urls_json(const struct project *p)
+static json_t *urls_json(const struct ctl_project *p)
 {
     json_t *urls = json_array();
     for (size_t d = 0; d < json_array_size(p->domains); d++)
@@ -385,19 +341,14 @@ static void print_urls(const json_t *urls)
 
 /* ---- output: the whole ---- */
 
-static long long revision_of(const json_t *app)
-{
-    return (long long)json_integer_value(json_object_get(app, "revision"));
-}
-
-static void print_plan(const struct project *p)
+static void print_plan(const struct ctl_project *p)
 {
     size_t count = json_array_size(p->changes);
     if (p->stored)
-        printf("app %s, revision %lld: ", p->app_id, revision_of(p->stored));
+        printf("app %s, revision %lld: ", p->app_id, ctl_compose_revision(p->stored));
     else if (p->replaced)
         printf("app %s, in the place of %s, revision %lld: ", p->app_id, ctl_string(p->replaced, "app_id"),
-               revision_of(p->replaced));
+               ctl_compose_revision(p->replaced));
     else
         printf("app %s, not registered yet: ", p->app_id);
     if (count == 0)
@@ -408,7 +359,7 @@ static void print_plan(const struct project *p)
     fflush(stdout);
 }
 
-static void print_result(const struct project *p, json_t *app)
+static void print_result(const struct ctl_project *p, json_t *app)
 {
     json_t *urls = urls_json(p);
     if (p->options->json) {
@@ -422,105 +373,15 @@ static void print_result(const struct project *p, json_t *app)
     json_decref(urls);
 }
 
-/* ---- doing it ---- */
+/* ---- the command ---- */
 
-static bool is_refused_as(const struct ctl_reply *reply, const char *code)
-{
-    json_t *problem = json_loadb(reply->body, reply->len, 0, NULL);
-    bool is = strcmp(ctl_string(problem, "code"), code) == 0;
-    json_decref(problem);
-    return is;
-}
-
-/* A call about one app that only counts if the app is still as `seen`; NULL: as it may be. */
-static enum ctl_exit call_app(const struct ctl_options *options, const char *method, const json_t *document,
-                              const json_t *seen, struct ctl_reply *ret_reply)
-{
-    char revision[24];
-    char *path = app_path(ctl_string(document, "app_id"));
-    bool puts = strcmp(method, "PUT") == 0;
-    char *text = puts ? json_dumps(document, JSON_COMPACT) : NULL;
-    snprintf(revision, sizeof revision, "%lld", revision_of(seen));
-    struct ctl_call call = {.method = method,
-                            .path = path,
-                            .body = slice_str(text ? text : ""),
-                            .content_type = puts ? "application/json" : NULL,
-                            .if_match = seen ? revision : NULL};
-    enum ctl_exit result = ctl_http_try(options, &call, ret_reply);
-    free(path);
-    free(text);
-    return result;
-}
-
-static void print_refusal(const struct project *p, const struct ctl_reply *reply)
-{
-    ctl_http_print_problem(p->options, reply);
-    if (!p->options->json && !p->options->replace && is_refused_as(reply, "claim_conflict"))
-        fprintf(stderr, "  If this app takes the place of that instance's app, say --replace and that app's id;\n"
-                        "  if it is a new boot at the same address, give a higher --generation.\n");
-}
-
-/* Sets *ret_again when somebody else has changed the app meanwhile, instead of saying so. */
-static enum ctl_exit put_planned(struct project *p, json_t **ret_app, bool *ret_again)
-{
-    struct ctl_reply reply;
-    enum ctl_exit result = call_app(p->options, "PUT", p->planned, p->stored, &reply);
-    if (result == CTL_OK)
-        result = (*ret_app = ctl_reply_json(&reply)) ? CTL_OK : CTL_UNREACHABLE;
-    else if (result == CTL_REFUSED && is_refused_as(&reply, "revision_conflict"))
-        *ret_again = true;
-    else if (result == CTL_REFUSED)
-        print_refusal(p, &reply);
-    ctl_reply_free(&reply);
-    return result;
-}
-
-static enum ctl_exit remove_replaced(const struct project *p, bool *ret_again)
-{
-    struct ctl_reply reply;
-    enum ctl_exit result = call_app(p->options, "DELETE", p->replaced, p->replaced, &reply);
-    if (result == CTL_REFUSED && (reply.status == 404 || is_refused_as(&reply, "revision_conflict")))
-        *ret_again = true;
-    else if (result == CTL_REFUSED)
-        ctl_http_print_problem(p->options, &reply);
-    ctl_reply_free(&reply);
-    return result;
-}
-
-/* The document is all that is left of the app if this fails: then it is shown. */
-static void put_replaced_back(const struct project *p)
-{
-    struct ctl_reply reply;
-    const char *id = ctl_string(p->replaced, "app_id");
-    enum ctl_exit result = call_app(p->options, "PUT", p->replaced, NULL, &reply);
-    char *text = json_dumps(p->replaced, JSON_COMPACT);
-    if (result == CTL_OK)
-        ctl_error("app %s was put back as it was", id);
-    else
-        ctl_error("app %s is deleted and could not be put back; this was its document:\n%s", id, text ? text : "");
-    free(text);
-    ctl_reply_free(&reply);
-}
-
-/* What moves belongs to one app at a time, so the old one goes first. */
-static enum ctl_exit apply(struct project *p, json_t **ret_app, bool *ret_again)
-{
-    enum ctl_exit result = p->replaced ? remove_replaced(p, ret_again) : CTL_OK;
-    if (result != CTL_OK)
-        return result;
-    result = put_planned(p, ret_app, ret_again);
-    if (result != CTL_OK && p->replaced)
-        put_replaced_back(p);
-    return result;
-}
-
-static bool has_work(const struct project *p)
+static bool has_work(const struct ctl_project *p)
 {
     return json_array_size(p->changes) > 0;
 }
 
 /* One attempt: compare, show, do. */
-static enum ctl_exit attempt(struct project *p, bool is_first, bool *ret_again)
+static enum ctl_exit attempt(struct ctl_project *p, bool is_first, bool *ret_again)
 {
     json_t *app = NULL;
     enum ctl_exit result = fetch_state(p);
@@ -541,14 +402,14 @@ static enum ctl_exit attempt(struct project *p, bool is_first, bool *ret_again)
     if (p->options->dry_run || !has_work(p))
         app = json_incref(p->options->dry_run ? p->planned : p->stored);
     else
-        result = apply(p, &app, ret_again);
+        result = ctl_compose_apply(p, &app, ret_again);
     if (result == CTL_OK)
         print_result(p, app);
     json_decref(app);
     return result;
 }
 
-static enum ctl_exit run(struct project *p)
+static enum ctl_exit run(struct ctl_project *p)
 {
     enum ctl_exit result = fetch_domains(p);
     bool again = result == CTL_OK;
@@ -568,7 +429,7 @@ static enum ctl_exit run(struct project *p)
 
 enum ctl_exit ctl_compose(const struct ctl_options *options)
 {
-    struct project project = {.options = options};
+    struct ctl_project project = {.options = options};
     enum ctl_exit result = check_options(options) && read_files(&project) ? run(&project) : CTL_USAGE;
     project_fini(&project);
     return result;

@@ -138,6 +138,8 @@ static enum ctl_exit set_headers(const struct ctl_options *options, const struct
     add_header(headers, "Content-Type", "", call->content_type ? call->content_type : "", "");
     if (call->if_match)
         add_header(headers, "If-Match", "\"", call->if_match, "\"");
+    if (call->if_none_match)
+        add_header(headers, "If-None-Match", "", "*", "");
     return options->token_file ? add_token(options, headers) : CTL_OK;
 }
 

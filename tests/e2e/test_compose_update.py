@@ -166,7 +166,7 @@ class Relay:
                 counts[self.command] = counts.get(self.command, 0) + 1
                 before(self.command, counts[self.command])
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
-                fields = {name: self.headers[name] for name in ("If-Match", "Content-Type") if name in self.headers}
+                fields = {name: self.headers[name] for name in ("If-Match", "If-None-Match", "Content-Type") if name in self.headers}
                 answer = gateway.control(self.command, self.path, body, **fields)
                 self.send_response(answer.status)
                 self.send_header("Content-Type", answer.fields.get("Content-Type", "text/plain"))
@@ -220,6 +220,19 @@ def test_a_change_of_others_is_not_lost(gateway, relay, tmp_path):
     after = stored(gateway, before["app_id"])
     assert after["limits"]["max_connections"] == 99
     assert [port["port"] for port in after["ports"]] == [80, 81]
+
+
+def test_an_app_that_others_register_meanwhile_is_not_lost(gateway, relay, tmp_path):
+    app_id = new_id()
+    (tmp_path / "file").write_text(COMPOSE.format('"80:80"'))
+
+    def interfere(method, count):
+        if method == "PUT" and count == 1:
+            assert gateway.put_app({"app_id": app_id, "limits": {"max_connections": 99}}).status == 201
+    result = relay(interfere).gatewayctl("compose", tmp_path / "file", "--app", app_id, "--address", new_address())
+    assert result.returncode == 0, result.stderr
+    after = stored(gateway, app_id)
+    assert after["limits"]["max_connections"] == 99 and after["ports"][0]["port"] == 80
 
 
 def test_constant_changes_of_others_are_said(gateway, relay, tmp_path):
@@ -325,6 +338,38 @@ def test_replace_of_an_app_that_has_a_successor(gateway, compose):
     after = stored(gateway, new)
     assert after["domains"] == old["domains"] and after["limits"] == old["limits"]
     assert [instance["address"] for instance in after["instances"]] == [address]
+
+
+@pytest.mark.parametrize("busy", [1, 1000])
+def test_replace_on_a_table_that_others_change(gateway, relay, tmp_path, busy):
+    """Other apps change all the time: it is tried again in one step, and in the end done in two."""
+    old, new = rich_app(gateway), new_id()
+    (tmp_path / "file").write_text(COMPOSE.format('"80:80"'))
+
+    def interfere(method, count):
+        if method == "POST" and count <= busy:
+            assert gateway.put_app({"app_id": new_id()}).status == 201
+    result = relay(interfere).gatewayctl("compose", tmp_path / "file", "--app", new, "--replace", old["app_id"])
+    assert result.returncode == 0, result.stderr
+    after = stored(gateway, new)
+    assert after["domains"] == old["domains"] and after["instances"] == old["instances"]
+    assert stored(gateway, old["app_id"]) is None
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_replace_of_an_app_that_others_change(gateway, relay, tmp_path, method):
+    old, new = rich_app(gateway), new_id()
+    (tmp_path / "file").write_text(COMPOSE.format('"80:80"'))
+
+    def interfere(called, count):
+        if called == "POST" and method == "DELETE":
+            assert gateway.put_app({"app_id": new_id()}).status == 201
+        if called == method and count == 1:
+            assert gateway.put_app({**old, "limits": {"max_connections": 98}}).status == 200
+    result = relay(interfere).gatewayctl("compose", tmp_path / "file", "--app", new, "--replace", old["app_id"])
+    assert result.returncode == 0, result.stderr
+    assert "changed by somebody else meanwhile" in result.stderr
+    assert stored(gateway, new)["limits"]["max_connections"] == 98 and stored(gateway, old["app_id"]) is None
 
 
 def test_replace_that_is_refused_puts_the_old_app_back(gateway, compose):
