@@ -299,7 +299,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     if (!s || !s->open)
         return 0;
     m->glitches -= m->glitches > 0;
-    s->uncredited += len;
+    h2_window_received(s, len);
     bool last = h2_receive_is_last(s, flags, len);
     s->endpoint.events->body(s->endpoint.owner, (const char *)data, len, last);
     return 0;

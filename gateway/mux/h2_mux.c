@@ -35,7 +35,7 @@ struct h2_stream *h2_stream_new(struct h2_mux *m)
         abort();
     s->mux = m;
     s->open = true;
-    s->window = H2_STREAM_WINDOW_BYTES;
+    h2_window_init(s);
     s->endpoint = (struct endpoint){.ops = &h2_endpoint_ops, .mux = &m->base};
     arena_init(&s->arena, &m->loop->arenas);
     list_init(&s->room_link);
@@ -253,6 +253,7 @@ static void free_mux(struct h2_mux *m)
     LIST_EACH_SAFE (link, &m->streams)
         free_stream(CONTAINER_OF(link, struct h2_stream, link));
     nghttp2_session_del(m->session);
+    h2_window_close(m);
     loop_timer_forget(&m->timer);
     free(m);
 }
@@ -294,6 +295,7 @@ static void run_deferred(struct deferred *deferred)
     }
     tell_ended(m);
     tell_room(m);
+    h2_window_open_connection(m);
     h2_mux_pump(m);
     free_unused_streams(m);
     bool drained = m->draining && m->drain_phase != H2_DRAIN_NOTICE && list_is_empty(&m->streams);
@@ -301,6 +303,8 @@ static void run_deferred(struct deferred *deferred)
         end_stream(m, m->open_count > 0 ? ended_by_peer(m, STATUS_UPSTREAM_BAD_RESPONSE) : STATUS_OK, false);
     } else if (m->idle_due && list_is_empty(&m->streams)) {
         m->idle_due = false;
+        if (h2_window_idle(m))
+            m->base.ops->drain(&m->base);
         arm(m);
         m->base.events->idle(m->base.owner);
     }
@@ -475,6 +479,7 @@ static struct h2_mux *new_mux(struct stream *stream, const struct mux_settings *
     m->base.ops = server ? &server_ops : &client_ops;
     m->loop = stream_loop(stream);
     m->server = server;
+    m->shared_window = H2_CONNECTION_WINDOW_BYTES;
     m->session = new_session(m);
     list_init(&m->streams);
     list_init(&m->room_due);

@@ -1,7 +1,7 @@
 /*
  * h2_mux_internal: the inside of an HTTP/2 mux: h2_mux.c (life, deadlines), h2_receive.c (what nghttp2 tells of a
  * client's frames), h2_client.c (the client role: requests to an instance and what its frames mean), h2_send.c (what
- * endpoints send).
+ * endpoints send), h2_window.c (what the peer may send).
  */
 #ifndef GATEWAY_MUX_H2_MUX_INTERNAL_H
 #define GATEWAY_MUX_H2_MUX_INTERNAL_H
@@ -16,11 +16,10 @@
 enum {
     H2_STREAM_WINDOW_BYTES = 1 << 18,     /* what a peer may send on one stream before it is credited */
     H2_CONNECTION_WINDOW_BYTES = 1 << 20, /* and on all streams together */
-    H2_CLIENT_CONNECTION_WINDOW_BYTES = 1 << 24,
+    H2_CLIENT_CONNECTION_WINDOW_BYTES = 1 << 26,
     H2_MAX_STREAMS = 128,
     H2_QUEUE_BYTES = 65536,              /* of one stream's body that waits for its window */
     H2_CONNECTION_QUEUE_BYTES = 1 << 20, /* of all streams of a client together */
-    H2_ACTIVE_WINDOW_BYTES = 1 << 20,    /* of an upload whose app keeps up; its connection has four times that */
     H2_GLITCHES = 2000,                  /* frames that did no work, more than those that did; old ones are forgotten */
     H2_RESET_GLITCHES = 3,               /* what a request costs that is cancelled before its answer (CVE-2023-44487) */
     H2_MAX_SENT_HEAD_BYTES = 1 << 20,
@@ -66,6 +65,13 @@ struct h2_guard {
     } skipped[H2_REMEMBERED]; /* ranges that it has left out */
 };
 
+/* Of a stream or a connection whose window was opened, until bytes come that were only sent because of that. */
+struct h2_probe {
+    uint64_t opened_us; /* 0: none is looked at */
+    uint64_t used_up_us;
+    size_t left; /* what the peer could send without */
+};
+
 enum h2_drain_phase {
     H2_DRAIN_NONE,
     H2_DRAIN_NOTICE, /* new streams may still come */
@@ -85,6 +91,11 @@ struct h2_mux {
     unsigned expected_limit; /* client: of concurrent streams, until settings_seen; 0: nothing is known */
     unsigned glitches;
     size_t queued_bytes;             /* of all streams */
+    size_t uncredited;               /* of all streams */
+    size_t shared_window;            /* a server's connection window, but for */
+    size_t wide_bytes;               /* what is promised to streams beyond the usual */
+    size_t extra;                    /* see h2_window.c; counted in the worker's sum */
+    struct h2_probe probe;           /* server */
     struct h2_guard guard;           /* server */
     enum h2_drain_phase drain_phase; /* server */
     unsigned early_priority_count;
@@ -121,8 +132,11 @@ struct h2_stream {
     size_t direct_len;
     size_t head_bytes; /* as counted by RFC 9113 section 6.5.2, SETTINGS_MAX_HEADER_LIST_SIZE */
     size_t uncredited;
-    size_t window; /* what the peer may send before it is credited */
-    uint64_t credited;
+    size_t window;           /* what the peer should have or get, with what is not credited */
+    size_t promised;         /* what it has, if that is more, but never less than the usual */
+    size_t credited;         /* for a window's width of bytes */
+    size_t least_uncredited; /* meanwhile */
+    struct h2_probe probe;
     uint64_t window_start_ms; /* of the body rate; before the head is complete: when it began */
     uint64_t window_bytes;
     uint64_t body_bytes; /* received in all */
@@ -183,6 +197,18 @@ void h2_guard_client_ended(struct h2_mux *m, int32_t id);
 nghttp2_mem h2_memory(struct h2_mux *m);
 /* The thread's shared frame buffer holds nothing of worth now. */
 void h2_memory_spoil(void);
+
+void h2_window_init(struct h2_stream *s);
+/* Bytes that its owner has to credit. */
+void h2_window_received(struct h2_stream *s, size_t len);
+void h2_window_credited(struct h2_stream *s, size_t len);
+/* Nobody will credit anything of it any more. */
+void h2_window_leave(struct h2_stream *s);
+/* At the end of a turn. */
+void h2_window_open_connection(struct h2_mux *m);
+/* No stream is left. True: what the peer may still send is better promised to others, so that the mux should drain. */
+bool h2_window_idle(struct h2_mux *m);
+void h2_window_close(struct h2_mux *m);
 
 void h2_drain_begin(struct h2_mux *m);
 void h2_drain_on_ping(struct h2_mux *m, const nghttp2_ping *ping);

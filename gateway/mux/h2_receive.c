@@ -215,13 +215,12 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     struct h2_stream *s = stream_by_id(session, id);
     bool wanted = s && s->open && s->malformed == STATUS_OK && (s->head.body != BODY_NONE || s->is_tunnel);
     if (!wanted) {
-        nghttp2_session_consume_connection(session, len);
         if (s && s->open && s->is_tunnel_asked) /* RFC 8441: nothing may be said before the 200 */
             nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, id, NGHTTP2_PROTOCOL_ERROR);
         return 0;
     }
     m->glitches -= m->glitches > 0;
-    s->uncredited += len;
+    h2_window_received(s, len);
     s->window_bytes += len;
     s->window_paused |= s->uncredited >= H2_STREAM_WINDOW_BYTES / 2;
     bool last = h2_receive_is_last(s, flags, len);

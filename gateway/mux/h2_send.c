@@ -251,38 +251,13 @@ static size_t room(struct endpoint *endpoint)
     return 0;
 }
 
-/*
- * An upload whose app keeps up may fill a fast link that is long: more is under way than the first window takes. The
- * connection's window stays four times as large: the app may stop at any time, and what it then holds is the others'.
- */
-static void grow_window(struct h2_stream *s, size_t bytes)
-{
-    struct h2_mux *m = s->mux;
-    s->credited += bytes;
-    if (!s->in_session || s->uncredited > 0 || s->in_ended || s->window >= H2_ACTIVE_WINDOW_BYTES ||
-        s->credited < s->window * 4)
-        return;
-    s->window *= 4;
-    int32_t all = (int32_t)s->window * 4;
-    if (nghttp2_session_get_effective_local_window_size(m->session) < all)
-        nghttp2_session_set_local_window_size(m->session, NGHTTP2_FLAG_NONE, 0, all);
-    nghttp2_session_set_local_window_size(m->session, NGHTTP2_FLAG_NONE, s->id, (int32_t)s->window);
-}
-
 static void credit(struct endpoint *endpoint, size_t bytes)
 {
     struct h2_stream *s = stream_of(endpoint);
     assert(bytes <= s->uncredited);
-    s->uncredited -= bytes;
-    if (s->mux->gone)
-        return;
-    if (s->in_session)
-        nghttp2_session_consume_stream(s->mux->session, s->id, bytes);
-    if (s->mux->server) { /* a client has done it when they came */
-        nghttp2_session_consume_connection(s->mux->session, bytes);
-        grow_window(s, bytes);
-    }
-    h2_mux_defer(s->mux);
+    h2_window_credited(s, bytes);
+    if (!s->mux->gone)
+        h2_mux_defer(s->mux);
 }
 
 /* ---- release ---- */
@@ -322,13 +297,11 @@ static void release(struct endpoint **endpoint_ptr, enum status status)
     if (m->base.load)
         --*m->base.load;
     if (!m->gone) {
-        if (m->server && s->uncredited > 0)
-            nghttp2_session_consume_connection(m->session, s->uncredited);
         end_stream(s, status);
         m->idle_due |= m->open_count == 0;
         h2_mux_defer(m);
     }
-    s->uncredited = 0;
+    h2_window_leave(s);
     h2_stream_left(s);
 }
 

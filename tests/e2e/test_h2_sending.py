@@ -1,8 +1,13 @@
-"""What HTTP/2 in front sends when: priorities (RFC 9218), windows that stay closed, long heads on many connections."""
+"""What HTTP/2 in front sends when: priorities (RFC 9218), windows that stay closed or open wide, long heads on many
+connections."""
 import os
+import threading
+import time
 
 import pytest
 
+from back import open_back, read_all
+from front import open_front
 from h2_client import H2Client
 from h2_frames import DATA, HEADERS, PRIORITY_UPDATE, WINDOW_UPDATE, FrameClient, frame, setting, u32
 from origin import respond
@@ -116,15 +121,53 @@ def test_long_heads_on_many_connections(gateway, origin):
         client.wire.close()
 
 
+def open_far_front(gateway, host):
+    """It is late to learn that a window has opened."""
+    front = open_front(gateway, "h2", host)
+    turn = front.client.turn
+
+    def late_turn():
+        time.sleep(0.005)
+        turn()
+    front.client.turn = late_turn
+    return front
+
+
 def test_a_long_upload_gets_wider_windows(gateway, origin):
-    body = os.urandom(1 << 20) * 12
+    body = os.urandom(1 << 20) * 24
     app = gateway.app(origin(lambda connection, request: respond(str(len(request.body)).encode())))
-    with H2Client(gateway, app.host()) as client:
-        number = client.send("POST", "/", end=False)
+    with open_far_front(gateway, app.host()) as front:
+        call = front.call("POST", "/", end=False)
         widest = 0
         for at in range(0, len(body), 1 << 16):
-            client.data(number, body[at:at + (1 << 16)], end=at + (1 << 16) >= len(body))
-            if number in client.h2.streams:
-                widest = max(widest, client.h2.streams[number].outbound_flow_control_window)
-        assert client.response(number).body == str(len(body)).encode()
-        assert widest > 1 << 18
+            call.data(body[at:at + (1 << 16)])
+            widest = max(widest, front.client.h2.streams[call.number].outbound_flow_control_window)
+        call.data(b"", end=True)
+        assert call.rest() == str(len(body)).encode()
+        assert widest > 1 << 20
+    wait_until(lambda: gateway.metric("h2_windows_extra_bytes") == 0, "the windows of a closed connection to be forgotten")
+
+
+def test_a_wide_upload_that_stalls_beside_others(gateway):
+    """What its app leaves is bounded, and holds nobody up."""
+    go, size, more = threading.Event(), 24 << 20, 40 << 20
+
+    def script(side):
+        got = 0
+        while side.path == "/slow" and got < size:
+            got += len(side.read())
+        assert side.path == "/fast" or go.wait(30)
+        side.head(200, ("x-size", str(got + len(read_all(side)))), end=True)
+    server, app = open_back(gateway, "h1", script)
+    with open_far_front(gateway, app.host()) as front:
+        slow = front.call("POST", "/slow", end=False)
+        slow.data(b"s" * size)
+        slow.push(memoryview(b"s" * more), end=True)
+        for _ in range(3):
+            fast = front.call("POST", "/fast", end=False)
+            fast.data(b"f" * (3 << 20), end=True)
+            assert fast.head()[1]["x-size"] == str(3 << 20)
+        assert gateway.metric("h2_windows_extra_bytes") <= 16 << 20
+        go.set()
+        assert slow.head()[1]["x-size"] == str(size + more)
+    server.close()

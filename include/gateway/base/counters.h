@@ -31,6 +31,7 @@
     X(requests_aborted_total, COUNTER, "Requests that ended before their response was complete")                       \
     X(h2_glitches_total, COUNTER, "HTTP/2 frames that did no work")                                                    \
     X(h2_floods_total, COUNTER, "HTTP/2 connections closed because of too many frames that did no work")               \
+    X(h2_windows_extra_bytes, GAUGE, "Bytes that HTTP/2 peers may send beyond the usual windows, summed over workers") \
     X(h2_streams_refused_total, COUNTER, "HTTP/2 streams refused before a request could be read")                      \
     X(tunnels_active, GAUGE, "Upgraded connections and tunnels in progress")                                           \
     X(tunnels_total, COUNTER, "Upgraded connections and tunnels begun")                                                \
