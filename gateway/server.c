@@ -200,7 +200,7 @@ static void api_status(void *arg, struct api_status *ret)
     *ret = (struct api_status){
         .workers = s->worker_count,
         .started_wall_us = s->started_wall_us,
-        .ready = s->ready && !s->draining,
+        .ready = s->ready && !s->draining && !sync_is_awaited(s->sync),
         .draining = s->draining,
         .config_path = s->config->path,
         .last_reload_error = s->reload_error,
@@ -209,7 +209,7 @@ static void api_status(void *arg, struct api_status *ret)
     ret->has_etcd = s->etcd != NULL;
     if (s->etcd)
         etcd_sync_status(s->etcd, &ret->etcd);
-    store_health_read(s->store, &ret->store);
+    sync_get_status(s->sync, &ret->sync);
     for (unsigned i = 0; i < s->worker_count; i++)
         counters_add(&ret->totals, worker_counters(s->workers[i]));
 }
@@ -262,6 +262,8 @@ static enum status start_routes(struct server *s, char *error)
     status = changes_load(s->changes, error);
     if (status != STATUS_OK)
         return status;
+    s->fetcher = fetcher_new(s->loop);
+    s->sync = sync_new(s->loop, s->fetcher, s->changes, s->table);
     s->certs = certs_new(s->loop, s->store, server_publish_certificate, s);
     certs_set_base(s->certs, s->certificates);
     return certs_load(s->certs, error);
@@ -334,6 +336,8 @@ static enum status start_workers(struct server *s, char *error)
 static enum status start_all(struct server *s, char *error)
 {
     enum status status = server_load_certificates(s->config, &s->certificates, error);
+    if (status == STATUS_OK)
+        status = server_check_sync(s->config, error);
     if (status == STATUS_OK)
         status = tls_ticket_keys_rotate(&s->ticket_keys);
     if (status == STATUS_OK)

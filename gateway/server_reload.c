@@ -91,6 +91,8 @@ enum status server_check(const struct config *config, char ret_error[SERVER_ERRO
         status = make_tls(snapshot, &keys, &tls, ret_error);
     if (status == STATUS_OK)
         status = server_check_controls(config, ret_error);
+    if (status == STATUS_OK)
+        status = server_check_sync(config, ret_error);
     tls_server_free(&tls);
     cert_snapshot_unref(&snapshot);
     return status;
@@ -191,6 +193,7 @@ static void adopt(struct server *s, struct config *config, struct cert_snapshot 
     if (s->config != s->started)
         config_free(&s->config);
     s->config = config;
+    server_apply_sync(s);
 }
 
 static enum status make_all_tls(struct server *s, const struct cert_snapshot *certificates, struct tls_server **servers)
@@ -220,6 +223,8 @@ void server_reload(struct server *s)
         status = server_load_certificates(config, &certificates, s->reload_error);
     if (status == STATUS_OK)
         status = server_check_controls(config, s->reload_error);
+    if (status == STATUS_OK)
+        status = server_check_sync(config, s->reload_error);
     if (status == STATUS_OK)
         status = make_all_tls(s, certificates, servers);
     if (status != STATUS_OK) {

@@ -121,6 +121,12 @@ bool api_check_put_condition(struct api_call *call, uint64_t *ret_revision);
 /* A yes/no parameter: absent is no, "" is yes; false if the call was refused. */
 bool api_check_flag(struct api_call *call, const char *name, bool *ret_on);
 
+/* ---- api_sync ---- */
+
+/* Whom this gateway follows; NULL and empty if it follows nobody. */
+json_t *api_sync_json(const struct sync_status *sync);
+struct slice api_sync_text(const struct sync_status *sync, struct arena *arena);
+
 /* ---- the routes ---- */
 
 void api_apps_get(struct api_call *call);

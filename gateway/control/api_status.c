@@ -61,18 +61,6 @@ static json_t *certificates_json(const struct certs *certs)
     return json;
 }
 
-static json_t *text_or_null(const char *text)
-{
-    return text[0] ? api_json_text(slice_str(text)) : json_null();
-}
-
-static json_t *store_json(const struct store_health *store)
-{
-    return json_pack("{sb so so sI sI}", "failing", store->failing, "failure", text_or_null(store->failure),
-                     "set_aside", text_or_null(store->set_aside), "commits", (json_int_t)store->commits,
-                     "failed_commits", (json_int_t)store->failed_commits);
-}
-
 static json_t *needs_restart_json(const struct api_status *status)
 {
     json_t *array = json_array();
@@ -109,7 +97,6 @@ void api_status_get(struct api_call *call)
     json_object_set_new(json, "apps", json_integer((json_int_t)route_table_app_count(params->table)));
     json_object_set_new(json, "instances", json_integer((json_int_t)route_table_instance_count(params->table)));
     json_object_set_new(json, "revision", json_integer((json_int_t)route_table_revision(params->table)));
-    json_object_set_new(json, "store", store_json(&status.store));
     json_object_set_new(json, "certificates", certificates_json(params->certs));
     json_object_set_new(json, "base_domains", base_domains_json(params));
     if (status.has_etcd)
@@ -117,6 +104,9 @@ void api_status_get(struct api_call *call)
     json_object_set_new(json, "config", api_json_text(slice_str(status.config_path)));
     json_object_set_new(json, "last_reload_error", api_json_text(slice_str(status.last_reload_error)));
     json_object_set_new(json, "needs_restart", needs_restart_json(&status));
+    json_t *sync = api_sync_json(&status.sync);
+    if (sync)
+        json_object_set_new(json, "sync", sync);
     json_object_set_new(json, "process", process_json());
     json_object_set_new(json, "counters", counters_json(&status.totals));
     api_answer_json(call, 200, json);
@@ -165,15 +155,6 @@ static struct slice etcd_line(struct arena *arena, const struct etcd_sync_status
                         etcd->problem);
 }
 
-static struct slice store_text(struct arena *arena, const struct store_health *store)
-{
-    if (store->failing)
-        return arena_printf(arena, "failing, changes are refused: %s", store->failure);
-    if (store->set_aside[0])
-        return arena_printf(arena, "ok, but it was damaged at the start and is at %s", store->set_aside);
-    return SLICE("ok");
-}
-
 void api_status_readyz(struct api_call *call)
 {
     struct api_status status;
@@ -184,14 +165,15 @@ void api_status_readyz(struct api_call *call)
     read_status(call, &status);
     bool ready = status.ready && !status.draining;
     struct slice body = ready ? SLICE("ready\n") : status.draining ? SLICE("draining\n") : SLICE("not ready\n");
-    struct slice store = store_text(call->arena, &status.store);
+    struct slice sync = api_sync_text(&status.sync, call->arena);
     if (verbose)
         body = arena_printf(call->arena,
                             "ready: %s\ndraining: %s\nworkers: %u\napps: %zu\ninstances: %zu\nrevision: %" PRIu64
-                            "\nstore: %.*s\nlast reload: %s\n",
+                            "\nlast reload: %s\n%s%.*s%s",
                             yes_no(ready), yes_no(status.draining), status.workers, route_table_app_count(table),
-                            route_table_instance_count(table), route_table_revision(table), SLICE_ARG(store),
-                            status.last_reload_error[0] ? status.last_reload_error : "ok");
+                            route_table_instance_count(table), route_table_revision(table),
+                            status.last_reload_error[0] ? status.last_reload_error : "ok", sync.len ? "sync: " : "",
+                            SLICE_ARG(sync), sync.len ? "\n" : "");
     if (verbose && status.has_etcd) {
         struct slice etcd = etcd_line(call->arena, &status.etcd);
         body = arena_printf(call->arena, "%.*s%.*s", SLICE_ARG(body), SLICE_ARG(etcd));
@@ -217,13 +199,10 @@ void api_status_metrics(struct api_call *call)
         .ready = status.ready && !status.draining,
         .draining = status.draining,
         .reload_failed = status.last_reload_error[0] != '\0',
-        .store_failing = status.store.failing,
-        .store_set_aside = status.store.set_aside[0] != '\0',
-        .store_commits = status.store.commits,
-        .store_failed_commits = status.store.failed_commits,
         .started_wall_us = status.started_wall_us,
         .has_etcd = status.has_etcd,
         .etcd = status.etcd,
+        .sync = status.sync,
     };
     metrics_process_read(&facts.process);
     char *text = metrics_format(&facts);
@@ -256,8 +235,10 @@ static void write_number(FILE *out, const char *name, uint64_t value)
     write_row(out, name, slice_make(text, (size_t)len));
 }
 
-static void write_rows(FILE *out, struct arena *arena, const struct api_params *params, const struct api_status *status)
+static void write_rows(FILE *out, const struct api_call *call, const struct api_status *status)
 {
+    const struct api_params *params = &call->api->params;
+    struct slice sync = api_sync_text(&status->sync, call->arena);
     write_row(out, "Version", SLICE(GW_VERSION));
     write_row(out, "State", status->draining ? SLICE("draining") : status->ready ? SLICE("ready") : SLICE("not ready"));
     for (size_t i = 0; i < params->base_domain_count; i++)
@@ -267,7 +248,8 @@ static void write_rows(FILE *out, struct arena *arena, const struct api_params *
     write_number(out, "Apps", route_table_app_count(params->table));
     write_number(out, "Instances", route_table_instance_count(params->table));
     write_number(out, "Revision", route_table_revision(params->table));
-    write_row(out, "Store", store_text(arena, &status->store));
+    if (sync.len > 0)
+        write_row(out, "Sync", sync);
     write_row(out, "Last reload", status->last_reload_error[0] ? slice_str(status->last_reload_error) : SLICE("ok"));
 #define X(name, kind, help) write_number(out, help, atomic_load_explicit(&status->totals.name, memory_order_relaxed));
     COUNTERS_TABLE(X)
@@ -287,7 +269,7 @@ void api_status_page(struct api_call *call)
           "<style>body{font:16px sans-serif;margin:2em}th{text-align:left;font-weight:normal;padding-right:2em}"
           "td{font-family:monospace}</style>\n<h1>Phala Gateway</h1>\n<table>\n",
           out);
-    write_rows(out, call->arena, &call->api->params, &status);
+    write_rows(out, call, &status);
     fputs("</table>\n<p><a href=/v1/status>status</a> <a href=/v1/apps>apps</a> <a href=/metrics>metrics</a>\n", out);
     if (fclose(out) != 0)
         abort();

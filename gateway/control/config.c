@@ -78,15 +78,6 @@ static bool read_access_log(struct config_reader *reader, const struct config_ke
     return config_read_mapping(reader, keys, CONFIG_COUNT(keys), target);
 }
 
-static bool read_sync(struct config_reader *reader, const struct config_key *key, void *target)
-{
-    static const struct config_key keys[] = {
-        {.name = "etcd", .read = config_etcd_read, .offset = offsetof(struct config, etcd)},
-    };
-    (void)key;
-    return config_read_mapping(reader, keys, CONFIG_COUNT(keys), target);
-}
-
 static bool read_root(struct config_reader *reader)
 {
     static const struct config_key keys[] = {
@@ -101,7 +92,7 @@ static bool read_root(struct config_reader *reader)
         {.name = "upstream", .read = config_sections_upstream, .required = true},
         {.name = "access_log", .read = read_access_log, .offset = offsetof(struct config, access_log)},
         {.name = "dns", .read = config_sections_dns, .offset = offsetof(struct config, dns)},
-        {.name = "sync", .read = read_sync},
+        {.name = "sync", .read = config_sync_read},
         {.name = "trusted_proxies", .read = config_sections_trusted_proxies},
         {.name = "limits", .read = config_sections_limits},
         {.name = "timeouts", .read = config_sections_timeouts},

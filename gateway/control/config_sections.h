@@ -20,6 +20,9 @@ bool config_sections_base_domains(struct config_reader *reader, const struct con
 /* In config_etcd.c: into a struct config_etcd. */
 bool config_etcd_read(struct config_reader *reader, const struct config_key *key, void *target);
 
+/* In config_sync.c: into a struct config. */
+bool config_sync_read(struct config_reader *reader, const struct config_key *key, void *target);
+
 /* In config_listeners.c. */
 bool config_listeners_data(struct config_reader *reader, const struct config_key *key, void *target);
 bool config_listeners_control(struct config_reader *reader, const struct config_key *key, void *target);

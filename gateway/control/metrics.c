@@ -100,6 +100,25 @@ static void write_etcd(FILE *out, const struct etcd_sync_status *etcd)
     write_number(out, PREFIX "etcd_loads_total", COUNTER, "Times that all keys were loaded.", etcd->loads);
 }
 
+static void write_sync(FILE *out, const struct sync_status *sync)
+{
+    if (sync->state == SYNC_OFF)
+        return;
+    write_number(out, PREFIX "sync_connected", GAUGE, "1 while an answer of sync.source is coming in.",
+                 sync->connected);
+    write_seconds(out, PREFIX "sync_word_age_seconds", GAUGE,
+                  "Since the last line from sync.source; since the start if there was none.", sync->word_age_ms * 1000);
+    write_number(out, PREFIX "sync_revision", GAUGE, "Revision of sync.source that is applied.", sync->revision);
+    write_number(out, PREFIX "sync_resyncs_total", COUNTER, "Snapshots of sync.source applied.", sync->resyncs_total);
+    write_number(out, PREFIX "sync_failures_total", COUNTER, "Connections to sync.source that failed or broke.",
+                 sync->failures_total);
+    write_number(out, PREFIX "sync_refused_records", GAUGE, "Records of sync.source that are left out here.",
+                 sync->refused);
+    write_number(out, PREFIX "sync_digest_differs", GAUGE,
+                 "1 if the routes were not those of sync.source right after its snapshot was applied.",
+                 sync->digest_differs);
+}
+
 char *metrics_format(const struct metrics_facts *facts)
 {
     char *text = NULL;
@@ -112,13 +131,6 @@ char *metrics_format(const struct metrics_facts *facts)
     write_number(out, PREFIX "ready", GAUGE, "1 while requests are taken.", facts->ready);
     write_number(out, PREFIX "draining", GAUGE, "1 while the gateway shuts down.", facts->draining);
     write_number(out, PREFIX "reload_failed", GAUGE, "1 if the last reload was refused.", facts->reload_failed);
-    write_number(out, PREFIX "store_failing", GAUGE, "1 while changes cannot be stored, and are refused.",
-                 facts->store_failing);
-    write_number(out, PREFIX "store_set_aside", GAUGE, "1 if the store was damaged at the start, and began anew.",
-                 facts->store_set_aside);
-    write_number(out, PREFIX "store_commits_total", COUNTER, "Transactions of the store.", facts->store_commits);
-    write_number(out, PREFIX "store_failed_commits_total", COUNTER,
-                 "Transactions that failed; nothing of them was applied.", facts->store_failed_commits);
     write_number(out, PREFIX "workers", GAUGE, "Worker threads.", facts->workers);
     write_number(out, PREFIX "apps", GAUGE, "Apps in the route table.", facts->apps);
     write_number(out, PREFIX "instances", GAUGE, "Instances in the route table.", facts->instances);
@@ -130,6 +142,7 @@ char *metrics_format(const struct metrics_facts *facts)
                      (uint64_t)facts->certificate_not_after);
     if (facts->has_etcd)
         write_etcd(out, &facts->etcd);
+    write_sync(out, &facts->sync);
     write_totals(out, facts->totals);
     write_process(out, facts);
     if (fclose(out) != 0)

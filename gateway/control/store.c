@@ -1,9 +1,19 @@
-#include "store_internal.h"
+#include "gateway/control/store.h"
 
+#include "gateway/base/clock.h"
+#include "gateway/base/log.h"
+
+#include <errno.h>
+#include <pthread.h>
 #include <signal.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { SCHEMA_VERSION = 3, MAX_PATH_BYTES = 4096 };
 
 enum change_kind { CHANGE_APP, CHANGE_TOMBSTONE, CHANGE_FORGET, CHANGE_CERTIFICATE };
 
@@ -27,6 +37,26 @@ struct store_batch {
     void *arg;
     enum status status;
     char text[STORE_ERROR_TEXT_MAX];
+};
+
+struct store {
+    sqlite3 *db;
+    sqlite3_stmt *put;
+    sqlite3_stmt *delete;
+    sqlite3_stmt *set_revision;
+    sqlite3_stmt *bury;
+    sqlite3_stmt *unbury;
+    sqlite3_stmt *put_certificate;
+    sqlite3_stmt *delete_certificate;
+    struct loop *loop;
+    pthread_t thread;
+    bool thread_runs;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    struct store_batch *first; /* waiting */
+    struct store_batch **last;
+    bool closing;
+    struct log_limit failures; /* the store thread's */
 };
 
 /* ---- batches ---- */
@@ -119,11 +149,193 @@ static void free_changes(struct store_batch *batch)
     batch->last = &batch->first;
 }
 
-/* ---- opening and reading ---- */
+/* ---- SQL ---- */
+
+static const char *advice_for(int result)
+{
+    switch (result & 0xff) {
+    case SQLITE_FULL:
+        return "; free some space on its disk";
+    case SQLITE_CANTOPEN:
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+        return "; make state_dir and what is in it writable for this user";
+    case SQLITE_IOERR:
+        return "; check its disk and the kernel's log";
+    default:
+        return "";
+    }
+}
+
+static enum status fail(sqlite3 *db, char *ret_error, const char *what)
+{
+    int result = db ? sqlite3_errcode(db) : SQLITE_NOMEM;
+    int reason = db && (result == SQLITE_IOERR || result == SQLITE_CANTOPEN) ? sqlite3_system_errno(db) : 0;
+    snprintf(ret_error, STORE_ERROR_TEXT_MAX, "%.200s: %.100s%s%.50s%s", what,
+             db ? sqlite3_errmsg(db) : "not enough memory", reason ? ": " : "", reason ? strerror(reason) : "",
+             advice_for(result));
+    return STATUS_STORE_FAILED;
+}
+
+static int exec(sqlite3 *db, const char *sql)
+{
+    return sqlite3_exec(db, sql, NULL, NULL, NULL);
+}
+
+static int read_int(void *ret, int count, char **values, char **names)
+{
+    (void)names;
+    if (count > 0 && values[0])
+        *(long long *)ret = atoll(values[0]);
+    return 0;
+}
+
+static int read_check(void *ret, int count, char **values, char **names)
+{
+    (void)names;
+    *(bool *)ret = count == 1 && values[0] && strcmp(values[0], "ok") == 0;
+    return 0;
+}
+
+static bool is_damage(int result)
+{
+    return (result & 0xff) == SQLITE_CORRUPT || (result & 0xff) == SQLITE_NOTADB;
+}
+
+/* SQLITE_OK, damage, or another error. */
+static int open_db(const char *path, sqlite3 **ret_db)
+{
+    bool sound = false;
+    int result = sqlite3_open_v2(path, ret_db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (result == SQLITE_OK)
+        result = exec(*ret_db, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+                               "PRAGMA trusted_schema=OFF; PRAGMA journal_size_limit=67108864;"
+                               "BEGIN IMMEDIATE; COMMIT;");
+    if (result == SQLITE_OK)
+        result = sqlite3_exec(*ret_db, "PRAGMA quick_check(1)", read_check, &sound, NULL);
+    return result == SQLITE_OK && !sound ? SQLITE_CORRUPT : result;
+}
+
+static void set_aside(const char *path, const char *why)
+{
+    static const char *const suffixes[] = {"", "-wal", "-shm"};
+    unsigned long long now = clock_wall_us() / 1000000U;
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        char from[MAX_PATH_BYTES + 8], to[MAX_PATH_BYTES + 64];
+        snprintf(from, sizeof from, "%s%s", path, suffixes[i]);
+        snprintf(to, sizeof to, "%s.corrupt-%llu%s", path, now, suffixes[i]);
+        rename(from, to);
+    }
+    log_error("store: %s is damaged (%s); it was set aside as %s.corrupt-%llu and a new one begins WITHOUT the routes; "
+              "push them again",
+              path, why, path, now);
+}
+
+static enum status migrate(struct store *s, char *ret_error)
+{
+    long long version = 0;
+    if (sqlite3_exec(s->db, "PRAGMA user_version", read_int, &version, NULL))
+        return fail(s->db, ret_error, "store: reading the schema version");
+    if (version > SCHEMA_VERSION) {
+        snprintf(ret_error, STORE_ERROR_TEXT_MAX,
+                 "store: routes.db has schema version %lld, this program knows up to %d; run a newer phala-gateway",
+                 version, SCHEMA_VERSION);
+        return STATUS_STORE_FAILED;
+    }
+    if (version < 1 &&
+        exec(s->db, "BEGIN IMMEDIATE;"
+                    "CREATE TABLE apps(app_id TEXT PRIMARY KEY NOT NULL, revision INTEGER NOT NULL,"
+                    " document TEXT NOT NULL) STRICT, WITHOUT ROWID;"
+                    "CREATE TABLE meta(name TEXT PRIMARY KEY NOT NULL, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+                    "INSERT INTO meta VALUES('revision', 0);"
+                    "PRAGMA user_version=1; COMMIT;"))
+        return fail(s->db, ret_error, "store: making the tables");
+    if (version < 2 && exec(s->db, "BEGIN IMMEDIATE;"
+                                   "CREATE TABLE certificates(name TEXT PRIMARY KEY NOT NULL, chain TEXT NOT NULL,"
+                                   " private_key TEXT NOT NULL) STRICT, WITHOUT ROWID;"
+                                   "PRAGMA user_version=2; COMMIT;"))
+        return fail(s->db, ret_error, "store: making the table of certificates");
+    if (version < 3 && exec(s->db, "BEGIN IMMEDIATE;"
+                                   "CREATE TABLE tombstones(app_id TEXT PRIMARY KEY NOT NULL,"
+                                   " revision INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
+                                   "INSERT INTO meta SELECT 'floor', value FROM meta WHERE name='revision';"
+                                   "PRAGMA user_version=3; COMMIT;"))
+        return fail(s->db, ret_error, "store: making the table of tombstones");
+    return STATUS_OK;
+}
+
+static enum status prepare(struct store *s, char *ret_error)
+{
+    if (sqlite3_prepare_v3(s->db,
+                           "INSERT INTO apps VALUES(?1, ?2, ?3) ON CONFLICT(app_id) DO UPDATE SET"
+                           " revision=excluded.revision, document=excluded.document",
+                           -1, SQLITE_PREPARE_PERSISTENT, &s->put, NULL) ||
+        sqlite3_prepare_v3(s->db, "DELETE FROM apps WHERE app_id=?1", -1, SQLITE_PREPARE_PERSISTENT, &s->delete,
+                           NULL) ||
+        sqlite3_prepare_v3(s->db, "UPDATE meta SET value=?1 WHERE name='revision'", -1, SQLITE_PREPARE_PERSISTENT,
+                           &s->set_revision, NULL) ||
+        sqlite3_prepare_v3(s->db,
+                           "INSERT INTO tombstones VALUES(?1, ?2) ON CONFLICT(app_id) DO UPDATE SET"
+                           " revision=excluded.revision",
+                           -1, SQLITE_PREPARE_PERSISTENT, &s->bury, NULL) ||
+        sqlite3_prepare_v3(s->db, "DELETE FROM tombstones WHERE app_id=?1", -1, SQLITE_PREPARE_PERSISTENT, &s->unbury,
+                           NULL) ||
+        sqlite3_prepare_v3(s->db,
+                           "INSERT INTO certificates VALUES(?1, ?2, ?3) ON CONFLICT(name) DO UPDATE SET"
+                           " chain=excluded.chain, private_key=excluded.private_key",
+                           -1, SQLITE_PREPARE_PERSISTENT, &s->put_certificate, NULL) ||
+        sqlite3_prepare_v3(s->db, "DELETE FROM certificates WHERE name=?1", -1, SQLITE_PREPARE_PERSISTENT,
+                           &s->delete_certificate, NULL))
+        return fail(s->db, ret_error, "store: preparing statements");
+    return STATUS_OK;
+}
+
+static enum status open_file(struct store *s, const char *path, char *ret_error)
+{
+    int result = open_db(path, &s->db);
+    if (is_damage(result)) {
+        /* What is in the log stays there, for a repair by hand. */
+        sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+        sqlite3_close(s->db);
+        s->db = NULL;
+        set_aside(path, sqlite3_errstr(result));
+        result = open_db(path, &s->db);
+    }
+    if ((result & 0xff) == SQLITE_BUSY) {
+        snprintf(ret_error, STORE_ERROR_TEXT_MAX,
+                 "store: %.300s is in use by another process; each gateway needs a state_dir of its own", path);
+        return STATUS_STORE_FAILED;
+    }
+    if (result != SQLITE_OK) {
+        char what[256];
+        snprintf(what, sizeof what, "store: cannot open %.200s", path);
+        return fail(s->db, ret_error, what);
+    }
+    enum status status = migrate(s, ret_error);
+    return status == STATUS_OK ? prepare(s, ret_error) : status;
+}
+
+static void close_db(struct store *s)
+{
+    sqlite3_finalize(s->put);
+    sqlite3_finalize(s->delete);
+    sqlite3_finalize(s->set_revision);
+    sqlite3_finalize(s->bury);
+    sqlite3_finalize(s->unbury);
+    sqlite3_finalize(s->put_certificate);
+    sqlite3_finalize(s->delete_certificate);
+    sqlite3_close(s->db);
+}
 
 enum status store_open(const char *state_dir, struct loop *loop, struct store **ret_store,
                        char ret_error[STORE_ERROR_TEXT_MAX])
 {
+    char path[MAX_PATH_BYTES];
+    if ((size_t)snprintf(path, sizeof path, "%s/routes.db", state_dir) >= sizeof path ||
+        (mkdir(state_dir, 0750) && errno != EEXIST)) {
+        snprintf(ret_error, STORE_ERROR_TEXT_MAX, "state_dir: cannot make %.300s: %s", state_dir, strerror(errno));
+        return STATUS_STORE_FAILED;
+    }
     struct store *s = calloc(1, sizeof *s);
     if (!s)
         abort();
@@ -131,7 +343,9 @@ enum status store_open(const char *state_dir, struct loop *loop, struct store **
     s->last = &s->first;
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->wake, NULL);
-    enum status status = store_open_file(s, state_dir, ret_error);
+    mode_t mask = umask(0077);
+    enum status status = open_file(s, path, ret_error);
+    umask(mask);
     if (status != STATUS_OK) {
         store_close(&s);
         return status;
@@ -145,7 +359,7 @@ enum status store_load(struct store *s, store_load_cb each, void *arg, uint64_t 
 {
     sqlite3_stmt *select = NULL;
     long long last = 0;
-    int result = store_read_int(s->db, "SELECT value FROM meta WHERE name='revision'", &last);
+    int result = sqlite3_exec(s->db, "SELECT value FROM meta WHERE name='revision'", read_int, &last, NULL);
     if (result == SQLITE_OK)
         result =
             sqlite3_prepare_v2(s->db, "SELECT app_id, revision, document FROM apps ORDER BY app_id", -1, &select, NULL);
@@ -157,7 +371,7 @@ enum status store_load(struct store *s, store_load_cb each, void *arg, uint64_t 
     }
     sqlite3_finalize(select);
     if (result != SQLITE_DONE)
-        return store_fail(s->db, ret_error, "store: reading the routes");
+        return fail(s->db, ret_error, "store: reading the routes");
     *ret_last_revision = (uint64_t)last;
     return STATUS_OK;
 }
@@ -167,7 +381,7 @@ enum status store_load_tombstones(struct store *s, store_tombstone_cb each, void
 {
     sqlite3_stmt *select = NULL;
     long long floor = 0;
-    int result = store_read_int(s->db, "SELECT value FROM meta WHERE name='floor'", &floor);
+    int result = sqlite3_exec(s->db, "SELECT value FROM meta WHERE name='floor'", read_int, &floor, NULL);
     if (result == SQLITE_OK)
         result = sqlite3_prepare_v2(s->db, "SELECT app_id, revision FROM tombstones", -1, &select, NULL);
     while (result == SQLITE_OK && (result = sqlite3_step(select)) == SQLITE_ROW) {
@@ -177,7 +391,7 @@ enum status store_load_tombstones(struct store *s, store_tombstone_cb each, void
     }
     sqlite3_finalize(select);
     if (result != SQLITE_DONE)
-        return store_fail(s->db, ret_error, "store: reading the tombstones");
+        return fail(s->db, ret_error, "store: reading the tombstones");
     *ret_floor = (uint64_t)floor;
     return STATUS_OK;
 }
@@ -196,7 +410,7 @@ enum status store_load_certificates(struct store *s, store_certificate_cb each, 
         result = SQLITE_OK;
     }
     sqlite3_finalize(select);
-    return result == SQLITE_DONE ? STATUS_OK : store_fail(s->db, ret_error, "store: reading the certificates");
+    return result == SQLITE_DONE ? STATUS_OK : fail(s->db, ret_error, "store: reading the certificates");
 }
 
 /* ---- the store thread ---- */
@@ -211,8 +425,7 @@ static int step(sqlite3_stmt *statement)
 
 static int store_certificate(struct store *s, const struct change *change)
 {
-    sqlite3_stmt *statement =
-        change->document ? s->statements[STORE_PUT_CERTIFICATE] : s->statements[STORE_DELETE_CERTIFICATE];
+    sqlite3_stmt *statement = change->document ? s->put_certificate : s->delete_certificate;
     int result = sqlite3_bind_text(statement, 1, change->id, (int)change->id_len, SQLITE_STATIC);
     if (change->document && result == SQLITE_OK)
         result = sqlite3_bind_text(statement, 2, change->document, -1, SQLITE_STATIC);
@@ -223,7 +436,7 @@ static int store_certificate(struct store *s, const struct change *change)
 
 static int store_app(struct store *s, const struct change *change)
 {
-    sqlite3_stmt *statement = change->document ? s->statements[STORE_PUT_APP] : s->statements[STORE_DELETE_APP];
+    sqlite3_stmt *statement = change->document ? s->put : s->delete;
     int result = sqlite3_bind_text(statement, 1, change->id, (int)change->id_len, SQLITE_STATIC);
     if (change->document && result == SQLITE_OK) {
         result = sqlite3_bind_int64(statement, 2, (sqlite3_int64)change->revision);
@@ -235,7 +448,7 @@ static int store_app(struct store *s, const struct change *change)
 
 static int store_tombstone(struct store *s, const struct change *change)
 {
-    sqlite3_stmt *statement = change->revision > 0 ? s->statements[STORE_BURY] : s->statements[STORE_UNBURY];
+    sqlite3_stmt *statement = change->revision > 0 ? s->bury : s->unbury;
     int result = sqlite3_bind_text(statement, 1, change->id, (int)change->id_len, SQLITE_STATIC);
     if (change->revision > 0 && result == SQLITE_OK)
         result = sqlite3_bind_int64(statement, 2, (sqlite3_int64)change->revision);
@@ -250,7 +463,7 @@ static int forget_tombstones(struct store *s, const struct change *change)
     snprintf(sql, sizeof sql,
              "DELETE FROM tombstones WHERE revision<=%ju; UPDATE meta SET value=%ju WHERE name='floor'",
              (uintmax_t)up_to, (uintmax_t)change->floor);
-    return store_exec(s->db, sql);
+    return exec(s->db, sql);
 }
 
 static int store_change(struct store *s, const struct change *change)
@@ -268,52 +481,26 @@ static int store_change(struct store *s, const struct change *change)
     return SQLITE_INTERNAL;
 }
 
-static int run_transaction(struct store *s, const struct store_batch *batch)
+static void commit(struct store *s, struct store_batch *batch)
 {
-    sqlite3_stmt *set_revision = s->statements[STORE_SET_REVISION];
-    int result = store_exec(s->db, "BEGIN IMMEDIATE");
+    int result = exec(s->db, "BEGIN IMMEDIATE");
     for (const struct change *change = batch->first; change && result == SQLITE_OK; change = change->next)
         result = store_change(s, change);
     if (result == SQLITE_OK && batch->last_revision != STORE_SAME_REVISION) {
-        result = sqlite3_bind_int64(set_revision, 1, (sqlite3_int64)batch->last_revision);
+        result = sqlite3_bind_int64(s->set_revision, 1, (sqlite3_int64)batch->last_revision);
         if (result == SQLITE_OK)
-            result = step(set_revision);
+            result = step(s->set_revision);
     }
-    return result == SQLITE_OK ? store_exec(s->db, "COMMIT") : result;
-}
-
-static void note_health(struct store *s, const struct store_batch *batch)
-{
-    bool failing = batch->status != STATUS_OK;
-    pthread_mutex_lock(&s->lock);
-    bool was_failing = s->health.failing;
-    s->health.failing = failing;
-    s->health.commits += !failing;
-    s->health.failed_commits += failing;
-    snprintf(s->health.failure, sizeof s->health.failure, "%s", failing ? batch->text : "");
-    pthread_mutex_unlock(&s->lock);
-    if (failing && log_limit_pass(&s->failures, 1))
-        log_error("store: %s; changes are refused until it works again", batch->text);
-    if (was_failing && !failing)
-        log_info("store: it works again");
-}
-
-static void commit(struct store *s, struct store_batch *batch)
-{
+    if (result == SQLITE_OK)
+        result = exec(s->db, "COMMIT");
     batch->status = STATUS_OK;
-    if (run_transaction(s, batch) != SQLITE_OK) {
-        batch->status = store_fail(s->db, batch->text, "the transaction failed");
-        if (!sqlite3_get_autocommit(s->db))
-            store_exec(s->db, "ROLLBACK");
-    }
-    note_health(s, batch);
-}
-
-void store_health_read(struct store *s, struct store_health *ret_health)
-{
-    pthread_mutex_lock(&s->lock);
-    *ret_health = s->health;
-    pthread_mutex_unlock(&s->lock);
+    if (result == SQLITE_OK)
+        return;
+    batch->status = fail(s->db, batch->text, "the transaction failed");
+    if (log_limit_pass(&s->failures, 1))
+        log_error("store: %s", batch->text);
+    if (!sqlite3_get_autocommit(s->db))
+        exec(s->db, "ROLLBACK");
 }
 
 static void tell(void *arg)
@@ -390,7 +577,7 @@ void store_close(struct store **store)
     pthread_mutex_unlock(&s->lock);
     if (s->thread_runs)
         pthread_join(s->thread, NULL);
-    store_close_file(s);
+    close_db(s);
     pthread_cond_destroy(&s->wake);
     pthread_mutex_destroy(&s->lock);
     free(s);

@@ -12,6 +12,7 @@
 #include "gateway/control/etcd_sync.h"
 #include "gateway/control/fetch.h"
 #include "gateway/control/store.h"
+#include "gateway/control/sync.h"
 #include "gateway/net/cert_store.h"
 #include "gateway/proxy/frontend.h"
 #include "gateway/proxy/proxy.h"
@@ -37,8 +38,9 @@ struct server {
     struct route_table *table;
     struct changes *changes;
     struct certs *certs;
-    struct fetcher *fetcher; /* NULL: nothing is followed */
-    struct etcd_sync *etcd;  /* NULL: no etcd */
+    struct fetcher *fetcher;
+    struct etcd_sync *etcd; /* NULL: no etcd */
+    struct sync *sync;
     struct api *api;
     struct access_log *access_log;
     struct cert_snapshot *certificates;
@@ -84,5 +86,9 @@ MUST_CHECK enum status server_make_tls(struct server *server, struct tls_server 
 MUST_CHECK enum status server_check_controls(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX]);
 MUST_CHECK enum status server_start_controls(struct server *server, char ret_error[SERVER_ERROR_TEXT_MAX]);
 void server_free_controls(struct server *server);
+
+MUST_CHECK enum status server_check_sync(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX]);
+/* What a reload changes. */
+void server_apply_sync(struct server *server);
 
 #endif

@@ -10,7 +10,7 @@
 #include "gateway/control/certs.h"
 #include "gateway/control/changes.h"
 #include "gateway/control/etcd_sync.h"
-#include "gateway/control/store.h"
+#include "gateway/control/sync.h"
 #include "gateway/proxy/local.h"
 
 struct api;
@@ -25,9 +25,9 @@ struct api_status {
     bool has_etcd;
     struct etcd_sync_status etcd; /* if it has one */
     const char *config_path;
-    const char *last_reload_error; /* "" if the last reload worked */
-    struct store_health store;
+    const char *last_reload_error;    /* "" if the last reload worked */
     const char *const *needs_restart; /* sections of the file that changed since the start, ends with NULL */
+    struct sync_status sync;
 };
 
 struct api_params {

@@ -12,6 +12,7 @@
 #include "gateway/base/ip.h"
 #include "gateway/base/log.h"
 #include "gateway/base/status.h"
+#include "gateway/control/sync.h"
 #include "gateway/proxy/access_log.h"
 #include "gateway/proxy/settings.h"
 
@@ -83,6 +84,7 @@ struct config {
     struct access_log_options access_log;
     struct config_dns dns;
     struct config_etcd etcd;
+    struct sync_options sync; /* source is NULL: the routes come by calls to the control API */
     uint32_t drain_ms;
     enum log_level log_level;
     struct settings *settings; /* one reference; take more with settings_ref */

@@ -8,6 +8,7 @@
 
 #include "gateway/base/counters.h"
 #include "gateway/control/etcd_sync.h"
+#include "gateway/control/sync.h"
 
 #include <stdbool.h>
 
@@ -29,14 +30,11 @@ struct metrics_facts {
     bool ready;
     bool draining;
     bool reload_failed;
-    bool store_failing;
-    bool store_set_aside;
-    uint64_t store_commits;
-    uint64_t store_failed_commits;
     uint64_t started_wall_us;
     bool has_etcd;
     struct etcd_sync_status etcd;
     struct metrics_process process;
+    struct sync_status sync;
 };
 
 /* What cannot be read stays 0. */

@@ -13,19 +13,10 @@
 #include "gateway/base/status.h"
 #include "gateway/net/loop.h"
 
-enum { STORE_ERROR_TEXT_MAX = 512, STORE_PATH_MAX = 4096 + 64 };
+enum { STORE_ERROR_TEXT_MAX = 512 };
 #define STORE_SAME_REVISION UINT64_MAX
 
 struct store;
-
-/* How the store is. Texts are "" when there is nothing to say. */
-struct store_health {
-    char set_aside[STORE_PATH_MAX];     /* where the damaged file of the start went: routes were lost */
-    bool failing;                       /* the last commit failed: changes are refused */
-    char failure[STORE_ERROR_TEXT_MAX]; /* why */
-    uint64_t commits;
-    uint64_t failed_commits;
-};
 
 /*
  * Opens or creates the database; the folder is created if its parent exists. A file that is damaged or no database is
@@ -72,9 +63,6 @@ typedef void (*store_done_cb)(void *arg, enum status status, const char *text);
 /* Commits in one transaction, in the order of the calls. STORE_SAME_REVISION: the last revision does not change. */
 void store_commit(struct store *store, struct store_batch *batch, uint64_t last_revision, store_done_cb done,
                   void *arg);
-
-/* From any thread. */
-void store_health_read(struct store *store, struct store_health *ret_health);
 
 /* Finishes what was given to it (`done` is still posted), then closes. Accepts NULL. */
 void store_close(struct store **store);

@@ -167,6 +167,43 @@ static void etcd_keys_are_taken(void **state)
     config_free(&config);
 }
 
+static void sync_source_is_taken(void **state)
+{
+    (void)state;
+    struct config *config = parse(MINIMAL);
+    assert_null(config->sync.source);
+    config_free(&config);
+    config =
+        parse(MINIMAL "sync: {source: 'https://o.example:9443/api/', token_file: t, ca: /ca.pem, certificate: c.pem,\n"
+                      "  private_key: c.key, connect_timeout: 1s, idle_timeout: 1m}\n");
+    const struct sync_options *sync = &config->sync;
+    assert_string_equal(sync->source, "https://o.example:9443/api");
+    assert_string_equal(sync->token_file, "conf/t");
+    assert_string_equal(sync->ca, "/ca.pem");
+    assert_string_equal(sync->certificate, "conf/c.pem");
+    assert_string_equal(sync->private_key, "conf/c.key");
+    assert_int_equal(sync->connect_ms, 1000);
+    assert_int_equal(sync->idle_ms, 60000);
+    config_free(&config);
+    static const char *const sources[][2] = {
+        {"unix:a.sock", "unix:conf/a.sock"},
+        {"unix:/run/a.sock", "unix:/run/a.sock"},
+        {"http://127.0.0.1:80", "http://127.0.0.1:80"},
+        {"http://[::1]/", "http://[::1]"},
+        {"http://localhost:8080/a/b", "http://localhost:8080/a/b"},
+        {"https://[2001:db8::1]:9443", "https://[2001:db8::1]:9443"},
+    };
+    for (size_t i = 0; i < sizeof sources / sizeof sources[0]; i++) {
+        char text[512];
+        snprintf(text, sizeof text, MINIMAL "sync: {source: '%s'}\n", sources[i][0]);
+        config = parse(text);
+        assert_string_equal(config->sync.source, sources[i][1]);
+        assert_int_equal(config->sync.connect_ms, 5000);
+        assert_int_equal(config->sync.idle_ms, 30000);
+        config_free(&config);
+    }
+}
+
 static void json_is_yaml(void **state)
 {
     (void)state;
@@ -360,6 +397,33 @@ static const struct bad bad_etcd[] = {
     {ETCD("endpoints: ['http://e:1'], user: u, password_file: p"), "g.yaml:4: sync.etcd.user: http://e:1 would", ""},
 };
 
+#define SYNC(text) MINIMAL "sync: {" text "}\n"
+static const struct bad bad_sync[] = {
+    {SYNC("token_file: t"), "g.yaml:4: sync.source: the key is missing", ""},
+    {SYNC("source: 'https://o', etcd: {endpoints: ['https://e:1']}"), "g.yaml:4: sync.etcd: the routes can't", "one"},
+    {SYNC("token_file: t, etcd: {endpoints: ['https://e:1']}"), "g.yaml:4: sync.source: the key is missing", ""},
+    {SYNC("source: o.example"), "g.yaml:4: sync.source: o.example is not where", "https://"},
+    {SYNC("source: 'ftp://o.example'"), "g.yaml:4: sync.source: ftp://o.example is not", ""},
+    {SYNC("source: 'https://'"), "g.yaml:4: sync.source: https:// is not", ""},
+    {SYNC("source: 'https://u:p@o.example'"), "g.yaml:4: sync.source: https://u:p@o.example is not", "without user"},
+    {SYNC("source: 'https://o.example:0'"), "g.yaml:4: sync.source: https://o.example:0 is not", ""},
+    {SYNC("source: 'https://o.example:65536'"), "g.yaml:4: sync.source: https://o.example:65536 is not", ""},
+    {SYNC("source: 'https://o.example:'"), "g.yaml:4: sync.source: https://o.example: is not", ""},
+    {SYNC("source: 'https://[::1'"), "g.yaml:4: sync.source: https://[::1 is not", ""},
+    {SYNC("source: 'https://[1.2.3.4]'"), "g.yaml:4: sync.source: https://[1.2.3.4] is not", ""},
+    {SYNC("source: 'https://o.example?a=b'"), "g.yaml:4: sync.source: https://o.example?a=b is not", ""},
+    {SYNC("source: 'https://o.example/a b'"), "g.yaml:4: sync.source: https://o.example/a b is not", ""},
+    {SYNC("source: 'https://o.example/#a'"), "g.yaml:4: sync.source: https://o.example/#a is not", ""},
+    {SYNC("source: 'http://o.example'"), "g.yaml:4: sync.source: http://o.example can be read", "127.0.0.1"},
+    {SYNC("source: 'http://10.0.0.1'"), "g.yaml:4: sync.source: http://10.0.0.1 can be read", ""},
+    {SYNC("source: 'unix:'"), "g.yaml:4: sync.source: the path is missing", ""},
+    {SYNC("source: 'https://o', certificate: c"), "g.yaml:4: sync.private_key: the key is missing", ""},
+    {SYNC("source: 'https://o', private_key: c"), "g.yaml:4: sync.certificate: the key is missing", ""},
+    {SYNC("source: 'unix:s', ca: c"), "g.yaml:4: sync.ca: it is of no use with unix:", ""},
+    {SYNC("source: 'http://localhost', certificate: c, private_key: k"), "g.yaml:4: sync.certificate: it is of no", ""},
+    {SYNC("source: 'https://o', idle_timeout: 10s"), "g.yaml:4: sync.idle_timeout: 10s is out of range", "11s"},
+};
+
 #define LISTENER(text) DOMAINS UPSTREAM "listeners:\n" text
 #define CONTROLS(text) MINIMAL "control:\n" text
 static const struct bad bad_listeners[] = {
@@ -433,6 +497,7 @@ REFUSE(bad_yaml)
 REFUSE(bad_values)
 REFUSE(bad_domains)
 REFUSE(bad_etcd)
+REFUSE(bad_sync)
 REFUSE(bad_listeners)
 
 static void long_paths_and_lists_are_refused(void **state)
@@ -479,6 +544,7 @@ int main(void)
         cmocka_unit_test(every_key_is_taken),
         cmocka_unit_test(dns_servers_get_their_ports),
         cmocka_unit_test(etcd_keys_are_taken),
+        cmocka_unit_test(sync_source_is_taken),
         cmocka_unit_test(json_is_yaml),
         cmocka_unit_test(any_address_stands_for_each_of_this_machine),
         cmocka_unit_test(a_reload_keeps_the_listeners_of_the_start),
@@ -488,6 +554,7 @@ int main(void)
         cmocka_unit_test(bad_values_are_refused),
         cmocka_unit_test(bad_domains_are_refused),
         cmocka_unit_test(bad_etcd_are_refused),
+        cmocka_unit_test(bad_sync_are_refused),
         cmocka_unit_test(bad_listeners_are_refused),
         cmocka_unit_test(long_paths_and_lists_are_refused),
         cmocka_unit_test(unreadable_files_are_refused),
