@@ -699,11 +699,12 @@ static json_t *format_instances(const struct route_app *app)
     return list;
 }
 
-char *app_document_format(const struct route_app *app)
+static char *format(const struct route_app *app, bool with_revision)
 {
     json_t *root = json_object();
     put(root, "app_id", json_string(app->id));
-    put(root, "revision", json_integer((json_int_t)app->revision));
+    if (with_revision)
+        put(root, "revision", json_integer((json_int_t)app->revision));
     put(root, "ports", format_ports(app));
     put(root, "restrict_ports", json_boolean(app->restrict_ports));
     put(root, "domains", format_domains(app));
@@ -714,4 +715,14 @@ char *app_document_format(const struct route_app *app)
     if (!text)
         abort();
     return text;
+}
+
+char *app_document_format(const struct route_app *app)
+{
+    return format(app, true);
+}
+
+char *app_document_format_bare(const struct route_app *app)
+{
+    return format(app, false);
 }

@@ -7,26 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { KIND_PUT, KIND_DELETE, KIND_PATCH, KIND_BATCH, KIND_SNAPSHOT };
-
-struct request {
-    struct list link; /* waiting, or in the batch */
-    enum kind kind;
-    struct route_app *app;
-    struct changes_batch *lines;
-    struct changes_snapshot *snapshot;
-    char *app_id;
-    char *instance_id;
-    char *json;
-    uint64_t expected_revision;
-    struct change_result result;
-    change_done_cb done;
-    void *arg;
-};
-
 /* ---- requests ---- */
 
-static void free_request(struct request *r)
+static void free_request(struct change_request *r)
 {
     list_remove(&r->link);
     route_app_free(&r->app);
@@ -38,14 +21,14 @@ static void free_request(struct request *r)
     free(r);
 }
 
-static void finish(struct request *r)
+void change_request_finish(struct change_request *r)
 {
     if (r->done)
         r->done(r->arg, &r->result);
     free_request(r);
 }
 
-static void refuse(struct request *r, enum status status, const char *field, const char *detail)
+void change_request_refuse(struct change_request *r, enum status status, const char *field, const char *detail)
 {
     r->result.status = r->result.problem.status = status;
     snprintf(r->result.problem.field, sizeof r->result.problem.field, "%s", field);
@@ -115,7 +98,7 @@ uint64_t changes_staged_revision(const struct changes *c, struct slice app_id)
     return history_tombstone(c->history, app_id);
 }
 
-static bool is_expected(struct changes *c, struct request *r)
+static bool is_expected(struct changes *c, struct change_request *r)
 {
     const struct route_app *now = route_table_staged_app(c->table, slice_str(r->app_id));
     bool wants_none = r->expected_revision == CHANGES_NO_APP;
@@ -126,22 +109,22 @@ static bool is_expected(struct changes *c, struct request *r)
         snprintf(detail, sizeof detail, "the app is at revision %llu now", (unsigned long long)now->revision);
     else
         snprintf(detail, sizeof detail, "the app does not exist (any more)");
-    refuse(r, STATUS_REVISION_CONFLICT, wants_none ? "If-None-Match" : "If-Match", detail);
+    change_request_refuse(r, STATUS_REVISION_CONFLICT, wants_none ? "If-None-Match" : "If-Match", detail);
     return false;
 }
 
-static bool is_table_expected(struct changes *c, struct request *r)
+static bool is_table_expected(struct changes *c, struct change_request *r)
 {
     uint64_t now = route_table_staged_revision(c->table);
     if (r->expected_revision == CHANGES_ANY_REVISION || now == r->expected_revision)
         return true;
     char detail[128];
     snprintf(detail, sizeof detail, "the table is at revision %llu now", (unsigned long long)now);
-    refuse(r, STATUS_REVISION_CONFLICT, "If-Match", detail);
+    change_request_refuse(r, STATUS_REVISION_CONFLICT, "If-Match", detail);
     return false;
 }
 
-static void stage_app(struct changes *c, struct request *r, struct route_app **app)
+static void stage_app(struct changes *c, struct change_request *r, struct route_app **app)
 {
     bool existed = route_table_staged_app(c->table, slice_str((*app)->id)) != NULL;
     r->result.status = changes_stage_put(c, app, 0, &r->result.problem);
@@ -149,12 +132,12 @@ static void stage_app(struct changes *c, struct request *r, struct route_app **a
     r->result.created = !existed;
 }
 
-static void stage_patch(struct changes *c, struct request *r)
+static void stage_patch(struct changes *c, struct change_request *r)
 {
     struct slice id = slice_str(r->app_id);
     const struct route_app *now = route_table_staged_app(c->table, id);
     if (!now) {
-        refuse(r, STATUS_APP_UNKNOWN, "app_id", "there is no such app");
+        change_request_refuse(r, STATUS_APP_UNKNOWN, "app_id", "there is no such app");
         return;
     }
     struct route_app *app = route_app_copy(now);
@@ -165,44 +148,43 @@ static void stage_patch(struct changes *c, struct request *r)
     route_app_free(&app);
 }
 
-static void stage_delete(struct changes *c, struct request *r)
+static void stage_delete(struct changes *c, struct change_request *r)
 {
     uint64_t revision = route_table_staged_revision(c->table) + 1;
     r->result.status = changes_stage_delete(c, slice_str(r->app_id), revision, &r->result.problem);
     r->result.revision = revision;
 }
 
-static bool is_refused_by_gate(const struct changes *c, const struct request *r)
+/* The request may have to be staged again: it keeps its app. */
+static void stage_copy(struct changes *c, struct change_request *r)
 {
-    return c->gate && (r->kind != KIND_SNAPSHOT || changes_snapshot_mode_of(r->snapshot) == CHANGES_REPLACE);
+    struct route_app *app = route_app_copy(r->app);
+    stage_app(c, r, &app);
+    route_app_free(&app);
 }
 
-static void stage(struct changes *c, struct request *r)
+void change_request_stage(struct change_request *r, struct changes *c, bool again)
 {
-    if (is_refused_by_gate(c, r)) {
-        refuse(r, c->gate->status, "", c->gate->detail);
-        return;
-    }
     switch (r->kind) {
-    case KIND_PUT:
+    case CHANGE_REQUEST_PUT:
         if (is_expected(c, r))
-            stage_app(c, r, &r->app);
+            (again ? stage_copy(c, r) : stage_app(c, r, &r->app));
         break;
-    case KIND_PATCH:
+    case CHANGE_REQUEST_PATCH:
         if (is_expected(c, r))
             stage_patch(c, r);
         break;
-    case KIND_DELETE:
+    case CHANGE_REQUEST_DELETE:
         if (is_expected(c, r))
             stage_delete(c, r);
         break;
-    case KIND_BATCH:
+    case CHANGE_REQUEST_BATCH:
         if (is_table_expected(c, r)) {
             changes_batch_stage(r->lines, c);
             r->result.batch = r->lines;
         }
         break;
-    case KIND_SNAPSHOT:
+    case CHANGE_REQUEST_SNAPSHOT:
         if (is_table_expected(c, r))
             changes_snapshot_stage(r->snapshot, &r->result);
         break;
@@ -211,19 +193,18 @@ static void stage(struct changes *c, struct request *r)
 
 /* ---- batches ---- */
 
-static void start_if_waiting(struct changes *c);
 static void release(struct changes *c);
 
 static void finish_batch(struct changes *c, enum status status, const char *text)
 {
     struct list *link;
     while ((link = c->batch.next) != &c->batch) {
-        struct request *r = CONTAINER_OF(link, struct request, link);
-        if (r->kind == KIND_BATCH || r->kind == KIND_SNAPSHOT)
+        struct change_request *r = CONTAINER_OF(link, struct change_request, link);
+        if (r->kind == CHANGE_REQUEST_BATCH || r->kind == CHANGE_REQUEST_SNAPSHOT)
             r->result.revision = route_table_revision(c->table);
         if (status != STATUS_OK)
-            refuse(r, status, "", text);
-        finish(r);
+            change_request_refuse(r, status, "", text);
+        change_request_finish(r);
     }
 }
 
@@ -263,7 +244,12 @@ static void on_committed(void *arg, enum status status, const char *text)
     finish_batch(c, status, text);
     if (status == STATUS_OK)
         tell_watchers(c);
-    start_if_waiting(c);
+    changes_start(c);
+}
+
+static bool is_gated(const struct changes *c, const struct change_request *r)
+{
+    return c->gate && (r->kind != CHANGE_REQUEST_SNAPSHOT || changes_snapshot_mode_of(r->snapshot) == CHANGES_REPLACE);
 }
 
 /* A snapshot makes a batch of its own, so that it can be given up as a whole. */
@@ -271,21 +257,25 @@ static void stage_batch(struct changes *c)
 {
     struct list *link;
     while ((link = c->waiting.next) != &c->waiting) {
-        struct request *r = CONTAINER_OF(link, struct request, link);
-        if (r->kind == KIND_SNAPSHOT && !list_is_empty(&c->batch))
+        struct change_request *r = CONTAINER_OF(link, struct change_request, link);
+        if (r->kind == CHANGE_REQUEST_SNAPSHOT && !list_is_empty(&c->batch))
             return;
-        stage(c, r);
+        if (is_gated(c, r)) {
+            changes_gate_take(c, r);
+            continue;
+        }
+        change_request_stage(r, c, false);
         if (r->result.status != STATUS_OK) {
-            if (r->kind == KIND_SNAPSHOT) {
+            if (r->kind == CHANGE_REQUEST_SNAPSHOT) {
                 route_table_abort(c->table);
                 changes_record_drop(c);
             }
-            finish(r);
+            change_request_finish(r);
             continue;
         }
         list_remove(&r->link);
         list_push(&c->batch, &r->link);
-        if (r->kind == KIND_SNAPSHOT)
+        if (r->kind == CHANGE_REQUEST_SNAPSHOT)
             return;
     }
 }
@@ -300,12 +290,14 @@ static void run_batch(struct deferred *deferred)
     if (c->committing)
         return;
     stage_batch(c);
-    if (list_is_empty(&c->batch))
+    if (list_is_empty(&c->batch)) {
+        changes_gate_run(c);
         return;
+    }
     if (changes_record_is_empty(c)) {
         changes_record_drop(c);
         finish_batch(c, STATUS_OK, "");
-        start_if_waiting(c);
+        changes_start(c);
         return;
     }
     struct store_batch *batch = store_batch_new();
@@ -314,62 +306,64 @@ static void run_batch(struct deferred *deferred)
     store_commit(c->store, batch, route_table_staged_revision(c->table), on_committed, c);
 }
 
-static void start_if_waiting(struct changes *c)
+void changes_start(struct changes *c)
 {
-    if (!c->committing && !list_is_empty(&c->waiting))
+    if (!c->committing && (!list_is_empty(&c->waiting) || changes_gate_is_ready(c)))
         loop_defer(c->loop, &c->deferred, run_batch);
 }
 
 /* ---- calls ---- */
 
-static void submit(struct changes *c, struct request content)
+static void submit(struct changes *c, struct change_request content)
 {
-    struct request *r = malloc(sizeof *r);
+    struct change_request *r = malloc(sizeof *r);
     if (!r)
         abort();
     *r = content;
     list_init(&r->link);
     list_push(&c->waiting, &r->link);
-    start_if_waiting(c);
+    changes_start(c);
 }
 
 void changes_put(struct changes *c, struct route_app *app, uint64_t expected_revision, change_done_cb done, void *arg)
 {
-    submit(c, (struct request){.kind = KIND_PUT,
-                               .app = app,
-                               .app_id = changes_copy(slice_str(app->id)),
-                               .expected_revision = expected_revision,
-                               .done = done,
-                               .arg = arg});
+    submit(c, (struct change_request){.kind = CHANGE_REQUEST_PUT,
+                                      .app = app,
+                                      .app_id = changes_copy(slice_str(app->id)),
+                                      .expected_revision = expected_revision,
+                                      .done = done,
+                                      .arg = arg});
 }
 
 void changes_delete(struct changes *c, struct slice app_id, uint64_t expected_revision, change_done_cb done, void *arg)
 {
-    submit(c, (struct request){.kind = KIND_DELETE,
-                               .app_id = changes_copy(app_id),
-                               .expected_revision = expected_revision,
-                               .done = done,
-                               .arg = arg});
+    submit(c, (struct change_request){.kind = CHANGE_REQUEST_DELETE,
+                                      .app_id = changes_copy(app_id),
+                                      .expected_revision = expected_revision,
+                                      .done = done,
+                                      .arg = arg});
 }
 
 void changes_patch_instance(struct changes *c, struct slice app_id, struct slice instance_id, struct slice json,
                             uint64_t expected_revision, change_done_cb done, void *arg)
 {
-    submit(c, (struct request){.kind = KIND_PATCH,
-                               .app_id = changes_copy(app_id),
-                               .instance_id = changes_copy(instance_id),
-                               .json = changes_copy(json),
-                               .expected_revision = expected_revision,
-                               .done = done,
-                               .arg = arg});
+    submit(c, (struct change_request){.kind = CHANGE_REQUEST_PATCH,
+                                      .app_id = changes_copy(app_id),
+                                      .instance_id = changes_copy(instance_id),
+                                      .json = changes_copy(json),
+                                      .expected_revision = expected_revision,
+                                      .done = done,
+                                      .arg = arg});
 }
 
 void changes_submit(struct changes *c, struct changes_batch **batch, uint64_t expected_revision, change_done_cb done,
                     void *arg)
 {
-    submit(c,
-           (struct request){
-               .kind = KIND_BATCH, .lines = *batch, .expected_revision = expected_revision, .done = done, .arg = arg});
+    submit(c, (struct change_request){.kind = CHANGE_REQUEST_BATCH,
+                                      .lines = *batch,
+                                      .expected_revision = expected_revision,
+                                      .done = done,
+                                      .arg = arg});
     *batch = NULL;
 }
 
@@ -378,18 +372,18 @@ void changes_snapshot_commit(struct changes_snapshot **snapshot, const struct ch
 {
     struct changes *c = changes_snapshot_owner(*snapshot);
     changes_snapshot_set_options(*snapshot, options);
-    submit(c, (struct request){.kind = KIND_SNAPSHOT,
-                               .snapshot = *snapshot,
-                               .expected_revision = options->expected_revision,
-                               .done = done,
-                               .arg = arg});
+    submit(c, (struct change_request){.kind = CHANGE_REQUEST_SNAPSHOT,
+                                      .snapshot = *snapshot,
+                                      .expected_revision = options->expected_revision,
+                                      .done = done,
+                                      .arg = arg});
     *snapshot = NULL;
 }
 
 static void forget_in(struct list *list, const void *arg)
 {
     LIST_EACH (link, list) {
-        struct request *r = CONTAINER_OF(link, struct request, link);
+        struct change_request *r = CONTAINER_OF(link, struct change_request, link);
         if (r->arg == arg)
             r->done = NULL;
     }
@@ -399,6 +393,8 @@ void changes_forget(struct changes *c, void *arg)
 {
     forget_in(&c->waiting, arg);
     forget_in(&c->batch, arg);
+    forget_in(&c->gated, arg);
+    forget_in(&c->at_gate, arg);
 }
 
 /* ---- life ---- */
@@ -414,15 +410,17 @@ struct changes *changes_new(struct loop *loop, struct route_table *table, struct
     list_init(&c->watchers);
     list_init(&c->waiting);
     list_init(&c->batch);
+    list_init(&c->gated);
+    list_init(&c->at_gate);
     return c;
 }
 
 static void refuse_all(struct list *list)
 {
     while (!list_is_empty(list)) {
-        struct request *r = CONTAINER_OF(list->next, struct request, link);
-        refuse(r, STATUS_SHUTDOWN, "", status_what(STATUS_SHUTDOWN));
-        finish(r);
+        struct change_request *r = CONTAINER_OF(list->next, struct change_request, link);
+        change_request_refuse(r, STATUS_SHUTDOWN, "", status_what(STATUS_SHUTDOWN));
+        change_request_finish(r);
     }
 }
 
@@ -445,6 +443,8 @@ void changes_free(struct changes **changes)
         route_table_abort(c->table);
     c->ended = true;
     refuse_all(&c->batch);
+    refuse_all(&c->at_gate);
+    refuse_all(&c->gated);
     refuse_all(&c->waiting);
     id_set_clear(&c->left_out);
     release(c);

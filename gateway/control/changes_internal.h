@@ -5,6 +5,7 @@
  *   changes_batch.c     the lines of one POST /v1/changes
  *   changes_snapshot.c  a whole table, or a difference, from elsewhere
  *   changes_record.c    what a batch leaves behind: in the store, in the history
+ *   changes_gate.c      what somebody else must write first
  *   changes_load.c      the start
  */
 #ifndef GATEWAY_CONTROL_CHANGES_INTERNAL_H
@@ -14,6 +15,29 @@
 #include "gateway/control/history.h"
 #include "gateway/control/id_set.h"
 #include "gateway/control/store.h"
+
+enum change_request_kind {
+    CHANGE_REQUEST_PUT,
+    CHANGE_REQUEST_DELETE,
+    CHANGE_REQUEST_PATCH,
+    CHANGE_REQUEST_BATCH,
+    CHANGE_REQUEST_SNAPSHOT,
+};
+
+struct change_request {
+    struct list link; /* of changes: waiting, batch, gated, or at_gate */
+    enum change_request_kind kind;
+    struct route_app *app;
+    struct changes_batch *lines;
+    struct changes_snapshot *snapshot;
+    char *app_id;
+    char *instance_id;
+    char *json;
+    uint64_t expected_revision;
+    struct change_result result;
+    change_done_cb done;
+    void *arg;
+};
 
 struct deletion {
     char *app_id;
@@ -38,7 +62,10 @@ struct changes {
     const struct changes_gate *gate;
     struct list watchers;
     struct list waiting;
-    struct list batch; /* staged; being committed */
+    struct list batch;   /* staged; being committed */
+    struct list gated;   /* for the gate to write, in the order of their coming */
+    struct list at_gate; /* being written by it */
+    unsigned gate_tries; /* of those */
     struct deletions deletions;
     uint64_t digest;
     uint64_t forgetting; /* the floor that the batch brings, 0: none */
@@ -52,6 +79,26 @@ struct changes {
 
 /* A copy that ends with NUL; malloc'ed. */
 char *changes_copy(struct slice text);
+
+/* ---- requests ---- */
+
+/* Tells the result, and frees it. */
+void change_request_finish(struct change_request *request);
+void change_request_refuse(struct change_request *request, enum status status, const char *field, const char *detail);
+/* Into its result. `again`: it stays as it is, so that it can be staged once more; not so batches and snapshots. */
+void change_request_stage(struct change_request *request, struct changes *changes, bool again);
+
+/* What waits is taken up, if nothing is being committed. */
+void changes_start(struct changes *changes);
+
+/* ---- the gate ---- */
+
+/* Takes a request over, or refuses it. */
+void changes_gate_take(struct changes *changes, struct change_request *request);
+/* There is something for changes_gate_run to do. */
+bool changes_gate_is_ready(const struct changes *changes);
+/* Hands the next group to the gate. Nothing is staged or being committed. */
+void changes_gate_run(struct changes *changes);
 
 /* ---- staging; each changes nothing when it fails ---- */
 
@@ -73,6 +120,7 @@ void changes_batch_stage(struct changes_batch *batch, struct changes *changes);
  */
 void changes_snapshot_stage(struct changes_snapshot *snapshot, struct change_result *ret_result);
 void changes_snapshot_set_options(struct changes_snapshot *snapshot, const struct changes_snapshot_options *options);
+bool changes_snapshot_has_revision(const struct changes_snapshot *snapshot); /* of the whole, from the caller */
 enum changes_snapshot_mode changes_snapshot_mode_of(const struct changes_snapshot *snapshot);
 struct changes *changes_snapshot_owner(const struct changes_snapshot *snapshot);
 

@@ -77,6 +77,11 @@ enum changes_snapshot_mode changes_snapshot_mode_of(const struct changes_snapsho
     return s->mode;
 }
 
+bool changes_snapshot_has_revision(const struct changes_snapshot *s)
+{
+    return s->options.revision != 0;
+}
+
 void changes_snapshot_set_options(struct changes_snapshot *s, const struct changes_snapshot_options *options)
 {
     s->options = *options;
@@ -305,6 +310,23 @@ static bool is_too_old(const struct changes_snapshot *s, struct change_result *r
     return true;
 }
 
+static int by_revision(const void *a, const void *b)
+{
+    const struct entry *x = a, *y = b;
+    uint64_t left = x->app ? x->app->revision : 0, right = y->app ? y->app->revision : 0;
+    return (left > right) - (left < right);
+}
+
+/*
+ * Which of two apps gets an address that both claim must not depend on the order of the lines: everybody who follows
+ * the source has to come to the same end, so the one that was there first keeps it. The slots are of no use afterwards.
+ */
+static void sort(struct changes_snapshot *s)
+{
+    if (s->mode != CHANGES_REPLACE && s->count > 1)
+        qsort(s->entries, s->count, sizeof *s->entries, by_revision);
+}
+
 void changes_snapshot_stage(struct changes_snapshot *s, struct change_result *ret_result)
 {
     struct changes *c = s->changes;
@@ -313,6 +335,7 @@ void changes_snapshot_stage(struct changes_snapshot *s, struct change_result *re
     c->replacing = s->mode != CHANGES_DELTA;
     c->restarting = s->mode == CHANGES_MIRROR;
     stage_deletions(s, revision);
+    sort(s);
     stage_passes(s, revision, ret_result);
     if (s->mode != CHANGES_REPLACE && ret_result->refused > 0) {
         delete_old_states(s, revision);

@@ -177,6 +177,10 @@ enum {
     X(PAYLOAD_TOO_LARGE, "payload_too_large", 413, H2_PROTOCOL_ERROR, "the body is too large", "Send a smaller one.")  \
     X(STORE_FAILED, "store_failed", 507, H2_INTERNAL_ERROR, "the change could not be stored and was not applied",      \
       "Check the disk of state_dir, then repeat it.")                                                                  \
+    X(ETCD_UNAVAILABLE, "etcd_unavailable", 503, H2_REFUSED_STREAM,                                                    \
+      "etcd cannot take the change; nothing was changed", "Retry; /readyz?verbose says what is wrong with etcd.")      \
+    X(ETCD_UNCONFIRMED, "etcd_unconfirmed", 504, H2_INTERNAL_ERROR, "it is not known whether etcd took the change",    \
+      "Look at the app, and repeat the call if need be: that does no harm.")                                           \
     X(INTERNAL, "internal", 500, H2_INTERNAL_ERROR, "the gateway failed", "Report it with the request id.")
 
 enum status {

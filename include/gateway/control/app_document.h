@@ -33,5 +33,7 @@ MUST_CHECK enum status app_document_patch_instance(struct slice json, struct rou
  * free(). Parsing it gives an equal record.
  */
 char *app_document_format(const struct route_app *app);
+/* The same without the revision, for where it is given. */
+char *app_document_format_bare(const struct route_app *app);
 
 #endif

@@ -136,10 +136,31 @@ void changes_snapshot_abort(struct changes_snapshot **snapshot); /* accepts NULL
 
 /* ---- who else decides ---- */
 
-/* Set when the routes come from elsewhere: calls that change them, save MIRROR and DELTA, are refused. */
+/* One app that calls want to change elsewhere. */
+struct changes_write {
+    const char *app_id;
+    const char *document; /* without a revision; NULL: deleted */
+    bool has_expected;    /* the app must be at this revision there, as it is in the table */
+    uint64_t expected_revision;
+};
+
+struct changes_written {
+    enum status status; /* REVISION_CONFLICT: an expectation did not hold; the table knows by now what else happened */
+    const char *text;   /* what is wrong; "" if OK */
+    uint64_t revision;  /* of all these apps, which the table has taken over by now */
+};
+typedef void (*changes_written_cb)(void *arg, const struct changes_written *written);
+
+/*
+ * Set when the routes come from elsewhere. Calls that change them, save MIRROR and DELTA, are refused with the status,
+ * or, if there is `write`, checked against the table and then handed over; they are done when the table has followed.
+ */
 struct changes_gate {
     enum status status;
     char detail[256];
+    /* What it gets lives until `done`, which comes exactly once and never inside the call. One call at a time. */
+    void (*write)(void *arg, const struct changes_write *writes, size_t count, changes_written_cb done, void *done_arg);
+    void *arg;
 };
 void changes_set_gate(struct changes *changes, const struct changes_gate *gate); /* borrowed; NULL: none */
 

@@ -171,6 +171,18 @@ static void test_conflicts_are_told_one_by_one(void **state)
     check_digest(place);
 }
 
+static void test_the_first_to_claim_an_address_keeps_it(void **state)
+{
+    struct place *place = *state;
+    struct changes_snapshot *mirror = changes_snapshot_begin(place->changes, CHANGES_MIRROR);
+    add(mirror, make_numbered("late", "10.0.0.1", 1, 9));
+    add(mirror, make_numbered("early", "10.0.0.1", 1, 4));
+    add(mirror, make_numbered("first", "10.0.0.1", 1, 2));
+    commit(place, mirror, 10);
+    assert_string_equal(refused_text, "early:4 late:9 ");
+    expect_app(place, "first", 2, "10.0.0.1");
+}
+
 static void test_a_mirror_of_what_is_there_is_a_new_start(void **state)
 {
     struct place *place = *state;
@@ -189,7 +201,7 @@ static void test_a_mirror_of_what_is_there_is_a_new_start(void **state)
 static void test_the_gate(void **state)
 {
     struct place *place = *state;
-    static const struct changes_gate gate = {STATUS_ROUTES_FOLLOW, "follows https://source"};
+    static const struct changes_gate gate = {.status = STATUS_ROUTES_FOLLOW, .detail = "follows https://source"};
     put(place, "a", "10.0.0.1", 1, CHANGES_ANY_REVISION);
     changes_set_gate(place->changes, &gate);
     struct change_result result = put(place, "b", "10.0.0.2", 1, CHANGES_ANY_REVISION);
@@ -349,6 +361,7 @@ int main(void)
         T(test_the_last_word_of_a_difference_counts),
         T(test_what_the_source_has_stands_whatever_was_here),
         T(test_conflicts_are_told_one_by_one),
+        T(test_the_first_to_claim_an_address_keeps_it),
         T(test_a_mirror_of_what_is_there_is_a_new_start),
         T(test_the_gate),
         T(test_watchers),

@@ -1,0 +1,232 @@
+#include "changes_internal.h"
+
+#include "gateway/control/app_document.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_GROUP = 64, MAX_TRIES = 4 };
+
+/* What a group of requests wants, while the gate writes it. */
+struct writing {
+    struct changes *changes;
+    struct changes_write *items;
+    size_t count;
+    size_t capacity;
+    struct id_set any_revision; /* whose revision elsewhere does not matter */
+    bool any_of_all;
+    struct id_set deleted;
+};
+
+/* ---- the set of writes ---- */
+
+static void add(struct writing *w, struct slice app_id, char *document)
+{
+    if (w->count == w->capacity) {
+        w->capacity = w->capacity > 0 ? 2 * w->capacity : 16;
+        w->items = realloc(w->items, w->capacity * sizeof *w->items);
+        if (!w->items)
+            abort();
+    }
+    char *id = changes_copy(app_id);
+    route_table_read_begin();
+    const struct route_app *now = route_table_app(w->changes->table, app_id);
+    w->items[w->count++] = (struct changes_write){
+        .app_id = id,
+        .document = document,
+        .has_expected = !w->any_of_all && !id_set_has(&w->any_revision, id),
+        .expected_revision = now ? now->revision : 0,
+    };
+    route_table_read_end();
+}
+
+static void add_put(void *arg, struct slice app_id, const struct route_app *app)
+{
+    if (app)
+        add(arg, app_id, app_document_format_bare(app));
+}
+
+/* Also of what is only in the store: it may be there elsewhere. */
+static void collect(struct writing *w)
+{
+    struct changes *c = w->changes;
+    route_table_staged_each(c->table, add_put, w);
+    for (size_t i = 0; i < c->deletions.count; i++) {
+        const char *id = c->deletions.items[i].app_id;
+        if (route_table_staged_app(c->table, slice_str(id)) || id_set_has(&w->deleted, id))
+            continue;
+        id_set_add(&w->deleted, id);
+        add(w, slice_str(id), NULL);
+    }
+}
+
+static void writing_free(struct writing *w)
+{
+    for (size_t i = 0; i < w->count; i++) {
+        free((void *)(uintptr_t)w->items[i].app_id);
+        free((void *)(uintptr_t)w->items[i].document);
+    }
+    free(w->items);
+    id_set_clear(&w->any_revision);
+    id_set_clear(&w->deleted);
+    free(w);
+}
+
+/* ---- groups ---- */
+
+void changes_gate_take(struct changes *c, struct change_request *r)
+{
+    if (!c->gate->write) {
+        change_request_refuse(r, c->gate->status, "", c->gate->detail);
+        change_request_finish(r);
+        return;
+    }
+    list_remove(&r->link);
+    list_push(&c->gated, &r->link);
+}
+
+bool changes_gate_is_ready(const struct changes *c)
+{
+    return !list_is_empty(&c->gated) && list_is_empty(&c->at_gate);
+}
+
+/* They can be staged only once, and so can't be tried again. */
+static bool is_large(const struct change_request *r)
+{
+    return r->kind == CHANGE_REQUEST_BATCH || r->kind == CHANGE_REQUEST_SNAPSHOT;
+}
+
+/* The revisions are given where the routes come from. */
+static void refuse_numbers(struct change_request *r)
+{
+    for (size_t i = 0; i < r->lines->count; i++) {
+        struct changes_line *line = &r->lines->lines[i];
+        if (line->revision != 0 && line->problem.status == STATUS_OK)
+            line->problem.status =
+                route_problem_set(&line->problem, STATUS_INVALID_RECORD, "revision",
+                                  "changes are numbered where the routes come from; send it without a revision");
+        line->revision = 0;
+    }
+}
+
+static void note_expectations(struct writing *w, const struct change_request *r)
+{
+    bool is_free = r->expected_revision == CHANGES_ANY_REVISION;
+    if ((r->kind == CHANGE_REQUEST_PUT || r->kind == CHANGE_REQUEST_DELETE) && is_free)
+        id_set_add(&w->any_revision, r->app_id);
+    for (size_t i = 0; r->kind == CHANGE_REQUEST_BATCH && i < r->lines->count; i++)
+        id_set_add(&w->any_revision, r->lines->lines[i].app_id);
+    w->any_of_all = r->kind == CHANGE_REQUEST_SNAPSHOT;
+}
+
+static void stage(struct changes *c, struct change_request *r)
+{
+    if (r->kind == CHANGE_REQUEST_BATCH)
+        refuse_numbers(r);
+    if (r->kind == CHANGE_REQUEST_SNAPSHOT && changes_snapshot_has_revision(r->snapshot))
+        change_request_refuse(r, STATUS_INVALID_PARAMETER, "revision",
+                              "changes are numbered where the routes come from; send it without a revision");
+    else
+        change_request_stage(r, c, true);
+}
+
+static void unstage(struct changes *c)
+{
+    route_table_abort(c->table);
+    changes_record_drop(c);
+}
+
+/* Stages requests until they are enough; those that fail are told so. */
+static void stage_group(struct writing *w)
+{
+    struct changes *c = w->changes;
+    size_t count = 0;
+    while (!list_is_empty(&c->gated) && count < MAX_GROUP) {
+        struct change_request *r = CONTAINER_OF(c->gated.next, struct change_request, link);
+        if (is_large(r) && count > 0)
+            return;
+        r->result = (struct change_result){.status = STATUS_OK};
+        stage(c, r);
+        if (r->result.status != STATUS_OK) {
+            if (is_large(r))
+                unstage(c);
+            change_request_finish(r);
+            continue;
+        }
+        note_expectations(w, r);
+        list_remove(&r->link);
+        list_push(&c->at_gate, &r->link);
+        count++;
+        if (is_large(r))
+            return;
+    }
+}
+
+/* ---- what the gate says ---- */
+
+static void take_back(struct changes *c)
+{
+    while (!list_is_empty(&c->at_gate)) {
+        struct list *last = c->at_gate.prev;
+        list_remove(last);
+        list_push_front(&c->gated, last);
+    }
+}
+
+static void number(struct change_request *r, uint64_t revision)
+{
+    r->result.revision = revision;
+    for (size_t i = 0; r->kind == CHANGE_REQUEST_BATCH && i < r->lines->count; i++)
+        if (r->lines->lines[i].outcome == CHANGES_APPLIED)
+            r->lines->lines[i].revision = revision;
+}
+
+static void finish_group(struct changes *c, const struct changes_written *written)
+{
+    while (!list_is_empty(&c->at_gate)) {
+        struct change_request *r = CONTAINER_OF(c->at_gate.next, struct change_request, link);
+        if (written->status == STATUS_OK)
+            number(r, written->revision);
+        else
+            change_request_refuse(r, written->status, "", written->text);
+        change_request_finish(r);
+    }
+}
+
+static void on_written(void *arg, const struct changes_written *written)
+{
+    struct writing *w = arg;
+    struct changes *c = w->changes;
+    writing_free(w);
+    const struct change_request *first = CONTAINER_OF(c->at_gate.next, struct change_request, link);
+    bool again = written->status == STATUS_REVISION_CONFLICT && !is_large(first) && ++c->gate_tries < MAX_TRIES;
+    if (again) {
+        take_back(c);
+    } else {
+        c->gate_tries = 0;
+        finish_group(c, written);
+    }
+    changes_start(c);
+}
+
+void changes_gate_run(struct changes *c)
+{
+    if (!changes_gate_is_ready(c))
+        return;
+    struct writing *w = calloc(1, sizeof *w);
+    if (!w)
+        abort();
+    w->changes = c;
+    stage_group(w);
+    collect(w);
+    unstage(c);
+    if (w->count > 0) {
+        assert(!list_is_empty(&c->at_gate));
+        c->gate->write(c->gate->arg, w->items, w->count, on_written, w);
+        return;
+    }
+    writing_free(w);
+    finish_group(c, &(struct changes_written){.status = STATUS_OK, .revision = route_table_revision(c->table)});
+    changes_start(c);
+}
