@@ -1,6 +1,7 @@
 #include "gateway/control/etcd_sync.h"
 
 #include "etcd_routes.h"
+#include "etcd_write.h"
 #include "gateway/base/log.h"
 #include "gateway/control/etcd_client.h"
 
@@ -35,6 +36,7 @@ struct etcd_sync {
     struct etcd_sync_params params;
     struct etcd_client *client;
     struct etcd_routes *routes;
+    struct etcd_write *write;
     char *format_key;
     struct slice prefix;
     enum state state;
@@ -215,6 +217,8 @@ static void finish_load(struct etcd_sync *s)
         log_warn("etcd: there is nothing under %.*s; the %zu apps of this gateway stay until "
                  "something is written there",
                  SLICE_ARG(s->prefix), route_table_app_count(s->params.table));
+        snprintf(s->problem, sizeof s->problem,
+                 "there is nothing under %.*s yet; load a snapshot with gatewayctl --etcd", SLICE_ARG(s->prefix));
         etcd_routes_abandon(s->routes);
         start_watch(s);
         return;
@@ -283,7 +287,8 @@ static void note_following(struct etcd_sync *s)
         return;
     s->proven = s->has_been = true;
     s->pause_ms = FIRST_PAUSE_MS;
-    s->problem[0] = '\0';
+    if (!s->unseeded)
+        s->problem[0] = '\0';
     log_info("etcd: following %s from revision %ju", s->watched, (uintmax_t)s->next_revision);
     if (!s->has_format && !s->unseeded)
         mark_format(s);
@@ -497,6 +502,29 @@ static void on_applied(void *arg, enum status status, const char *text)
         s->watch_paused = false;
         etcd_call_resume(s->watch);
     }
+    if (status == STATUS_OK)
+        etcd_write_applied(s->write);
+}
+
+static bool is_following(const struct etcd_sync *s)
+{
+    return s->state == STATE_WATCHING && s->proven && !s->unseeded;
+}
+
+static const char *why_away(void *arg)
+{
+    const struct etcd_sync *s = arg;
+    if (is_following(s))
+        return NULL;
+    return s->problem[0] ? s->problem : "the routes do not follow etcd yet";
+}
+
+/* The own watch must not stay with a member that fails: the write waits for it. */
+static void on_moved(void *arg)
+{
+    struct etcd_sync *s = arg;
+    if (has_moved(s))
+        start_watch(s);
 }
 
 static void on_timer(struct timer *timer)
@@ -534,6 +562,16 @@ struct etcd_sync *etcd_sync_new(const struct etcd_sync_params *params)
     });
     s->routes = etcd_routes_new(&(struct etcd_routes_params){
         .changes = params->changes, .table = params->table, .applied = on_applied, .arg = s});
+    s->write = etcd_write_new(&(struct etcd_write_params){
+        .loop = params->loop,
+        .client = s->client,
+        .routes = s->routes,
+        .prefix = s->prefix,
+        .away = why_away,
+        .moved = on_moved,
+        .arg = s,
+    });
+    changes_set_gate(params->changes, etcd_write_gate(s->write));
     snprintf(s->problem, sizeof s->problem, "it has not been reached yet");
     start_load(s);
     return s;
@@ -545,6 +583,8 @@ void etcd_sync_free(struct etcd_sync **sync)
     if (!s)
         return;
     *sync = NULL;
+    etcd_write_free(&s->write);
+    changes_set_gate(s->params.changes, NULL);
     cancel_calls(s);
     etcd_call_cancel(&s->mark);
     loop_timer_forget(&s->timer);
@@ -560,7 +600,7 @@ void etcd_sync_free(struct etcd_sync **sync)
 void etcd_sync_status(const struct etcd_sync *s, struct etcd_sync_status *ret_status)
 {
     *ret_status = (struct etcd_sync_status){
-        .following = s->state == STATE_WATCHING && s->proven && !s->unseeded,
+        .following = is_following(s),
         .has_been = s->has_been,
         .age_ms = (s->params.loop->now_us - s->current_us) / 1000U,
         .revision = etcd_routes_revision(s->routes),

@@ -98,6 +98,19 @@ static void write_op(FILE *out, const struct etcd_wire_op *op)
     fputs("}}", out);
 }
 
+static void write_questions(FILE *out, const struct etcd_wire_op *ops, size_t count)
+{
+    const char *comma = "";
+    for (size_t i = 0; i < count; i++) {
+        if (!ops[i].has_expected)
+            continue;
+        fprintf(out, "%s{\"request_range\":{", comma);
+        write_key(out, ops[i].key, SLICE_NONE);
+        fputs("}}", out);
+        comma = ",";
+    }
+}
+
 char *etcd_wire_txn_request(const struct etcd_wire_op *ops, size_t count)
 {
     struct text text;
@@ -110,6 +123,8 @@ char *etcd_wire_txn_request(const struct etcd_wire_op *ops, size_t count)
             fputc(',', text.out);
         write_op(text.out, &ops[i]);
     }
+    fputs("],\"failure\":[", text.out);
+    write_questions(text.out, ops, count);
     fputs("]}", text.out);
     return text_end(&text);
 }
@@ -299,15 +314,44 @@ bool etcd_wire_range_read(struct slice json, etcd_wire_kv_cb each, void *arg, st
     return true;
 }
 
-bool etcd_wire_txn_read(struct slice json, struct etcd_wire_txn_answer *ret_answer)
+/* The ranges' keys become one array, and what was changed is noted. */
+static bool read_responses(const json_t *responses, json_t *kvs, bool *ret_changed)
 {
+    size_t i;
+    const json_t *response;
+    *ret_changed = false;
+    if (responses && !json_is_array(responses))
+        return false;
+    json_array_foreach(responses, i, response)
+    {
+        uint64_t deleted = 0;
+        const json_t *range = json_object_get(json_object_get(response, "response_range"), "kvs");
+        const json_t *deletion = json_object_get(response, "response_delete_range");
+        if ((range && json_array_extend(kvs, (json_t *)(uintptr_t)range) != 0) ||
+            !read_u64(deletion, "deleted", &deleted))
+            return false;
+        *ret_changed = *ret_changed || deleted > 0 || json_object_get(response, "response_put");
+    }
+    return true;
+}
+
+bool etcd_wire_txn_read(struct slice json, etcd_wire_kv_cb each, void *arg, struct etcd_wire_txn_answer *ret_answer)
+{
+    struct kvs kvs;
     struct etcd_wire_txn_answer answer;
     json_t *root = parse(json);
-    bool ok = root && read_header(root, &answer.header) && read_bool(root, "succeeded", &answer.succeeded);
+    json_t *found = json_array();
+    bool ok = root && read_header(root, &answer.header) && read_bool(root, "succeeded", &answer.succeeded) &&
+              read_responses(json_object_get(root, "responses"), found, &answer.changed) &&
+              read_kvs(found, false, &kvs);
+    json_decref(found);
     json_decref(root);
-    if (ok)
-        *ret_answer = answer;
-    return ok;
+    if (!ok)
+        return false;
+    *ret_answer = answer;
+    call_each(&kvs, each, arg);
+    kvs_free(&kvs);
+    return true;
 }
 
 static bool read_watch_result(const json_t *result, struct etcd_wire_watch_answer *answer, struct kvs *ret_kvs)

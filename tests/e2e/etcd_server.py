@@ -123,14 +123,14 @@ class Etcd:
                 for key, value in values.items()]
         return int(self.call("kv/txn", {"success": puts})["header"]["revision"])
 
-    def get(self, key):
+    def get(self, key, prefix=PREFIX):
         """(value, mod_revision), or None."""
-        kvs = self.call("kv/range", {"key": b64(PREFIX + key)}).get("kvs")
+        kvs = self.call("kv/range", {"key": b64(prefix + key)}).get("kvs")
         return (base64.b64decode(kvs[0].get("value", "")), int(kvs[0]["mod_revision"])) if kvs else None
 
-    def keys(self):
-        answer = self.call("kv/range", {"key": b64(PREFIX), "range_end": b64(PREFIX[:-1] + "0"), "keys_only": True})
-        return [base64.b64decode(kv["key"]).decode()[len(PREFIX):] for kv in answer.get("kvs", [])]
+    def keys(self, prefix=PREFIX):
+        answer = self.call("kv/range", {"key": b64(prefix), "range_end": b64(prefix[:-1] + "0"), "keys_only": True})
+        return [base64.b64decode(kv["key"]).decode()[len(prefix):] for kv in answer.get("kvs", [])]
 
     def delete(self, key):
         return self.call("kv/deleterange", {"key": b64(PREFIX + key)})

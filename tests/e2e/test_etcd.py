@@ -1,10 +1,16 @@
 """A fleet through etcd: real members, gateways that follow them, and what happens when either goes away."""
+import concurrent.futures
+import json
+import threading
+
 import pytest
 
 from etcd_server import PREFIX, Etcd
-from gateway import new_id
+from gateway import Gateway, new_id
 from origin import Origin
 from wire import wait_until
+
+PAIR_PREFIX = "/fleet/pair/"
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +88,11 @@ def wait_gone(gateway, app_id):
 
 def ids(gateway):
     return {app["app_id"]: app["revision"] for app in gateway.control("GET", "/v1/apps?limit=500").json["apps"]}
+
+
+def ids_all(gateway):
+    lines = gateway.control("GET", "/v1/snapshot").body.decode().splitlines()
+    return {app["app_id"]: app["revision"] for app in map(json.loads, lines)}
 
 
 # ---- following ----
@@ -263,3 +274,181 @@ def test_an_empty_prefix_that_was_never_a_fleets_deletes_nothing(etcd, member, m
     cluster.delete(f"apps/{other['app_id']}")
     gateway.start()
     wait_gone(gateway, other["app_id"])
+
+
+# ---- any member takes a push ----
+
+@pytest.fixture(scope="module")
+def pair(shared_etcd, tmp_path_factory, authority):
+    """Two gateways of one fleet."""
+    made = []
+    for _ in range(2):
+        made.append(Gateway(tmp_path_factory.mktemp("gateway"), authority, workers=1,
+                            sync={"etcd": {"endpoints": shared_etcd.urls, "prefix": PAIR_PREFIX}}).start())
+    for gateway in made:
+        wait_until(lambda: is_following(gateway), "the gateway to follow etcd", 60)  # pylint: disable=W0640
+    yield made
+    for gateway in made:
+        gateway.stop()
+
+
+def test_a_push_on_one_is_applied_by_all(pair, shared_etcd, server):
+    one, other = pair
+    app = document(server)
+    answer = one.put_app(app)
+    assert answer.status == 201, answer
+    revision = answer.json["revision"]
+    assert answer.fields["ETag"] == f'"{revision}"'
+    assert app_of(one, app["app_id"])["revision"] == revision
+    assert wait_for(other, app["app_id"], revision)
+    host = f"{app['app_id']}-{server.port}.gw.example"
+    for gateway in pair:
+        assert gateway.fetch("GET", "/", host).status == 200
+    value, mod_revision = shared_etcd.get(f"apps/{app['app_id']}", PAIR_PREFIX)
+    assert mod_revision == revision and b'"revision"' not in value
+    # each of the other calls, on the other one
+    instance = app["instances"][0]["instance_id"]
+    path = f"/v1/apps/{app['app_id']}"
+    answer = other.control("PATCH", f"{path}/instances/{instance}", {"weight": 3})
+    assert answer.status == 200 and answer.json["instances"][0]["weight"] == 3, answer
+    assert wait_for(one, app["app_id"], answer.json["revision"])["instances"][0]["weight"] == 3
+    answer = other.put_app(idle(app["app_id"]), If_Match=f'"{revision}"')
+    assert answer.code == "revision_conflict" and str(answer.status) == "412"
+    answer = other.control("DELETE", path, If_Match=f'"{revision}"')
+    assert answer.code == "revision_conflict"
+    assert other.control("DELETE", path).status == 204
+    wait_gone(one, app["app_id"])
+    assert other.control("DELETE", path).code == "app_unknown"
+    assert shared_etcd.get(f"apps/{app['app_id']}", PAIR_PREFIX) is None
+
+
+def test_what_is_wrong_never_reaches_etcd(pair, shared_etcd, server):
+    one, other = pair
+    app = document(server)
+    assert one.put_app(app).status == 201
+    wait_for(other, app["app_id"])
+    before = shared_etcd.keys(PAIR_PREFIX)
+    bad = document(server)
+    bad["instances"][0]["address"] = "10.9.9.9"
+    assert other.put_app(bad).code == "invalid_record"
+    assert other.put_app(document(server)).code == "claim_conflict"
+    assert other.control("PATCH", f"/v1/apps/{app['app_id']}/instances/none", {"weight": 1}).status == 404
+    assert shared_etcd.keys(PAIR_PREFIX) == before
+    # A newer generation takes the address: both apps change in one step, everywhere.
+    taker = document(server)
+    taker["instances"][0]["generation"] = 2
+    answer = other.put_app(taker)
+    assert answer.status == 201, answer
+    for gateway in pair:
+        assert wait_for(gateway, app["app_id"], answer.json["revision"])["instances"][0]["state"] == "stopped"
+    assert b'"stopped"' in shared_etcd.get(f"apps/{app['app_id']}", PAIR_PREFIX)[0]
+    for made in (app, taker):
+        assert one.control("DELETE", f"/v1/apps/{made['app_id']}").status == 204
+
+
+def test_changes_and_snapshots_are_written_through(pair, shared_etcd):
+    one, other = pair
+    apps = [idle() for _ in range(250)]
+    lines = [{"op": "put", "app": app} for app in apps] + [{"op": "put", "app": {"app_id": "!"}}]
+    body = "".join(json.dumps(line) + "\n" for line in lines)
+    answer = one.control("POST", "/v1/changes", body, Content_Type="application/x-ndjson")
+    assert answer.status == 200 and answer.json["applied"] == 250 and answer.json["refused"] == 1, answer
+    for app in apps:
+        wait_for(other, app["app_id"])
+    numbered = json.dumps({"op": "delete", "app_id": apps[0]["app_id"], "revision": 10 ** 9})
+    answer = one.control("POST", "/v1/changes", numbered, Content_Type="application/x-ndjson")
+    assert answer.json["results"][0]["field"] == "revision", answer
+    snapshot = one.control("GET", "/v1/snapshot").body
+    gone, kept = apps[:120], apps[120:]
+    kept[0]["restrict_ports"] = True
+    body = "".join(json.dumps(app) + "\n" for app in kept)
+    revisions = ids_all(other)
+    answer = other.control("PUT", "/v1/snapshot", body, Content_Type="application/x-ndjson")
+    assert answer.status == 200 and answer.json["apps"] == 130, answer
+    for app in gone:
+        wait_gone(one, app["app_id"])
+    now = ids_all(one)
+    assert set(now) == {app["app_id"] for app in kept}
+    assert [app_id for app_id in now if now[app_id] != revisions[app_id]] == [kept[0]["app_id"]]
+    assert one.control("PUT", "/v1/snapshot?revision=5", body, Content_Type="application/x-ndjson").status == 400
+    # and back
+    assert one.control("PUT", "/v1/snapshot", snapshot, Content_Type="application/x-ndjson").status == 200
+    wait_until(lambda: len(ids_all(other)) == 250, "the apps to be back")
+    assert len([key for key in shared_etcd.keys(PAIR_PREFIX) if key.startswith("apps/")]) == 250
+
+
+def test_pushes_on_both_at_the_same_time(pair):
+    """Each patch builds on the one before, whichever gateway took it: none is lost."""
+    app = idle(instances=[{"instance_id": new_id(), "address": None, "state": "stopped", "weight": 1}
+                          for _ in range(8)])
+    assert pair[0].put_app(app).status == 201
+    wait_for(pair[1], app["app_id"])
+
+    def patch(number):
+        instance = app["instances"][number]["instance_id"]
+        return pair[number % 2].control("PATCH", f"/v1/apps/{app['app_id']}/instances/{instance}", {"weight": 7})
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(patch, range(8)))
+    assert [answer.status for answer in answers] == [200] * 8, answers
+    revision = max(answer.json["revision"] for answer in answers)
+    for gateway in pair:
+        instances = wait_for(gateway, app["app_id"], revision)["instances"]
+        assert [instance["weight"] for instance in instances] == [7] * 8
+
+
+def test_pushes_are_refused_while_etcd_is_away(etcd, member):
+    cluster = etcd()
+    gateway = member(cluster)
+    app = idle()
+    assert gateway.put_app(app).status == 201
+    cluster.members[0].kill()
+    answer = gateway.put_app(idle())
+    assert (answer.status, answer.code) == (503, "etcd_unavailable"), answer
+    assert "127.0.0.1" in answer.json["detail"]
+    assert gateway.control("DELETE", f"/v1/apps/{app['app_id']}").code == "etcd_unavailable"
+    assert list(ids(gateway)) == [app["app_id"]]
+    cluster.members[0].start()
+    wait_until(lambda: is_following(gateway), "the gateway to follow again", 60)
+    assert gateway.put_app(idle()).status == 201
+
+
+def test_one_member_of_three_is_killed_while_pushes_go_on(etcd, member):
+    """No acknowledged push is lost, and both gateways end up the same."""
+    cluster = etcd(count=3)
+    gateways = [member(cluster), member(cluster)]
+    acknowledged, refused = {}, []
+    stop = threading.Event()
+
+    def push(gateway):
+        while not stop.is_set():
+            app = idle()
+            answer = gateway.put_app(app)
+            if answer.status == 201:
+                acknowledged[app["app_id"]] = answer.json["revision"]
+            else:
+                refused.append(answer)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        pushing = [pool.submit(push, gateway) for gateway in gateways * 2]
+
+        def wait_for_more():
+            count = len(acknowledged)
+            wait_until(lambda: len(acknowledged) > count + 20, "pushes to go on", 60)
+        wait_for_more()
+        cluster.members[0].kill()       # the one that both gateways talk to
+        wait_for_more()
+        cluster.members[0].start()
+        wait_for_more()
+        cluster.members[1].freeze()     # it neither answers nor closes its connections
+        wait_for_more()
+        stop.set()
+        for job in pushing:
+            job.result(60)
+    cluster.members[1].thaw()
+    last = max(acknowledged.values())
+    for gateway in gateways:
+        wait_until(lambda: gateway.control("GET", "/v1/status").json["revision"] >= last,  # pylint: disable=W0640
+                   "the last push", 60)
+    tables = [ids_all(gateway) for gateway in gateways]
+    assert tables[0] == tables[1]
+    assert acknowledged.items() <= tables[0].items()
+    assert {answer.code for answer in refused} <= {"etcd_unavailable", "etcd_unconfirmed"}

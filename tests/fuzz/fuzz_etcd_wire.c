@@ -55,8 +55,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check(counted == watch.event_count && memchr(watch.text, '\0', sizeof watch.text));
     else
         check(counted == 0);
-    if (etcd_wire_txn_read(json, &txn))
-        check(size > 0);
+    counted = 0;
+    if (!etcd_wire_txn_read(json, on_kv, NULL, &txn))
+        check(counted == 0);
     if (etcd_wire_error_read(json, &error))
         check(memchr(error.text, '\0', sizeof error.text) && error.code >= 0);
     if (etcd_wire_authenticate_read(json, &token))

@@ -35,7 +35,10 @@ struct etcd_wire_op {
     bool has_expected;              /* the txn succeeds only if the key has this revision */
     uint64_t expected_mod_revision; /* 0: there is no such key */
 };
-/* All or nothing: the puts and deletions happen if every expectation holds. At most ETCD_WIRE_MAX_OPS. */
+/*
+ * All or nothing: the puts and deletions happen if every expectation holds. Else the answer has those keys as they are.
+ * At most ETCD_WIRE_MAX_OPS.
+ */
 char *etcd_wire_txn_request(const struct etcd_wire_op *ops, size_t count);
 
 /* Everything with the prefix that changes from the revision on. Large events come in parts. */
@@ -74,8 +77,10 @@ bool etcd_wire_range_read(struct slice json, etcd_wire_kv_cb each, void *arg,
 struct etcd_wire_txn_answer {
     struct etcd_wire_header header;
     bool succeeded; /* false: an expectation did not hold, nothing happened */
+    bool changed;   /* something was put, or was there to be deleted: at header.revision */
 };
-bool etcd_wire_txn_read(struct slice json, struct etcd_wire_txn_answer *ret_answer);
+/* Calls `each` (may be NULL) with the keys that were expected otherwise, those that exist. */
+bool etcd_wire_txn_read(struct slice json, etcd_wire_kv_cb each, void *arg, struct etcd_wire_txn_answer *ret_answer);
 
 enum { ETCD_WIRE_TEXT_MAX = 256 };
 

@@ -45,8 +45,9 @@ static void txn_requests(void **state)
                 "{\"result\":\"EQUAL\",\"target\":\"MOD\",\"mod_revision\":\"0\",\"key\":\"Yw==\"}],\"success\":["
                 "{\"request_put\":{\"key\":\"YQ==\",\"value\":\"eA==\"}},"
                 "{\"request_delete_range\":{\"key\":\"Yg==\"}},"
-                "{\"request_delete_range\":{\"key\":\"Yw==\",\"range_end\":\"ZA==\"}}]}");
-    assert_text(etcd_wire_txn_request(NULL, 0), "{\"compare\":[],\"success\":[]}");
+                "{\"request_delete_range\":{\"key\":\"Yw==\",\"range_end\":\"ZA==\"}}],\"failure\":["
+                "{\"request_range\":{\"key\":\"YQ==\"}},{\"request_range\":{\"key\":\"Yw==\"}}]}");
+    assert_text(etcd_wire_txn_request(NULL, 0), "{\"compare\":[],\"success\":[],\"failure\":[]}");
 }
 
 static void large_values_are_encoded_whole(void **state)
@@ -139,12 +140,27 @@ static void txn_answers(void **state)
 {
     (void)state;
     struct etcd_wire_txn_answer answer;
-    assert_true(etcd_wire_txn_read(SLICE("{" HEADER ",\"succeeded\":true,\"responses\":[{}]}"), &answer));
-    assert_true(answer.succeeded && answer.header.revision == 7);
-    assert_true(etcd_wire_txn_read(SLICE("{" HEADER "}"), &answer));
-    assert_false(answer.succeeded);
-    assert_false(etcd_wire_txn_read(SLICE("{\"succeeded\":true}"), &answer));
-    assert_false(etcd_wire_txn_read(SLICE("{" HEADER ",\"succeeded\":\"yes\"}"), &answer));
+    seen[0] = '\0';
+    assert_true(etcd_wire_txn_read(SLICE("{" HEADER ",\"succeeded\":true,\"responses\":[{\"response_put\":{}}]}"), note,
+                                   NULL, &answer));
+    assert_true(answer.succeeded && answer.changed && answer.header.revision == 7);
+    assert_true(etcd_wire_txn_read(
+        SLICE("{" HEADER ",\"succeeded\":true,\"responses\":[{\"response_delete_range\":{}}]}"), note, NULL, &answer));
+    assert_true(answer.succeeded && !answer.changed);
+    assert_true(etcd_wire_txn_read(
+        SLICE("{" HEADER ",\"succeeded\":true,\"responses\":[{\"response_delete_range\":{\"deleted\":\"1\"}}]}"), note,
+        NULL, &answer));
+    assert_true(answer.changed);
+    assert_string_equal(seen, "");
+    assert_true(etcd_wire_txn_read(
+        SLICE("{" HEADER ",\"responses\":[{\"response_range\":{\"kvs\":[{\"key\":\"YQ==\",\"mod_revision\":\"4\"}]}},"
+              "{\"response_range\":{\"count\":\"0\"}}]}"),
+        note, NULL, &answer));
+    assert_true(!answer.succeeded && !answer.changed);
+    assert_string_equal(seen, "a=@4|");
+    assert_false(etcd_wire_txn_read(SLICE("{\"succeeded\":true}"), note, NULL, &answer));
+    assert_false(etcd_wire_txn_read(SLICE("{" HEADER ",\"succeeded\":\"yes\"}"), note, NULL, &answer));
+    assert_false(etcd_wire_txn_read(SLICE("{" HEADER ",\"responses\":5}"), note, NULL, &answer));
 }
 
 static void watch_answers(void **state)
