@@ -238,6 +238,7 @@ static void make_api(struct server *s)
         .table = s->table,
         .changes = s->changes,
         .certs = s->certs,
+        .access_log = s->access_log,
         .base_domains = s->config->settings->base_domains,
         .base_domain_count = s->config->settings->base_domain_count,
         .status = api_status,

@@ -14,7 +14,7 @@
 enum {
     API_MAX_DOCUMENT_BYTES = 1 << 20, /* of a JSON body, and of one line of a snapshot */
     API_MAX_SEGMENTS = 6,
-    API_MAX_PARAMETERS = 8,
+    API_MAX_PARAMETERS = 12,
     API_MAX_CAPTURES = 2,
 };
 
@@ -143,6 +143,7 @@ void api_certs_get(struct api_call *call);
 void api_certs_put(struct api_call *call);
 void api_certs_delete(struct api_call *call);
 void api_resolve_host(struct api_call *call);
+void api_logs_get(struct api_call *call);
 void api_status_get(struct api_call *call);
 void api_status_drain(struct api_call *call);
 void api_status_reload(struct api_call *call);

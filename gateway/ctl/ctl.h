@@ -34,6 +34,14 @@ struct ctl_options {
     const char *domain;
     const char *profile;
     const char *replace;
+    const char *count;
+    const char *host;
+    const char *path;
+    const char *method;
+    const char *status;
+    const char *slower_than;
+    bool follow;
+    bool error;
     bool dry_run;
     bool exit_code;
     bool strict;
@@ -51,13 +59,15 @@ struct ctl_reply {
 
 struct ctl_call {
     const char *method;
-    const char *path;              /* with query, encoded */
-    struct slice body;             /* sent if upload is NULL */
-    const char *content_type;      /* NULL: no body */
-    const char *if_match;          /* a revision, or NULL */
-    bool if_none_match;            /* only if there is none yet */
-    FILE *upload;                  /* the body, streamed; or NULL */
-    FILE *download;                /* where a 2xx body goes; or NULL: into the reply */
+    const char *path;                                      /* with query, encoded */
+    struct slice body;                                     /* sent if upload is NULL */
+    const char *content_type;                              /* NULL: no body */
+    const char *if_match;                                  /* a revision, or NULL */
+    bool if_none_match;                                    /* only if there is none yet */
+    FILE *upload;                                          /* the body, streamed; or NULL */
+    FILE *download;                                        /* where a 2xx body goes; or NULL: into the reply */
+    bool (*data)(void *arg, const char *data, size_t len); /* or here, as it comes; false: stop, it cannot be written */
+    void *data_arg;
     struct ctl_progress *progress; /* told about both; may be NULL */
     long timeout_ms;               /* of the whole call; 0: only a stall ends it */
     bool quiet;                    /* no word about a gateway that cannot be reached */
@@ -146,6 +156,7 @@ enum ctl_exit ctl_drain(const struct ctl_options *options);
 enum ctl_exit ctl_reload(const struct ctl_options *options);
 enum ctl_exit ctl_completion(const struct ctl_options *options);
 enum ctl_exit ctl_complete(const struct ctl_options *options);
+enum ctl_exit ctl_logs(const struct ctl_options *options);
 enum ctl_exit ctl_man(const struct ctl_options *options);
 
 #endif

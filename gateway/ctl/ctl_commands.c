@@ -19,6 +19,7 @@ const struct ctl_command ctl_commands[] = {
     {"snapshot", "save", "FILE|-", "write all apps as NDJSON", ctl_snapshot_save},
     {"snapshot", "load", "FILE|-", "replace all apps by those of the file", ctl_snapshot_load},
     {"status", NULL, "", "show what the gateway does", ctl_status},
+    {"logs", NULL, "", "show the last lines of the access log; for people on a terminal, else as NDJSON", ctl_logs},
     {"drain", NULL, "", "finish what is in progress, then end", ctl_drain},
     {"reload", NULL, "", "read configuration and certificates again", ctl_reload},
     {"completion", NULL, "SHELL", "print the completion script for bash, zsh or fish", ctl_completion},
@@ -35,7 +36,17 @@ const size_t ctl_command_count = sizeof ctl_commands / sizeof ctl_commands[0];
 const struct ctl_option ctl_option_table[] = {
     {"if-match", 0, "REV", MEMBER(if_match), "app put,app rm", "only if the app is still at this revision"},
     {"q", 0, "TEXT", MEMBER(q), "app ls", "only apps with TEXT in an id, domain or address"},
-    {"app", 0, "ID", MEMBER(app), "compose", "the app; default for an app-compose.json: the id that its bytes make"},
+    {"follow", 'f', NULL, MEMBER(follow), "logs", "go on with lines to come, until interrupted"},
+    {"count", 'n', "N", MEMBER(count), "logs",
+     "how many of the last lines; default: 50, with --follow 10; the gateway keeps 1 MiB of them"},
+    {"status", 0, "STATUS", MEMBER(status), "logs", "404, 5xx, 400-499, >=500 or <400, or several with commas"},
+    {"slower-than", 0, "TIME", MEMBER(slower_than), "logs", "what took longer: 500ms, 2s"},
+    {"path", 0, "PATTERN", MEMBER(path), "logs", "a path without its query; * stands for any letters, ? for one"},
+    {"host", 0, "PATTERN", MEMBER(host), "logs", "a host name, or a pattern"},
+    {"method", 0, "METHOD", MEMBER(method), "logs", "GET, POST, …"},
+    {"error", 0, NULL, MEMBER(error), "logs", "only what ended in an error of the gateway"},
+    {"app", 0, "ID", MEMBER(app), "compose,logs",
+     "compose: the app; default for an app-compose.json: the id that its bytes make; logs: an app or instance"},
     {"address", 0, "IP", MEMBER(address), "compose",
      "where the instance to register is; may be left out for an app that has some"},
     {"instance", 0, "INSTANCE", MEMBER(instance), "compose",
@@ -75,6 +86,7 @@ const size_t ctl_exit_count = sizeof ctl_exit_table / sizeof ctl_exit_table[0];
 const struct ctl_variable ctl_variables[] = {
     {"GATEWAY_CONTROL", "where the gateway listens, if --control does not say it"},
     {"COMPOSE_PROFILES", "the profiles that compose takes for active, if --profile does not say it"},
+    {"NO_COLOR", "if it is not empty, nothing is coloured"},
     {"COLUMNS", "how wide tables may be on a terminal that does not tell its size"},
 };
 const size_t ctl_variable_count = sizeof ctl_variables / sizeof ctl_variables[0];

@@ -26,6 +26,8 @@ static const struct {
     const char *values;
 } value_lists[] = {
     {"SHELL", "bash zsh fish"},
+    {"STATUS", "2xx 3xx 4xx 5xx 404 499 502 503 504"},
+    {"METHOD", "GET HEAD POST PUT PATCH DELETE OPTIONS"},
 };
 
 static void candidate(struct line *line, const char *text, const char *help)

@@ -30,6 +30,10 @@ static size_t on_data(char *data, size_t size, size_t count, void *arg)
     long status = 0;
     size_t len = size * count;
     curl_easy_getinfo(transfer->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (transfer->call->data && status / 100 == 2) {
+        transfer->write_failed = !transfer->call->data(transfer->call->data_arg, data, len);
+        return transfer->write_failed ? 0 : len;
+    }
     if (transfer->call->download && status / 100 == 2) {
         ctl_progress_add(transfer->call->progress, data, len);
         transfer->write_failed = fwrite(data, 1, len, transfer->call->download) != len;

@@ -2,6 +2,7 @@
 
 #include "gateway/base/list.h"
 #include "gateway/base/log.h"
+#include "gateway/proxy/access_follow.h"
 #include "gateway/proxy/access_format.h"
 #include "gateway/proxy/access_ring.h"
 
@@ -30,9 +31,12 @@ enum { BATCH_RINGS = 64, NAP_MS = 50, RETRY_MS = 1000, WAKE_BYTES = ACCESS_LOG_R
 enum state { AWAKE, NAPPING, BLOCKED };
 
 struct access_log {
-    struct access_format format;
-    bool is_off; /* no thread, no rings */
-    char *path;  /* NULL: standard output */
+    struct access_format format;        /* of the file; "off" has none */
+    struct access_format follow_format; /* JSON for followers, where the file is not JSON */
+    bool is_off;                        /* nothing is written */
+    bool is_json;                       /* followers see the lines of the file */
+    struct access_followers *followers;
+    char *path; /* NULL: standard output */
     pthread_t thread;
     int wake_fd; /* eventfd */
     _Atomic int state;
@@ -53,9 +57,11 @@ struct access_log_ring {
     struct list link;
     struct access_log *log;
     struct counters *counters;
-    struct access_ring *bytes;
+    struct access_ring *bytes;  /* for the file; NULL: the log is off */
+    struct access_ring *follow; /* for followers only; NULL: they see what the file gets */
     struct access_time time;
     size_t part; /* bytes of the first line that are written; the log thread's */
+    size_t seen; /* bytes from its beginning that followers were shown; the log thread's */
     _Atomic bool detached;
 };
 
@@ -79,36 +85,56 @@ static void wake_if_asleep(struct access_log *log, size_t used)
         wake(log);
 }
 
+bool access_log_is_wanted(const struct access_log_ring *ring)
+{
+    return ring && (ring->bytes || access_followers_any(ring->log->followers));
+}
+
+static bool put_line(struct access_log_ring *ring, struct access_ring *bytes, const struct access_format *format,
+                     const struct access_record *record)
+{
+    char *line = access_ring_reserve(bytes, ACCESS_LOG_MAX_LINE);
+    if (!line) {
+        COUNTER_INC(ring->counters, access_log_dropped_total);
+        return false;
+    }
+    size_t len = access_format_line(format, &ring->time, record, line);
+    wake_if_asleep(ring->log, access_ring_commit(bytes, len));
+    return true;
+}
+
 void access_log_write(struct access_log_ring *ring, const struct access_record *record)
 {
     if (!ring)
         return;
-    char *line = access_ring_reserve(ring->bytes, ACCESS_LOG_MAX_LINE);
-    if (!line) {
-        COUNTER_INC(ring->counters, access_log_dropped_total);
-        return;
-    }
-    size_t len = access_format_line(&ring->log->format, &ring->time, record, line);
-    wake_if_asleep(ring->log, access_ring_commit(ring->bytes, len));
-    COUNTER_INC(ring->counters, access_log_lines_total);
+    if (ring->bytes && put_line(ring, ring->bytes, &ring->log->format, record))
+        COUNTER_INC(ring->counters, access_log_lines_total);
+    if (ring->follow && access_followers_any(ring->log->followers))
+        (void)put_line(ring, ring->follow, &ring->log->follow_format, record);
+}
+
+static void free_ring(struct access_log_ring *ring)
+{
+    access_ring_free(&ring->bytes);
+    access_ring_free(&ring->follow);
+    free(ring);
 }
 
 struct access_log_ring *access_log_attach(struct access_log *log, struct counters *counters)
 {
-    if (log->is_off)
-        return NULL;
-    struct access_ring *bytes = access_ring_new(ACCESS_LOG_RING_BYTES);
-    if (!bytes) {
-        log_error("no access log for a worker: its ring cannot be mapped: %s", strerror(errno));
-        return NULL;
-    }
     struct access_log_ring *ring = calloc(1, sizeof *ring);
     if (!ring)
         abort();
     ring->log = log;
     ring->counters = counters;
-    ring->bytes = bytes;
+    ring->bytes = log->is_off ? NULL : access_ring_new(ACCESS_LOG_RING_BYTES);
+    ring->follow = log->is_json ? NULL : access_ring_new(ACCESS_LOG_RING_BYTES);
     ring->time.second = UINT64_MAX;
+    if ((!log->is_off && !ring->bytes) || (!log->is_json && !ring->follow)) {
+        log_error("no access log for a worker: its ring cannot be mapped: %s", strerror(errno));
+        free_ring(ring);
+        return NULL;
+    }
     pthread_mutex_lock(&log->attach_lock);
     list_push(&log->attached, &ring->link);
     pthread_mutex_unlock(&log->attach_lock);
@@ -144,8 +170,17 @@ static void take_attached(struct access_log *log)
 static void ring_free(struct access_log_ring *ring)
 {
     list_remove(&ring->link);
-    access_ring_free(&ring->bytes);
-    free(ring);
+    free_ring(ring);
+}
+
+static size_t pending_bytes(const struct access_ring *ring)
+{
+    return ring ? access_ring_pending(ring).len : 0;
+}
+
+static bool is_empty(const struct access_log_ring *ring)
+{
+    return pending_bytes(ring->bytes) == 0 && pending_bytes(ring->follow) == 0;
 }
 
 /* `detached` is read first: what was written before it was set is then seen as pending. */
@@ -153,7 +188,7 @@ static void free_detached(struct access_log *log)
 {
     LIST_EACH_SAFE (link, &log->rings) {
         struct access_log_ring *ring = ring_of(link);
-        if (atomic_load(&ring->detached) && access_ring_pending(ring->bytes).len == 0)
+        if (atomic_load(&ring->detached) && is_empty(ring))
             ring_free(ring);
     }
 }
@@ -179,11 +214,38 @@ static void reopen_path(struct access_log *log)
     log->torn = NULL;
 }
 
+/* Lines go to the file after followers have seen them: a file that cannot be written holds up nobody. */
 static struct iovec unwritten(const struct access_log_ring *ring)
 {
-    struct slice pending = access_ring_pending(ring->bytes);
+    struct slice pending = ring->bytes ? access_ring_pending(ring->bytes) : SLICE("");
     char *start = (char *)(uintptr_t)pending.ptr; /* iovec has no const */
-    return (struct iovec){start + ring->part, pending.len - ring->part};
+    return (struct iovec){start + ring->part, ring->seen - ring->part};
+}
+
+/* True if there was anything that only followers get. */
+static bool show_ring(struct access_log *log, struct access_log_ring *ring)
+{
+    if (ring->bytes) {
+        struct slice pending = access_ring_pending(ring->bytes);
+        if (log->is_json)
+            access_followers_show(log->followers, slice_from(pending, ring->seen));
+        ring->seen = pending.len;
+    }
+    struct slice only = ring->follow ? access_ring_pending(ring->follow) : SLICE_NONE;
+    if (only.len == 0)
+        return false;
+    access_followers_show(log->followers, only);
+    access_ring_consume(ring->follow, only.len);
+    return true;
+}
+
+static bool show_rings(struct access_log *log)
+{
+    bool any = false;
+    access_followers_round(log->followers);
+    LIST_EACH (link, &log->rings)
+        any |= show_ring(log, ring_of(link));
+    return any;
 }
 
 /* The bytes of the piece that are written leave the ring, but for those of a line that is not complete. */
@@ -195,6 +257,7 @@ static void advance(struct access_log *log, struct access_log_ring *ring, const 
     size_t whole = newline ? (size_t)(newline - start) + 1 : 0;
     access_ring_consume(ring->bytes, whole);
     ring->part = done - whole;
+    ring->seen -= whole;
     if (ring->part > 0)
         log->torn = ring;
     else if (log->torn == ring)
@@ -265,7 +328,7 @@ static enum round write_rings(struct access_log *log)
 static bool has_pending(const struct access_log *log)
 {
     LIST_EACH (link, &log->rings) {
-        if (access_ring_pending(ring_of(link)->bytes).len > 0)
+        if (!is_empty(ring_of(link)))
             return true;
     }
     return false;
@@ -313,7 +376,10 @@ static void *run(void *arg)
         take_attached(log);
         if (atomic_exchange(&log->reopen, false))
             reopen_path(log);
+        bool shown = show_rings(log);
         enum round round = write_rings(log);
+        if (round == ROUND_EMPTY && shown)
+            round = ROUND_WROTE;
         free_detached(log);
         if (!stopping)
             wait_after(log, round);
@@ -335,6 +401,11 @@ bool access_log_check_format(const char *format, char ret_error[ACCESS_LOG_ERROR
     return true;
 }
 
+static void wake_thread(void *arg)
+{
+    wake(arg);
+}
+
 /* Signals are the control thread's. */
 static int start_thread(struct access_log *log)
 {
@@ -350,13 +421,15 @@ static int start_thread(struct access_log *log)
 
 static bool start(struct access_log *log, char *ret_error)
 {
-    log->fd = log->path ? open_path(log->path) : STDOUT_FILENO;
-    if (log->fd < 0) {
+    if (!log->is_off)
+        log->fd = log->path ? open_path(log->path) : STDOUT_FILENO;
+    if (log->fd < 0 && !log->is_off) {
         snprintf(ret_error, ACCESS_LOG_ERROR_TEXT_MAX, "%.300s cannot be opened: %s", log->path, strerror(errno));
         return false;
     }
     log->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int error = log->wake_fd < 0 ? errno : start_thread(log);
+    log->followers = log->wake_fd < 0 ? NULL : access_followers_new(wake_thread, log);
+    int error = !log->followers ? errno : start_thread(log);
     if (error != 0)
         snprintf(ret_error, ACCESS_LOG_ERROR_TEXT_MAX, "the log thread cannot be started: %s", strerror(error));
     return error == 0;
@@ -370,10 +443,21 @@ static void log_free(struct access_log *log)
         close(log->fd);
     if (log->wake_fd >= 0)
         close(log->wake_fd);
+    access_followers_free(&log->followers);
     pthread_mutex_destroy(&log->attach_lock);
     access_format_fini(&log->format);
+    access_format_fini(&log->follow_format);
     free(log->path);
     free(log);
+}
+
+/* Followers get what privacy leaves of client and query too. */
+static bool make_formats(struct access_log *log, const struct access_log_options *options, char *ret_error)
+{
+    struct access_log_options json = *options;
+    json.format = "json";
+    return (log->is_off || access_format_init(&log->format, options, ret_error)) &&
+           (log->is_json || access_format_init(&log->follow_format, &json, ret_error));
 }
 
 enum status access_log_start(const struct access_log_options *options, struct access_log **ret_log,
@@ -388,7 +472,8 @@ enum status access_log_start(const struct access_log_options *options, struct ac
     list_init(&log->rings);
     log->path = options->path ? strdup(options->path) : NULL;
     log->is_off = strcmp(options->format, "off") == 0;
-    if (!log->is_off && (!access_format_init(&log->format, options, ret_error) || !start(log, ret_error))) {
+    log->is_json = strcmp(options->format, "json") == 0;
+    if (!make_formats(log, options, ret_error) || !start(log, ret_error)) {
         log_free(log);
         return STATUS_INTERNAL;
     }
@@ -408,7 +493,7 @@ static void report_lost(const struct access_log *log)
 {
     size_t lost = 0;
     LIST_EACH (link, &log->rings)
-        lost += access_ring_pending(ring_of(link)->bytes).len;
+        lost += pending_bytes(ring_of(link)->bytes);
     if (lost > 0)
         log_warn("access log: %zu bytes are lost, the file cannot be written", lost);
 }
@@ -417,12 +502,15 @@ void access_log_stop(struct access_log **log)
 {
     if (!*log)
         return;
-    if (!(*log)->is_off) {
-        atomic_store(&(*log)->stopping, true);
-        wake(*log);
-        pthread_join((*log)->thread, NULL);
-        report_lost(*log);
-    }
+    atomic_store(&(*log)->stopping, true);
+    wake(*log);
+    pthread_join((*log)->thread, NULL);
+    report_lost(*log);
     log_free(*log);
     *log = NULL;
+}
+
+struct access_follower *access_log_follow(struct access_log *log, const struct access_follow_options *options)
+{
+    return access_followers_add(log->followers, options);
 }

@@ -186,7 +186,7 @@ void exchange_log(struct exchange *x)
 {
     static const struct message_head nothing;
     const struct connection *c = x->connection;
-    if (!x->proxy->log || (!x->request && x->error == STATUS_CLIENT_CANCELLED))
+    if (!access_log_is_wanted(x->proxy->log) || (!x->request && x->error == STATUS_CLIENT_CANCELLED))
         return;
     const struct message_head *request = x->request ? x->request : &nothing;
     uint64_t now = x->proxy->loop->now_us;

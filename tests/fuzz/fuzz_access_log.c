@@ -4,6 +4,7 @@
  * The first byte chooses format and privacy, four more the numbers; the rest is cut at newlines into the strings.
  */
 #include "../unit/proxy/json_check.h"
+#include "gateway/proxy/access_filter.h"
 #include "gateway/proxy/access_format.h"
 
 #include <stdlib.h>
@@ -50,6 +51,22 @@ static struct access_record make_record(uint32_t number, struct slice rest)
     return record;
 }
 
+/* What filters read is what the line says; and a filter for the line's own path wants it. */
+static void check_filter(struct slice text)
+{
+    struct access_line line;
+    struct slice path = SLICE_NONE, error = SLICE_NONE;
+    struct access_filter filter = {.status_count = 0};
+    char problem[ACCESS_FILTER_PROBLEM_MAX];
+    require(access_line_parse(text, &line) && access_filter_wants(&filter, &line));
+    require(json_check_object(text, "path", &path) && json_check_object(text, "error", &error));
+    require(slice_eq(line.path, path) && slice_eq(line.error, error));
+    if (path.len == 0 || path.len > ACCESS_FILTER_TEXT_MAX || memchr(path.ptr, '\\', path.len) ||
+        memchr(path.ptr, '?', path.len) || memchr(path.ptr, '*', path.len))
+        return;
+    require(access_filter_set(&filter, SLICE("path"), path, problem) && access_filter_wants(&filter, &line));
+}
+
 static void check_line(const struct access_log_options *options, const struct access_record *record)
 {
     char buffer[ACCESS_LOG_MAX_LINE], error[ACCESS_LOG_ERROR_TEXT_MAX];
@@ -60,6 +77,8 @@ static void check_line(const struct access_log_options *options, const struct ac
     require(len > 0 && len <= sizeof buffer);
     require(memchr(buffer, '\n', len) == buffer + len - 1);
     require(!format.json || json_check_object(slice_make(buffer, len - 1), NULL, NULL));
+    if (format.json)
+        check_filter(slice_make(buffer, len - 1));
     access_format_fini(&format);
 }
 

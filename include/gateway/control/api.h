@@ -13,6 +13,7 @@
 #include "gateway/control/sync.h"
 #include "gateway/proxy/local.h"
 
+struct access_log;
 struct api;
 
 /* What the program tells about itself; filled by main on the control thread each time it is asked. */
@@ -35,6 +36,7 @@ struct api_params {
     struct route_table *table;
     struct changes *changes;
     struct certs *certs;
+    struct access_log *access_log;
     const struct slice *base_domains; /* borrowed until api_set_base_domains */
     size_t base_domain_count;
     void (*status)(void *arg, struct api_status *ret_status);

@@ -65,7 +65,7 @@ struct access_log_ring; /* one worker's */
 
 /*
  * Opens the file (append, created 0640) and starts the log thread. On failure the text says why. With format "off"
- * everything below works and does nothing.
+ * nothing is written, but that access_follow sees the lines.
  */
 MUST_CHECK enum status access_log_start(const struct access_log_options *options, struct access_log **ret_log,
                                         char ret_error[ACCESS_LOG_ERROR_TEXT_MAX]);
@@ -84,6 +84,8 @@ struct access_log_ring *access_log_attach(struct access_log *log, struct counter
 /* What is in it will still be written. Accepts NULL. */
 void access_log_detach(struct access_log_ring **ring);
 
+/* False if access_log_write would do nothing: nobody needs the record. Accepts a NULL ring. */
+bool access_log_is_wanted(const struct access_log_ring *ring);
 /* Formats one line; drops it when there is no room. Accepts a NULL ring (no log). */
 void access_log_write(struct access_log_ring *ring, const struct access_record *record);
 

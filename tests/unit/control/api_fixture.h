@@ -12,6 +12,7 @@ struct fixture {
     struct loop *loop;
     struct changes changes;
     struct certs *certs;
+    struct access_log *access_log;
     struct api *api;
     struct api_listener listener;
     bool ready;
@@ -120,10 +121,14 @@ static int setup(void **state)
     f->ready = true;
     f->reload_error = "";
     f->certs = certs_new(f->loop, NULL, NULL, NULL);
+    char error[ACCESS_LOG_ERROR_TEXT_MAX];
+    struct access_log_options log = {.path = "/dev/null", .format = "json"};
+    assert_int_equal(access_log_start(&log, &f->access_log, error), STATUS_OK);
     struct api_params params = {.loop = f->loop,
                                 .table = f->changes.table,
                                 .changes = &f->changes,
                                 .certs = f->certs,
+                                .access_log = f->access_log,
                                 .base_domains = fixture_domains,
                                 .base_domain_count = 2,
                                 .status = fill_status,
@@ -151,6 +156,8 @@ static int teardown(void **state)
     struct fixture *f = *state;
     hang_up(f);
     api_free(&f->api);
+    loop_turn(f->loop, 0);
+    access_log_stop(&f->access_log);
     certs_free(&f->certs);
     delete_all(&f->changes);
     route_table_free(&f->changes.table);

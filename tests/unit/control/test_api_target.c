@@ -59,7 +59,7 @@ static const struct {
     {"/a?%g0=1", "!bad_target "},
     {"/a?b=1&b=2", "!invalid_parameter b"},
     {"/a?b=1&%62=2", "!invalid_parameter b"},
-    {"/a?1&2&3&4&5&6&7&8&9", "!invalid_parameter 9"},
+    {"/a?1&2&3&4&5&6&7&8&9&10&11&12&13", "!invalid_parameter 13"},
     {"/1/2/3/4/5/6", "1|2|3|4|5|6"},
     {"/1/2/3/4/5/6/7", "!not_found "},
 };
