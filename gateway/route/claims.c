@@ -156,12 +156,21 @@ void claims_free(struct claims **claims)
     free(dropped);
 }
 
+/* False if nobody owns the address. */
+static bool find_published(const struct claims *claims, const struct ip_addr *address, struct name_place *ret_owner)
+{
+    return name_index_find(&claims->published, NAME_ADDRESS, name_of_address(address), ret_owner);
+}
+
+static const struct route_instance *instance_at(const struct name_place *owner)
+{
+    return &owner->app->instances[owner->number - NAME_OF_ADDRESSES];
+}
+
 const struct route_instance *claims_owner(const struct claims *claims, const struct ip_addr *address)
 {
     struct name_place owner;
-    if (!name_index_find(&claims->published, NAME_ADDRESS, name_of_address(address), &owner))
-        return NULL;
-    return &owner.app->instances[owner.number - NAME_OF_ADDRESSES];
+    return find_published(claims, address, &owner) ? instance_at(&owner) : NULL;
 }
 
 const struct route_instance *claims_staged_owner(const struct claims *claims, const struct ip_addr *address)
@@ -176,13 +185,22 @@ void claims_stage_release(struct claims *claims, const struct route_instance *in
         stage_owner(claims, &instance->address, NULL, 0);
 }
 
+/* The claim goes on: not of another app, whose clients must not go on with what they have open to the instance. */
+static bool is_same_owner(const struct name_place *before, const struct route_app *app,
+                          const struct route_instance *instance)
+{
+    const struct route_instance *old = instance_at(before);
+    return old->generation == instance->generation && strcmp(old->id, instance->id) == 0 &&
+           strcmp(before->app->id, app->id) == 0;
+}
+
 void claims_stage_take(struct claims *claims, struct route_app *app, size_t index)
 {
     struct route_instance *instance = &app->instances[index];
-    const struct route_instance *before = claims_owner(claims, &instance->address);
+    struct name_place before;
     assert(!claims_staged_owner(claims, &instance->address));
-    if (before && before->generation == instance->generation && strcmp(before->id, instance->id) == 0)
-        instance->claim = claim_ref(before->claim);
+    if (find_published(claims, &instance->address, &before) && is_same_owner(&before, app, instance))
+        instance->claim = claim_ref(instance_at(&before)->claim);
     else
         instance->claim = claim_new(claims->next_serial++, instance->generation, &instance->address);
     stage_owner(claims, &instance->address, app, index);
@@ -193,8 +211,8 @@ static void publish_owner(struct claims *claims, const struct staged_owner *slot
     struct name_place place;
     const struct route_instance *before = NULL;
     const struct route_instance *after = staged_instance(slot);
-    if (name_index_find(&claims->published, NAME_ADDRESS, name_of_address(slot->address), &place))
-        before = &place.app->instances[place.number - NAME_OF_ADDRESSES];
+    if (find_published(claims, slot->address, &place))
+        before = instance_at(&place);
     if (before && (!after || after->claim != before->claim)) {
         atomic_store_explicit(&before->claim->revoked, true, memory_order_release);
         list_add(&claims->revoked, claim_ref(before->claim));

@@ -1,7 +1,8 @@
 """An address moves to another app while traffic runs: nothing of the new owner may reach the old one's clients."""
+import json
 import threading
 
-from gateway import new_id
+from gateway import App, new_id
 from origin import Origin, new_address
 from wire import wait_until
 
@@ -118,6 +119,21 @@ def test_instance_boots_again(gateway):
     app.put(instances=[{**instance, "generation": 2}])
     old = assert_nothing_leaks(machine, traffic)
     assert gateway.fetch("GET", "/quick", app.host()).body == SECRET
+    assert all(connection not in old for connection, _ in machine.new_requests)
+    machine.close()
+
+
+def test_instance_comes_to_another_app(gateway):
+    """In one batch, with the same generation and address: what the old app's clients have open ends all the same."""
+    machine = Machine()
+    app = gateway.app(**owner(machine, 1))
+    traffic = start_traffic(gateway, app, machine)
+    successor = {**app.document, "app_id": new_id()}
+    lines = [{"op": "delete", "app_id": app.id}, {"op": "put", "app": successor}]
+    answer = gateway.control("POST", "/v1/changes", "".join(json.dumps(line) + "\n" for line in lines))
+    assert answer.json["applied"] == 2
+    old = assert_nothing_leaks(machine, traffic)
+    assert gateway.fetch("GET", "/quick", App(gateway, successor).host()).body == SECRET
     assert all(connection not in old for connection, _ in machine.new_requests)
     machine.close()
 

@@ -52,7 +52,7 @@ void claims_stage_release(struct claims *claims, const struct route_instance *in
 
 /*
  * Stages an instance's ownership of its address, which is free, and gives it its claim. If the published owner is the
- * same instance in the same generation, that claim goes on: its connections live.
+ * same instance of the same app in the same generation, that claim goes on: its connections live.
  */
 void claims_stage_take(struct claims *claims, struct route_app *app, size_t instance);
 

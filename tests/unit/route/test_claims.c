@@ -43,15 +43,21 @@ static int end(void **state)
 }
 
 /* A record with one instance, which takes the address. */
-static const struct route_instance *take(struct claims *claims, const char *id, uint64_t generation,
-                                         const char *address)
+static const struct route_instance *take_for(struct claims *claims, const char *app_id, const char *id,
+                                             uint64_t generation, const char *address)
 {
-    struct route_app *app = fixture_app("app", id, address, generation);
+    struct route_app *app = fixture_app(app_id, id, address, generation);
     assert_true(records.count < sizeof records.apps / sizeof records.apps[0]);
     records.apps[records.count++] = app;
     claims_stage_take(claims, app, 0);
     assert_non_null(app->instances[0].claim);
     return &app->instances[0];
+}
+
+static const struct route_instance *take(struct claims *claims, const char *id, uint64_t generation,
+                                         const char *address)
+{
+    return take_for(claims, "app", id, generation, address);
 }
 
 static void test_take_publish_release(void **state)
@@ -114,6 +120,19 @@ static void test_other_instance_is_a_new_claim(void **state)
     take(claims, "j", 3, "10.0.0.1");
     assert_int_equal(publish(claims), 1);
     assert_true(claim_is_revoked(first->claim));
+}
+
+/* What is in progress is of the clients of the app that had it. */
+static void test_same_instance_in_another_app_is_a_new_claim(void **state)
+{
+    struct claims *claims = *state;
+    const struct route_instance *first = take_for(claims, "a", "i", 3, "10.0.0.1");
+    assert_int_equal(publish(claims), 0);
+    claims_stage_release(claims, first);
+    const struct route_instance *second = take_for(claims, "b", "i", 3, "10.0.0.1");
+    assert_int_equal(publish(claims), 1);
+    assert_true(claim_is_revoked(first->claim));
+    assert_false(claim_is_revoked(second->claim));
 }
 
 static void test_abort_restores(void **state)
@@ -201,6 +220,7 @@ int main(void)
         TEST(test_same_instance_keeps_its_claim),
         TEST(test_newer_generation_is_a_new_claim),
         TEST(test_other_instance_is_a_new_claim),
+        TEST(test_same_instance_in_another_app_is_a_new_claim),
         TEST(test_abort_restores),
         TEST(test_taken_and_released_in_one_batch),
         TEST(test_release_of_one_that_does_not_own),
