@@ -168,7 +168,7 @@ static void refuse_status(struct sync *s, int status)
 static bool read_etag(struct slice etag, uint64_t *ret_revision)
 {
     return etag.len > 2 && etag.ptr[0] == '"' && etag.ptr[etag.len - 1] == '"' &&
-           slice_to_u64(slice_make(etag.ptr + 1, etag.len - 2), ret_revision) && *ret_revision <= INT64_MAX;
+           slice_to_u64(slice_make(etag.ptr + 1, etag.len - 2), ret_revision) && *ret_revision <= CHANGES_MAX_REVISION;
 }
 
 static void on_head(void *arg, const struct fetch_head *head)

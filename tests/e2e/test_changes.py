@@ -242,6 +242,8 @@ def test_snapshot_takes_a_revision(make_gateway):
     assert len(ids(gateway)) == 3
     assert outcomes(push(gateway, put(501, document()))) == ["applied"]
     assert gateway.control("PUT", "/v1/snapshot?revision=x", ndjson(apps)).json["field"] == "revision"
+    for huge in (2**62 + 1, 2**63 - 1, 2**64):      # the next revisions must be numbers too, here and in the store
+        assert gateway.control("PUT", f"/v1/snapshot?revision={huge}", ndjson(apps)).code == "invalid_parameter"
     assert gateway.control("PUT", "/v1/snapshot?revision=600", ndjson(apps)).json["revision"] == 600
     assert {json.loads(line)["revision"] for line in gateway.control("GET", "/v1/snapshot").body.splitlines()} == {500}
 

@@ -19,7 +19,9 @@ struct history;
 struct store;
 
 enum { CHANGES_ANY_REVISION = 0 };
-#define CHANGES_NO_APP UINT64_MAX /* for changes_put, in the place of a revision: there must be none yet */
+/* The greatest that others may set the table to: all that follow fit into the signed integers of JSON and SQLite. */
+#define CHANGES_MAX_REVISION (UINT64_C(1) << 62)
+#define CHANGES_NO_APP       UINT64_MAX /* for changes_put, in the place of a revision: there must be none yet */
 
 struct change_result {
     enum status status;
