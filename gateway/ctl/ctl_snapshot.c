@@ -34,6 +34,15 @@ static enum ctl_exit download(const struct ctl_options *options, FILE *out)
     return result;
 }
 
+/* Into an open file, which is closed. */
+static enum ctl_exit download_and_close(const struct ctl_options *options, FILE *out, bool syncs)
+{
+    enum ctl_exit result = download(options, out);
+    bool written = fflush(out) == 0 && (!syncs || fsync(fileno(out)) == 0);
+    written = fclose(out) == 0 && written;
+    return result == CTL_OK && !written ? CTL_USAGE : result;
+}
+
 /* Into a file beside the wanted one, which then takes its place: a broken download leaves the old one as it was. */
 static enum ctl_exit download_to_file(const struct ctl_options *options, const char *path)
 {
@@ -41,14 +50,9 @@ static enum ctl_exit download_to_file(const struct ctl_options *options, const c
     if (asprintf(&part, "%s.part", path) < 0)
         abort();
     FILE *out = fopen(part, "we");
-    enum ctl_exit result = CTL_USAGE;
-    if (out) {
-        result = download(options, out);
-        bool written = fflush(out) == 0 && fsync(fileno(out)) == 0;
-        written = fclose(out) == 0 && written;
-        if (result == CTL_OK && (!written || rename(part, path) != 0))
-            result = CTL_USAGE;
-    }
+    enum ctl_exit result = out ? download_and_close(options, out, true) : CTL_USAGE;
+    if (result == CTL_OK && rename(part, path) != 0)
+        result = CTL_USAGE;
     if (result == CTL_USAGE)
         ctl_error("%s: %s", path, strerror(errno));
     if (result != CTL_OK)
@@ -57,12 +61,35 @@ static enum ctl_exit download_to_file(const struct ctl_options *options, const c
     return result;
 }
 
+/* A pipe or a device, which must not be replaced by a file. */
+static enum ctl_exit download_to_special(const struct ctl_options *options, const char *path)
+{
+    FILE *out = fopen(path, "we");
+    enum ctl_exit result = out ? download_and_close(options, out, false) : CTL_USAGE;
+    if (result == CTL_USAGE)
+        ctl_error("%s: %s", path, strerror(errno));
+    return result;
+}
+
+/* Where links lead, so that they stay. */
+static enum ctl_exit download_to_path(const struct ctl_options *options, const char *path)
+{
+    struct stat stat_buffer;
+    bool exists = stat(path, &stat_buffer) == 0;
+    if (exists && !S_ISREG(stat_buffer.st_mode))
+        return download_to_special(options, path);
+    char *real = exists ? realpath(path, NULL) : NULL;
+    enum ctl_exit result = download_to_file(options, real ? real : path);
+    free(real);
+    return result;
+}
+
 enum ctl_exit ctl_snapshot_save(const struct ctl_options *options)
 {
     const char *path = options->argv[0];
     if (strcmp(path, "-") == 0)
         return download(options, stdout);
-    enum ctl_exit result = download_to_file(options, path);
+    enum ctl_exit result = download_to_path(options, path);
     if (result == CTL_OK && options->json)
         ctl_print_done("path", path, "saved");
     else if (result == CTL_OK)

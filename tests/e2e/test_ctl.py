@@ -1,5 +1,6 @@
 """gatewayctl as a program: usage, exit statuses, JSON, tables that fit a terminal, progress bars."""
 import json
+import os
 import re
 import subprocess
 
@@ -158,3 +159,22 @@ def test_a_gateway_that_refuses_leaves_no_bar(gateway, tmp_path):
     with on_terminal(gateway, "snapshot", "load", "--strict", tmp_path / "bad") as terminal:
         assert terminal.wait() == 1
         assert b"refused" in terminal.output.split(b"\x1b[K")[-1]
+
+
+def test_snapshot_is_saved_where_the_name_leads(gateway, tmp_path):
+    """A link stays a link, and what is no file (a pipe, a device) is written to instead of replaced."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder" / "file")
+    (tmp_path / "folder" / "file").write_text("old")
+    assert gateway.gatewayctl("snapshot", "save", tmp_path / "link").returncode == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "folder" / "file").read_text() != "old"
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        try:
+            assert gateway.gatewayctl("snapshot", "save", tmp_path / "pipe").returncode == 0
+            assert (tmp_path / "pipe").is_fifo()
+            saved = reader.communicate(timeout=60)[0]
+        finally:
+            reader.kill()
+    assert saved == (tmp_path / "folder" / "file").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe"]
