@@ -236,14 +236,39 @@ static json_t *text_json(const char *text)
     return json;
 }
 
-static json_t *notes_json(const struct compose *compose)
+/* Of domains that the app keeps, but that lead nowhere any more. */
+static json_t *lost_domains_json(const struct ctl_project *p)
+{
+    size_t i;
+    char *text;
+    const json_t *domain;
+    json_t *notes = json_array();
+    bool restricts = json_is_true(json_object_get(p->planned, "restrict_ports"));
+    json_array_foreach(json_object_get(p->planned, "domains"), i, domain)
+    {
+        const json_t *port = json_object_get(domain, "port");
+        if (!restricts || compose_document_item(p->planned, "ports", "port", port))
+            continue;
+        if (asprintf(&text, "domain %s leads to port %lld, which the app does not publish", ctl_string(domain, "name"),
+                     (long long)json_integer_value(port)) < 0)
+            abort();
+        json_array_append_new(notes, text_json(text));
+        free(text);
+    }
+    return notes;
+}
+
+static json_t *notes_json(const struct ctl_project *p)
 {
     json_t *notes = json_array();
-    for (size_t i = 0; i < compose->note_count; i++) {
-        char *line = compose_note_line(&compose->notes[i]);
+    json_t *lost = lost_domains_json(p);
+    for (size_t i = 0; i < p->compose->note_count; i++) {
+        char *line = compose_note_line(&p->compose->notes[i]);
         json_array_append_new(notes, text_json(line));
         free(line);
     }
+    json_array_extend(notes, lost);
+    json_decref(lost);
     return notes;
 }
 
@@ -265,22 +290,6 @@ static void print_notes(const struct ctl_project *p)
         char *line = compose_note_line(&p->compose->notes[i]);
         ctl_error("%s: note: %s", p->options->argv[0], line);
         free(line);
-    }
-}
-
-/* Domains that the app keeps, but that lead nowhere any more. */
-static void print_lost_domains(const struct ctl_project *p)
-{
-    size_t i;
-    const json_t *domain;
-    if (!json_is_true(json_object_get(p->planned, "restrict_ports")))
-        return;
-    json_array_foreach(json_object_get(p->planned, "domains"), i, domain)
-    {
-        const json_t *port = json_object_get(domain, "port");
-        if (!compose_document_item(p->planned, "ports", "port", port))
-            ctl_error("note: domain %s leads to port %lld, which the app does not publish", ctl_string(domain, "name"),
-                      (long long)json_integer_value(port));
     }
 }
 
@@ -341,6 +350,18 @@ static void print_urls(const json_t *urls)
 
 /* ---- output: the whole ---- */
 
+static void print_lost_domains(const struct ctl_project *p)
+{
+    size_t i;
+    const json_t *note;
+    json_t *notes = lost_domains_json(p);
+    json_array_foreach(notes, i, note)
+    {
+        ctl_error("note: %s", json_string_value(note));
+    }
+    json_decref(notes);
+}
+
 static void print_plan(const struct ctl_project *p)
 {
     size_t count = json_array_size(p->changes);
@@ -356,7 +377,7 @@ static void print_plan(const struct ctl_project *p)
     else
         printf("%zu change%s\n", count, count == 1 ? "" : "s");
     compose_diff_print(p->changes, stdout);
-    fflush(stdout);
+    print_lost_domains(p);
 }
 
 static void print_result(const struct ctl_project *p, json_t *app)
@@ -364,7 +385,7 @@ static void print_result(const struct ctl_project *p, json_t *app)
     json_t *urls = urls_json(p);
     if (p->options->json) {
         json_t *all = json_pack("{sO sO so so so}", "app", app, "urls", urls, "changes", json_incref(p->changes),
-                                "notes", notes_json(p->compose), "left_out", left_out_json(p->compose));
+                                "notes", notes_json(p), "left_out", left_out_json(p->compose));
         ctl_print_json(all);
         json_decref(all);
     } else {
@@ -398,7 +419,6 @@ static enum ctl_exit attempt(struct ctl_project *p, bool is_first, bool *ret_aga
         return result;
     if (!p->options->json)
         print_plan(p);
-    print_lost_domains(p);
     if (p->options->dry_run || !has_work(p))
         app = json_incref(p->options->dry_run ? p->planned : p->stored);
     else
@@ -413,6 +433,8 @@ static enum ctl_exit run(struct ctl_project *p)
 {
     enum ctl_exit result = fetch_domains(p);
     bool again = result == CTL_OK;
+    if (result != CTL_OK && !p->options->json) /* what can't be served is known all the same */
+        print_notes(p);
     for (unsigned i = 0; i < MAX_ATTEMPTS && again; i++) {
         again = false;
         forget_state(p);
