@@ -1,9 +1,15 @@
-/* The table out: GET /v1/snapshot as NDJSON, GET /v1/apps as pages of JSON. Memory stays flat at any size. */
+/*
+ * The table out: GET /v1/snapshot as NDJSON, GET /v1/apps as pages of JSON. Memory stays flat at any size.
+ *
+ * A snapshot is the table as it was when the export began: of apps that change before their turn has come, the line is
+ * made and kept at once.
+ */
 #include "api_internal.h"
 
 #include "gateway/control/app_document.h"
 
 #include <assert.h>
+#include <search.h>
 #include <stdlib.h>
 
 enum {
@@ -12,6 +18,13 @@ enum {
     RESUME_MS = 1,
     DEFAULT_LIMIT = 100,
     MAX_LIMIT = 1000,
+    MAX_KEPT_BYTES = 64 << 20, /* an export that is so slow while so much changes is given up */
+};
+
+/* An app that has changed since the export began. */
+struct kept {
+    char *line; /* NULL: it was not there */
+    char app_id[HOSTNAME_MAX_LABEL + 1];
 };
 
 struct export
@@ -20,12 +33,16 @@ struct export
     struct timer resume;
     bool is_list; /* JSON with a cursor, else NDJSON */
     bool finished;
+    bool walked; /* through all apps; what is kept remains */
     bool is_first;
     struct slice query; /* in lower case; empty: all */
     uint64_t remaining; /* apps still to send */
     size_t after_len;
     char after[HOSTNAME_MAX_LABEL + 1]; /* the last app looked at */
     struct api_text page;
+    struct changes_watcher watcher; /* a snapshot's */
+    void *kept;                     /* a tree of struct kept by id */
+    size_t kept_bytes;
 };
 
 static bool contains(const char *text, struct slice part)
@@ -64,6 +81,79 @@ static void add_app(struct export *export, const struct route_app *app)
     free(text);
 }
 
+/* ---- what changes meanwhile ---- */
+
+static int compare_kept(const void *a, const void *b)
+{
+    const struct kept *x = a;
+    const struct kept *y = b;
+    return strcmp(x->app_id, y->app_id);
+}
+
+static bool is_kept(const struct export *export, const char *app_id)
+{
+    struct kept key = {.line = NULL};
+    if (!export->kept)
+        return false;
+    snprintf(key.app_id, sizeof key.app_id, "%s", app_id);
+    return tfind(&key, &export->kept, compare_kept) != NULL;
+}
+
+static void free_kept(void *node)
+{
+    struct kept *kept = node;
+    free(kept->line);
+    free(kept);
+}
+
+static void give_up(struct export *export)
+{
+    changes_unwatch(&export->watcher);
+    export->finished = true;
+    local_abort(export->call->local, STATUS_CLIENT_STALLED);
+}
+
+static void on_changing(struct changes_watcher *watcher, struct slice app_id, const struct route_app *before)
+{
+    struct export *export = CONTAINER_OF(watcher, struct export, watcher);
+    if (export->walked)
+        return;
+    struct kept *kept = calloc(1, sizeof *kept);
+    if (!kept)
+        abort();
+    memcpy(kept->app_id, app_id.ptr, app_id.len);
+    if (strcmp(kept->app_id, export->after) <= 0 || is_kept(export, kept->app_id)) {
+        free(kept);
+        return;
+    }
+    if (before)
+        kept->line = app_document_format(before);
+    export->kept_bytes += sizeof *kept + (kept->line ? strlen(kept->line) : 0);
+    if (!tsearch(kept, &export->kept, compare_kept))
+        abort();
+}
+
+static void on_changed(struct changes_watcher *watcher)
+{
+    struct export *export = CONTAINER_OF(watcher, struct export, watcher);
+    if (export->kept_bytes > MAX_KEPT_BYTES)
+        give_up(export);
+}
+
+/* Takes one out of the tree and sends it. */
+static void add_kept(struct export *export)
+{
+    struct kept *kept = *(struct kept **)export->kept;
+    if (kept->line) {
+        api_text_append(&export->page, slice_str(kept->line));
+        api_text_append(&export->page, SLICE("\n"));
+    }
+    tdelete(kept, &export->kept, compare_kept);
+    free_kept(kept);
+}
+
+/* ---- what is there ---- */
+
 static void on_app(void *arg, const struct route_app *app)
 {
     struct export *export = arg;
@@ -71,7 +161,9 @@ static void on_app(void *arg, const struct route_app *app)
         return;
     export->after_len = strlen(app->id);
     assert(export->after_len < sizeof export->after);
-    memcpy(export->after, app->id, export->after_len);
+    memcpy(export->after, app->id, export->after_len + 1);
+    if (is_kept(export, app->id))
+        return;
     if (is_wanted(app, export->query)) {
         add_app(export, app);
         export->remaining--;
@@ -103,19 +195,22 @@ static void finish(struct export *export, bool more)
         local_send(local, slice_make(export->page.ptr, export->page.len));
     export->page.len = 0;
     export->finished = true;
+    changes_unwatch(&export->watcher);
     local_finish(local);
 }
 
 static size_t send_page(struct export *export)
 {
     struct route_table *table = export->call->api->params.table;
-    char text[sizeof export->after]; /* on_app writes export->after while the walk compares with what is given here */
-    struct slice after = {text, export->after_len};
-    memcpy(text, export->after, export->after_len);
-    size_t seen = route_table_each(table, after, PAGE_APPS, on_app, export);
+    size_t seen = 0;
+    if (!export->walked)
+        seen = route_table_each(table, after_of(export), PAGE_APPS, on_app, export);
+    export->walked = seen < PAGE_APPS;
+    for (; export->walked && export->kept && seen < PAGE_APPS; seen++)
+        add_kept(export);
     if (export->remaining == 0) {
         finish(export, route_table_each(table, after_of(export), 1, count_app, NULL) > 0);
-    } else if (seen < PAGE_APPS) {
+    } else if (export->walked && !export->kept) {
         finish(export, false);
     } else if (export->page.len > 0) {
         local_send(export->call->local, slice_make(export->page.ptr, export->page.len));
@@ -153,6 +248,8 @@ static void on_gone(void *self)
 {
     struct export *export = self;
     loop_timer_forget(&export->resume);
+    changes_unwatch(&export->watcher);
+    tdestroy(export->kept, free_kept);
     api_text_free(&export->page);
     api_call_gone(export->call);
 }
@@ -176,6 +273,8 @@ static void begin(struct api_call *call, struct export *export, struct slice con
     }
     if (export->is_list)
         api_text_append(&export->page, SLICE("{\"apps\":["));
+    else
+        changes_watch(call->api->params.changes, &export->watcher);
     advance(export);
 }
 
@@ -183,6 +282,7 @@ void api_export_snapshot(struct api_call *call)
 {
     struct export *export = arena_alloc_zeroed(call->arena, sizeof *export);
     export->remaining = UINT64_MAX;
+    export->watcher = (struct changes_watcher){.changing = on_changing, .changed = on_changed};
     begin(call, export, SLICE("application/x-ndjson"));
 }
 

@@ -217,7 +217,8 @@ static void tell_watchers(struct changes *c)
         struct changes_watcher *watcher = CONTAINER_OF(c->watchers.next, struct changes_watcher, link);
         list_remove(&watcher->link);
         list_push(&told, &watcher->link);
-        watcher->changed(watcher);
+        if (watcher->changed)
+            watcher->changed(watcher);
     }
     while (!list_is_empty(&told)) {
         struct list *link = told.next;

@@ -106,6 +106,11 @@ static void note_staged(void *arg, struct slice app_id, const struct route_app *
     const struct route_app *before = route_table_app(c->table, app_id);
     if (before)
         c->digest ^= changes_digest_of(app_id, before->revision);
+    LIST_EACH (link, &c->watchers) {
+        struct changes_watcher *watcher = CONTAINER_OF(link, struct changes_watcher, link);
+        if (watcher->changing)
+            watcher->changing(watcher, app_id, before);
+    }
     route_table_read_end();
     if (!app)
         return;

@@ -248,6 +248,33 @@ def test_snapshot_takes_a_revision(make_gateway):
     assert {json.loads(line)["revision"] for line in gateway.control("GET", "/v1/snapshot").body.splitlines()} == {500}
 
 
+def test_an_export_is_of_one_state(make_gateway):
+    """What changes while it is read, before and behind the place where it is, does not show."""
+    gateway = make_gateway()
+    pad = [{"name": f"{'n' * 60}.{'m' * 60}.{i}.", "port": 80} for i in range(20)]
+    apps = [document(domains=[{**domain, "name": f"{domain['name']}{number}.example"} for domain in pad])
+            for number in range(3000)]
+    assert gateway.control("PUT", "/v1/snapshot", ndjson(apps)).json["apps"] == 3000
+    before = gateway.control("GET", "/v1/snapshot")
+    connection = UnixConnection(gateway.control_path)
+    connection.request("GET", "/v1/snapshot")
+    response = connection.getresponse()
+    lines = [response.readline()]
+    moving = sorted(apps, key=lambda app: app["app_id"])
+    for step in range(0, 3000, 30):
+        old, gone, later = moving[step], moving[step + 10], moving[step + 20]
+        answer = push(gateway, {"op": "put", "app": {"app_id": old["app_id"]}},
+                      {"op": "delete", "app_id": gone["app_id"]}, {"op": "put", "app": document()},
+                      {"op": "put", "app": {**later, "restrict_ports": True}},
+                      {"op": "delete", "app_id": later["app_id"]})
+        assert outcomes(answer) == ["applied"] * 5
+    lines += response.readlines()
+    connection.close()
+    assert response.headers["ETag"] == before.fields["ETag"]
+    assert sorted(lines) == sorted(before.body.splitlines(keepends=True))
+    assert len(ids(gateway)) == 2900
+
+
 # ---- watch ----
 
 

@@ -168,9 +168,12 @@ void changes_set_gate(struct changes *changes, const struct changes_gate *gate);
 
 /* ---- what has changed ---- */
 
-/* Called after each publication. */
+/* Members may be NULL. Neither may watch or unwatch another one in `changing`. */
 struct changes_watcher {
     struct list link;
+    /* Before a publication, for each app that it changes: as it is now, NULL if it is not there. */
+    void (*changing)(struct changes_watcher *watcher, struct slice app_id, const struct route_app *before);
+    /* After each publication. */
     void (*changed)(struct changes_watcher *watcher);
 };
 void changes_watch(struct changes *changes, struct changes_watcher *watcher);

@@ -56,8 +56,8 @@ size_t route_table_instance_count(const struct route_table *table);
 uint64_t route_table_revision(const struct route_table *table); /* of the last published change */
 
 /*
- * Apps in the order of their ids after `after` (exclusive; empty: from the start), at most `limit`, calling each;
- * returns how many. Control thread only.
+ * Apps in the order of their ids (that of strcmp) after `after` (exclusive; empty: from the start; not looked at any
+ * more once `each` is called), at most `limit`, calling each; returns how many. Control thread only.
  */
 typedef void (*route_table_each_cb)(void *arg, const struct route_app *app);
 size_t route_table_each(struct route_table *table, struct slice after, size_t limit, route_table_each_cb each,
