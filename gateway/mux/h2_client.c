@@ -37,21 +37,24 @@ static bool is_silent(const struct h2_mux *m)
     return m->asked_ms > 0 && loop_now_ms(m->loop) - m->asked_ms >= m->base.settings->silent_ms;
 }
 
+bool h2_mux_client_takes_requests(const struct mux *mux)
+{
+    const struct h2_mux *m = (const void *)((const char *)mux - offsetof(struct h2_mux, base));
+    return !m->gone && !m->want_close && !m->draining && !is_silent(m) &&
+           nghttp2_session_check_request_allowed(m->session) &&
+           nghttp2_session_get_next_stream_id(m->session) <= INT32_MAX - SPARE_STREAM_IDS;
+}
+
 unsigned h2_client_room(struct mux *mux)
 {
-    struct h2_mux *m = mux_of(mux);
-    if (m->gone || m->want_close || m->draining || is_silent(m) || !nghttp2_session_check_request_allowed(m->session) ||
-        nghttp2_session_get_next_stream_id(m->session) > INT32_MAX - SPARE_STREAM_IDS)
-        return 0;
-    unsigned limit = limit_of(m);
+    const struct h2_mux *m = mux_of(mux);
+    unsigned limit = h2_mux_client_takes_requests(mux) ? limit_of(m) : 0;
     return limit > m->stream_count ? limit - m->stream_count : 0;
 }
 
-struct endpoint *h2_client_open(struct mux *mux)
+static struct endpoint *open_stream(struct mux *mux)
 {
     struct h2_mux *m = mux_of(mux);
-    if (h2_client_room(mux) == 0)
-        return NULL;
     if (list_is_empty(&m->streams))
         loop_timer_arm(m->loop, &m->timer, m->base.settings->head_ms);
     struct h2_stream *s = h2_stream_new(m);
@@ -60,10 +63,22 @@ struct endpoint *h2_client_open(struct mux *mux)
     return &s->endpoint;
 }
 
-unsigned h2_mux_client_limit(const struct mux *mux)
+struct endpoint *h2_client_open(struct mux *mux)
+{
+    return h2_client_room(mux) > 0 ? open_stream(mux) : NULL;
+}
+
+struct endpoint *h2_mux_client_queue(struct mux *mux)
+{
+    return h2_mux_client_takes_requests(mux) ? open_stream(mux) : NULL;
+}
+
+bool h2_mux_client_limit(const struct mux *mux, unsigned *ret_limit)
 {
     const struct h2_mux *m = (const void *)((const char *)mux - offsetof(struct h2_mux, base));
-    return m->settings_seen ? limit_of(m) : 0;
+    if (m->settings_seen)
+        *ret_limit = limit_of(m);
+    return m->settings_seen;
 }
 
 void h2_mux_client_expect(struct mux *mux, unsigned limit)
@@ -89,9 +104,10 @@ static void submit(struct h2_stream *s, const nghttp2_nv *nv, size_t count, bool
 {
     nghttp2_data_provider body = {.source = {.ptr = s}, .read_callback = h2_send_read_body};
     s->begun = true;
-    s->out_ending = end;
+    s->out_ending |= end;
     s->id = nghttp2_submit_request(s->mux->session, NULL, nv, count, end ? NULL : &body, s);
     s->in_session = s->id > 0;
+    s->mux->begun_count += s->in_session;
     s->end_status = STATUS_UPSTREAM_REFUSED; /* told if it was never sent */
     if (s->mux->asked_ms == 0)
         s->mux->asked_ms = loop_now_ms(s->mux->loop);
@@ -104,10 +120,12 @@ static bool knows_tunnels(const struct h2_mux *m)
     return nghttp2_session_get_remote_settings(m->session, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1;
 }
 
-static void keep_until_settings(struct h2_stream *s, const nghttp2_nv *nv, size_t count)
+static void keep_waiting(struct h2_stream *s, const nghttp2_nv *nv, size_t count, bool end)
 {
     s->waiting = arena_alloc(&s->arena, count * sizeof *nv);
     s->waiting_count = count;
+    s->waiting_ends = end;
+    s->mux->waiting_count++;
     for (size_t i = 0; i < count; i++) {
         struct slice name = arena_copy(&s->arena, slice_make((const char *)nv[i].name, nv[i].namelen));
         struct slice value = arena_copy(&s->arena, slice_make((const char *)nv[i].value, nv[i].valuelen));
@@ -115,28 +133,52 @@ static void keep_until_settings(struct h2_stream *s, const nghttp2_nv *nv, size_
     }
 }
 
-static void submit_tunnel(struct h2_stream *s, const nghttp2_nv *nv, size_t count)
+static bool may_begin(const struct h2_stream *s)
 {
-    if (!s->mux->settings_seen) {
-        keep_until_settings(s, nv, count);
-    } else if (knows_tunnels(s->mux)) {
-        submit(s, nv, count, false);
-    } else {
-        s->begun = true; /* told at the end of the turn */
-        s->end_status = STATUS_UPSTREAM_NO_TUNNEL;
-        h2_mux_defer(s->mux);
-    }
+    return s->mux->settings_seen ? s->mux->begun_count < limit_of(s->mux) : !s->is_tunnel_asked;
 }
 
-/* Streams whose heads have waited for the peer's SETTINGS. */
-static void submit_waiting(struct h2_mux *m)
+/* Told at the end of the turn. */
+static void refuse(struct h2_stream *s, enum status status)
 {
-    LIST_EACH_SAFE (link, &m->streams) {
+    s->begun = true;
+    s->end_status = status;
+    h2_mux_defer(s->mux);
+}
+
+static void begin(struct h2_stream *s, const nghttp2_nv *nv, size_t count, bool end)
+{
+    if (!may_begin(s))
+        keep_waiting(s, nv, count, end);
+    else if (s->is_tunnel_asked && !knows_tunnels(s->mux))
+        refuse(s, STATUS_UPSTREAM_NO_TUNNEL);
+    else
+        submit(s, nv, count, end && !s->is_tunnel_asked);
+}
+
+void h2_client_stop_waiting(struct h2_stream *s)
+{
+    s->mux->waiting_count -= s->waiting != NULL;
+    s->waiting = NULL;
+}
+
+void h2_client_send_waiting(struct h2_mux *m)
+{
+    bool over = m->waiting_count > 0 && !nghttp2_session_check_request_allowed(m->session);
+    for (struct list *link = m->streams.next; m->waiting_count > 0 && link != &m->streams; link = link->next) {
         struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
         nghttp2_nv *nv = s->waiting;
-        s->waiting = NULL;
-        if (nv && s->open)
-            submit_tunnel(s, nv, s->waiting_count);
+        if (!nv || !(over || may_begin(s)))
+            continue;
+        h2_client_stop_waiting(s);
+        if (over) {
+            refuse(s, STATUS_UPSTREAM_REFUSED);
+            continue;
+        }
+        begin(s, nv, s->waiting_count, s->waiting_ends);
+        s->want_room = true;
+        if (list_is_empty(&s->room_link))
+            list_push(&m->room_due, &s->room_link);
     }
 }
 
@@ -159,10 +201,7 @@ void h2_client_send_head(struct h2_stream *s, const struct message_head *head, b
         nv[count++] = h2_send_nv(SLICE("te"), SLICE("trailers"));
     if (head->expect_continue)
         nv[count++] = h2_send_nv(SLICE("expect"), SLICE("100-continue"));
-    if (s->is_tunnel_asked)
-        submit_tunnel(s, nv, count);
-    else
-        submit(s, nv, count, end);
+    begin(s, nv, count, end);
 }
 
 /* ---- a response ---- */
@@ -274,7 +313,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (frame->hd.type == NGHTTP2_SETTINGS && !(frame->hd.flags & NGHTTP2_FLAG_ACK)) {
         m->settings_seen = true;
-        submit_waiting(m);
+        h2_mux_defer(m); /* heads that wait */
     }
     if (!s)
         return 0;
@@ -321,6 +360,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_
     if (!s)
         return 0;
     s->in_session = false;
+    m->begun_count--;
     s->end_status = end_status(s, error_code);
     h2_send_drop_queue(s);
     if (s->open && m->receiving && !(s->in_ended && s->out_ended))

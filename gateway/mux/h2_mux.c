@@ -293,6 +293,7 @@ static void run_deferred(struct deferred *deferred)
         end_stream(m, m->close_status, abrupt);
         return; /* freed in the next run, which this has asked for */
     }
+    h2_client_send_waiting(m);
     tell_ended(m);
     tell_room(m);
     h2_window_open_connection(m);

@@ -11,6 +11,8 @@
 #include "gateway/mux/send_watch.h"
 #include "gateway/net/block_queue.h"
 
+#include "h2_window.h"
+
 #include <nghttp2/nghttp2.h>
 
 enum {
@@ -65,13 +67,6 @@ struct h2_guard {
     } skipped[H2_REMEMBERED]; /* ranges that it has left out */
 };
 
-/* Of a stream or a connection whose window was opened, until bytes come that were only sent because of that. */
-struct h2_probe {
-    uint64_t opened_us; /* 0: none is looked at */
-    uint64_t used_up_us;
-    size_t left; /* what the peer could send without */
-};
-
 enum h2_drain_phase {
     H2_DRAIN_NONE,
     H2_DRAIN_NOTICE, /* new streams may still come */
@@ -88,6 +83,8 @@ struct h2_mux {
     struct deferred deferred;
     unsigned open_count;     /* endpoints in use */
     unsigned stream_count;   /* those, and streams that nghttp2 still knows */
+    unsigned begun_count;    /* client: those that nghttp2 knows */
+    unsigned waiting_count;  /* client: heads that can't be sent yet */
     unsigned expected_limit; /* client: of concurrent streams, until settings_seen; 0: nothing is known */
     unsigned glitches;
     size_t queued_bytes;             /* of all streams */
@@ -145,7 +142,7 @@ struct h2_stream {
     enum status end_status;         /* client: why it ended, if its owner has not been told */
     struct semantics_asked asked;   /* client: what the response answers */
     struct message_head *held_head; /* client: of a response that must have no body, until it ends */
-    nghttp2_nv *waiting;            /* client: a head that waits for the peer's SETTINGS */
+    nghttp2_nv *waiting;            /* client: a head that waits for the peer's SETTINGS, or for its limit */
     size_t waiting_count;
     int32_t id;
     bool open;       /* the endpoint is in use */
@@ -158,6 +155,7 @@ struct h2_stream {
     bool is_tunnel_asked;
     bool is_tunnel;
     bool out_head_sent;
+    bool waiting_ends;
     bool out_ending; /* no more body comes from the owner */
     bool out_ended;  /* END_STREAM is sent */
     bool want_room;
@@ -198,18 +196,6 @@ nghttp2_mem h2_memory(struct h2_mux *m);
 /* The thread's shared frame buffer holds nothing of worth now. */
 void h2_memory_spoil(void);
 
-void h2_window_init(struct h2_stream *s);
-/* Bytes that its owner has to credit. */
-void h2_window_received(struct h2_stream *s, size_t len);
-void h2_window_credited(struct h2_stream *s, size_t len);
-/* Nobody will credit anything of it any more. */
-void h2_window_leave(struct h2_stream *s);
-/* At the end of a turn. */
-void h2_window_open_connection(struct h2_mux *m);
-/* No stream is left. True: what the peer may still send is better promised to others, so that the mux should drain. */
-bool h2_window_idle(struct h2_mux *m);
-void h2_window_close(struct h2_mux *m);
-
 void h2_drain_begin(struct h2_mux *m);
 void h2_drain_on_ping(struct h2_mux *m, const nghttp2_ping *ping);
 void h2_drain_on_timer(struct h2_mux *m);
@@ -230,6 +216,10 @@ void h2_client_set_callbacks(nghttp2_session_callbacks *callbacks);
 struct endpoint *h2_client_open(struct mux *mux);
 unsigned h2_client_room(struct mux *mux);
 void h2_client_send_head(struct h2_stream *s, const struct message_head *head, bool end);
+/* Sends those of the heads that wait which may go now. */
+void h2_client_send_waiting(struct h2_mux *m);
+/* It is released. */
+void h2_client_stop_waiting(struct h2_stream *s);
 
 nghttp2_nv h2_send_nv(struct slice name, struct slice value);
 /* Puts the fields that go on the wire behind `count` others; returns the new count. */

@@ -214,13 +214,15 @@ static void keep_rest(struct h2_stream *s)
 static void send_body(struct endpoint *endpoint, const char *data, size_t len, bool end)
 {
     struct h2_stream *s = stream_of(endpoint);
-    if (!can_send(s) || s->out_ending)
+    if ((!can_send(s) && !s->waiting) || s->out_ending)
         return;
     s->direct = data;
     s->direct_len = len;
     s->out_ending = end;
-    nghttp2_session_resume_data(s->mux->session, s->id);
-    h2_mux_pump(s->mux);
+    if (!s->waiting) {
+        nghttp2_session_resume_data(s->mux->session, s->id);
+        h2_mux_pump(s->mux);
+    }
     if (s->direct_len > 0)
         keep_rest(s);
     s->direct_len = 0;
@@ -240,6 +242,10 @@ static size_t room(struct endpoint *endpoint)
     struct h2_stream *s = stream_of(endpoint);
     if (s->begun && !can_send(s))
         return H2_QUEUE_BYTES;
+    if (s->waiting) {
+        s->want_room = true;
+        return 0;
+    }
     bool starved = is_starved(s);
     if (!starved && stream_room(s->mux->base.stream) > 0 && s->queue.bytes < H2_QUEUE_BYTES)
         return H2_QUEUE_BYTES - s->queue.bytes;
@@ -290,6 +296,7 @@ static void release(struct endpoint **endpoint_ptr, enum status status)
     *endpoint_ptr = NULL;
     assert(s->open);
     s->open = false;
+    h2_client_stop_waiting(s);
     s->endpoint.events = NULL;
     s->endpoint.arena = NULL;
     list_remove(&s->room_link);

@@ -159,9 +159,10 @@ static void widen_stream(struct h2_stream *s, unsigned times)
     open_stream(s);
 }
 
+/* It is wider than any one stream's window; several may need more. */
 static void widen_connection(struct h2_mux *m, unsigned times)
 {
-    if (m->uncredited <= window_of(m) / 4)
+    if (m->open_count > 1 && m->uncredited <= window_of(m) / 4)
         m->shared_window = widened(m, m->shared_window, times);
 }
 

@@ -27,6 +27,8 @@ void exchange_set_state(struct exchange *x, enum exchange_state state)
 
 static void touch(struct exchange *x)
 {
+    if (x->is_queued)
+        return; /* with its own deadline */
     const struct settings *settings = x->connection->settings;
     uint32_t ms = x->state == EXCHANGE_TUNNEL      ? settings->tunnel_idle_ms
                   : x->state == EXCHANGE_STREAMING ? settings->response_idle_ms
@@ -41,7 +43,7 @@ static void on_timer(struct timer *timer)
     struct exchange *x = CONTAINER_OF(timer, struct exchange, timer);
     switch ((enum exchange_state)x->state) {
     case EXCHANGE_WAITING:
-        back_failed(x, STATUS_UPSTREAM_TIMEOUT);
+        back_failed(x, x->is_queued ? STATUS_UPSTREAM_NO_STREAMS : STATUS_UPSTREAM_TIMEOUT);
         break;
     case EXCHANGE_STREAMING:
         if (x->back_owed > 0)
@@ -248,10 +250,15 @@ static void back_failed(struct exchange *x, enum status status)
         exchange_tell_failure(x, status);
         if (x->back)
             x->back->ops->release(&x->back, status);
-        if (exchange_retry(x, status))
-            x->error = STATUS_OK;
-        else
+        bool was_queued = x->is_queued;
+        if (!exchange_retry(x, status)) {
+            x->is_queued = false;
             exchange_answer_error(x, status);
+            return;
+        }
+        x->error = STATUS_OK;
+        if (was_queued)
+            touch(x); /* the deadline was that of the queue */
         return;
     }
     if (x->is_grpc && x->state == EXCHANGE_STREAMING)
@@ -351,6 +358,10 @@ static void back_room(void *owner)
     if (x->connecting) {
         x->connecting = false;
         x->connect_us = x->proxy->loop->now_us - x->dialed_us;
+        if (x->is_queued) {
+            x->is_queued = false;
+            touch(x);
+        }
         if (is_stale(x)) {
             back_failed(x, STATUS_ADDRESS_REVOKED);
             return;

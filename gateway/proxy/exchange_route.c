@@ -77,10 +77,10 @@ static struct slice custom_name(const struct exchange *x)
     return host;
 }
 
-/* version: of the PROXY protocol, 0: none. */
-static enum status open_instance(struct exchange *x, struct claim *claim, unsigned version, bool fresh)
+/* version: of the PROXY protocol, 0: none. flags: of pool_open. */
+static enum status open_instance(struct exchange *x, struct claim *claim, unsigned version, unsigned flags)
 {
-    enum status status = STATUS_OK;
+    struct pool_opened opened;
     uint8_t header[PROXY_WRITE_MAX_BYTES];
     x->claim = claim;
     x->back_serial = claim->serial;
@@ -90,10 +90,15 @@ static enum status open_instance(struct exchange *x, struct claim *claim, unsign
         target.header = slice_make(header, back_header_write(x->connection, custom_name(x), version, header));
         target.owner = &x->connection->backs;
     }
-    x->back = pool_open(x->proxy->pool, x->connection->settings, &target, fresh, &x->back_reused, &status);
+    x->back = pool_open(x->proxy->pool, x->connection->settings, &target, flags, &opened);
+    x->back_reused = opened.reused;
+    x->is_queued = opened.queued;
     if (!x->back)
-        return status;
-    x->connecting = !x->back_reused && x->back->ops->room(x->back) == 0; /* `room` comes when it is connected */
+        return opened.status;
+    if (x->is_queued)
+        loop_timer_arm(x->proxy->loop, &x->timer, x->connection->settings->connect_ms);
+    /* `room` comes when it is connected, or the request may go */
+    x->connecting = x->is_queued || (!x->back_reused && x->back->ops->room(x->back) == 0);
     x->dialed_us = x->proxy->loop->now_us;
     return STATUS_OK;
 }
@@ -142,7 +147,29 @@ static enum status enter_app(struct exchange *x, const struct route_app *app)
     return status;
 }
 
-static enum status pick_and_open(struct exchange *x, const struct hostname *hostname, bool fresh)
+/* Instances that allow no requests at present are left out, or if all do, the first one is waited for. */
+static enum status open_or_queue(struct exchange *x, const struct route_target *target, unsigned flags)
+{
+    struct upstream_tried tried = x->tried;
+    const struct route_instance *first = NULL, *instance;
+    enum status status;
+    while ((instance = upstream_pick(x->proxy, target, &tried, &status))) {
+        remember(x, target, instance);
+        status = open_instance(x, instance->claim, target->proxy_protocol, flags);
+        if (status != STATUS_UPSTREAM_NO_STREAMS)
+            return status;
+        first = first ? first : instance;
+        if (tried.count == UPSTREAM_MAX_TRIED)
+            break;
+        tried.serials[tried.count++] = x->back_serial;
+    }
+    if (!first)
+        return status;
+    remember(x, target, first);
+    return open_instance(x, first->claim, target->proxy_protocol, flags | POOL_QUEUE);
+}
+
+static enum status pick_and_open(struct exchange *x, const struct hostname *hostname, unsigned flags)
 {
     struct route_target target;
     bool pending;
@@ -157,11 +184,7 @@ static enum status pick_and_open(struct exchange *x, const struct hostname *host
         status = enter_app(x, target.app);
     if (status != STATUS_OK)
         return status;
-    const struct route_instance *instance = upstream_pick(x->proxy, &target, &x->tried, &status);
-    if (!instance)
-        return status;
-    remember(x, &target, instance);
-    return open_instance(x, instance->claim, target.proxy_protocol, fresh);
+    return open_or_queue(x, &target, flags);
 }
 
 /* ---- the name ---- */
@@ -244,7 +267,7 @@ static void route_by_name(struct exchange *x)
             break;
         }
         route_table_read_begin();
-        status = pick_and_open(x, &hostname, false);
+        status = pick_and_open(x, &hostname, 0);
         route_table_read_end();
     }
     if (status == STATUS_OK)
@@ -352,7 +375,8 @@ static bool may_retry(const struct exchange *x, enum status why)
 {
     if (x->is_local || x->request_lost || x->retries >= x->connection->settings->max_retries)
         return false;
-    if (why == STATUS_UPSTREAM_REFUSED) /* not processed, whatever the method */
+    if (why == STATUS_UPSTREAM_REFUSED || why == STATUS_UPSTREAM_NO_STREAMS || /* not processed, whatever the method */
+        (x->is_queued && why == STATUS_UPSTREAM_CLOSED))
         return true;
     return !x->body_sent && ((x->connecting && is_connect_failure(why)) ||
                              (is_stale_reuse(x, why) && method_is_idempotent(x->request->method)));
@@ -362,17 +386,17 @@ bool exchange_retry(struct exchange *x, enum status why)
 {
     if (!may_retry(x, why))
         return false;
-    bool refused = why == STATUS_UPSTREAM_REFUSED;
-    bool tried = (refused || (x->connecting && is_connect_failure(why))) && x->tried.count < UPSTREAM_MAX_TRIED;
+    bool refused = why == STATUS_UPSTREAM_REFUSED, full = why == STATUS_UPSTREAM_NO_STREAMS;
+    bool tried = (refused || full || (x->connecting && is_connect_failure(why))) && x->tried.count < UPSTREAM_MAX_TRIED;
     if (tried)
         x->tried.serials[x->tried.count++] = x->back_serial;
     struct hostname hostname;
     parse_host(x, &hostname);
     route_table_read_begin();
-    enum status status = pick_and_open(x, &hostname, !refused);
+    enum status status = pick_and_open(x, &hostname, refused || full ? 0 : POOL_FRESH);
     if (status == STATUS_NO_INSTANCE && refused && tried) { /* it may take the next one, and there is no other */
         x->tried.count--;
-        status = pick_and_open(x, &hostname, false);
+        status = pick_and_open(x, &hostname, 0);
     }
     route_table_read_end();
     if (status != STATUS_OK)

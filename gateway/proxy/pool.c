@@ -239,9 +239,9 @@ static bool is_same(const struct pool_target *a, const struct pool_target *b)
     return a->port == b->port && a->protocol == b->protocol && a->owner == b->owner && slice_eq(a->header, b->header);
 }
 
-static struct endpoint *use(struct pooled *c)
+static struct endpoint *use(struct pooled *c, bool queue)
 {
-    struct endpoint *endpoint = c->mux->ops->open(c->mux);
+    struct endpoint *endpoint = queue ? h2_mux_client_queue(c->mux) : c->mux->ops->open(c->mux);
     if (endpoint) {
         loop_timer_disarm(&c->timer);
         move(c, false);
@@ -256,7 +256,7 @@ static struct endpoint *reuse(struct bucket *bucket, const struct pool_target *t
         struct pooled *c = CONTAINER_OF(link, struct pooled, link);
         if (!is_same(&c->target, target))
             continue;
-        struct endpoint *endpoint = use(c);
+        struct endpoint *endpoint = use(c, false);
         if (endpoint)
             return endpoint;
     }
@@ -279,16 +279,28 @@ static struct pooled *find_shared(struct bucket *bucket, const struct pool_targe
     return best;
 }
 
-/* A new connection will most likely be allowed as many streams at once as those that the app has accepted before. */
-static unsigned learned_limit(struct bucket *bucket, const struct pool_target *target)
+/* What the app has said on the connections that it has accepted before. */
+struct learned {
+    unsigned limit;        /* of streams at once; what a new connection will most likely be allowed; 0: not known */
+    struct pooled *closed; /* one that may have no stream at present, if none may */
+};
+
+static struct learned learn(struct bucket *bucket, const struct pool_target *target)
 {
-    unsigned limit = 0;
+    struct learned learned = {.limit = 0};
     LIST_EACH (link, &bucket->shared) {
         struct pooled *c = CONTAINER_OF(link, struct pooled, link);
-        if (is_same(&c->target, target) && h2_mux_client_limit(c->mux) > 0)
-            limit = h2_mux_client_limit(c->mux);
+        unsigned limit;
+        if (!is_same(&c->target, target) || !h2_mux_client_limit(c->mux, &limit))
+            continue;
+        if (limit > 0)
+            learned.limit = limit;
+        else if (h2_mux_client_takes_requests(c->mux))
+            learned.closed = c;
     }
-    return limit;
+    if (learned.limit > 0)
+        learned.closed = NULL;
+    return learned;
 }
 
 static struct endpoint *open_known(struct bucket *bucket, const struct pool_target *target, bool fresh,
@@ -297,22 +309,16 @@ static struct endpoint *open_known(struct bucket *bucket, const struct pool_targ
     if (target->protocol == POOL_H2C) {
         struct pooled *c = find_shared(bucket, target, fresh);
         *ret_reused = c && stream_is_ready(c->mux->stream);
-        return c ? use(c) : NULL;
+        return c ? use(c, false) : NULL;
     }
     struct endpoint *endpoint = fresh ? NULL : reuse(bucket, target);
     *ret_reused = endpoint != NULL;
     return endpoint;
 }
 
-struct endpoint *pool_open(struct pool *pool, struct settings *settings, const struct pool_target *target, bool fresh,
-                           bool *ret_reused, enum status *ret_status)
+static struct endpoint *dial_and_open(struct pool *pool, struct settings *settings, struct bucket *bucket,
+                                      const struct pool_target *target, unsigned limit, enum status *ret_status)
 {
-    struct bucket *bucket = find_or_make(pool, target->claim);
-    struct endpoint *endpoint = open_known(bucket, target, fresh, ret_reused);
-    if (endpoint) {
-        COUNTER_INC(pool->loop->counters, upstream_reused_total);
-        return endpoint;
-    }
     struct route_problem problem;
     enum status status = route_rules_check(&settings->rules, &target->claim->address, target->port, &problem);
     if (status != STATUS_OK) {
@@ -320,11 +326,33 @@ struct endpoint *pool_open(struct pool *pool, struct settings *settings, const s
         drop_if_empty(pool, bucket);
         return NULL;
     }
-    unsigned limit = learned_limit(bucket, target);
     struct pooled *c = dial(pool, settings, bucket, target);
     if (limit > 0)
         h2_mux_client_expect(c->mux, limit);
     return c->mux->ops->open(c->mux);
+}
+
+struct endpoint *pool_open(struct pool *pool, struct settings *settings, const struct pool_target *target,
+                           unsigned flags, struct pool_opened *ret)
+{
+    bool fresh = flags & POOL_FRESH;
+    struct bucket *bucket = find_or_make(pool, target->claim);
+    *ret = (struct pool_opened){.status = STATUS_OK};
+    struct endpoint *endpoint = open_known(bucket, target, fresh, &ret->reused);
+    if (endpoint) {
+        COUNTER_INC(pool->loop->counters, upstream_reused_total);
+        return endpoint;
+    }
+    struct learned learned = learn(bucket, target);
+    if (!learned.closed || fresh)
+        return dial_and_open(pool, settings, bucket, target, learned.limit, &ret->status);
+    if (!(flags & POOL_QUEUE)) {
+        ret->status = STATUS_UPSTREAM_NO_STREAMS;
+        return NULL;
+    }
+    ret->reused = ret->queued = true;
+    COUNTER_INC(pool->loop->counters, upstream_reused_total);
+    return use(learned.closed, true);
 }
 
 struct stream *pool_dial(struct pool *pool, struct settings *settings, struct claim *claim, uint16_t port,

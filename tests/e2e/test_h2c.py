@@ -1,6 +1,7 @@
 """HTTP/2 cleartext behind (prior knowledge), with both HTTP versions in front: python3-h2 as the app, and nghttpd."""
 import os
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -311,6 +312,75 @@ def test_max_concurrent_streams(gateway, h2_origin, limit):
         for number in numbers:
             assert client.response(number).body == b"ok"
     assert max(most) <= limit
+
+
+def allow(peer, streams):
+    """As a frame: python3-h2 would hold its own peer to it."""
+    peer.wire.send(b"\0\0\x06\x04\0\0\0\0\0" + struct.pack(">HI", 3, streams))
+
+
+def test_an_app_that_allows_no_streams_for_a_while(gateway, h2_origin):
+    """Requests wait for it, on the connection that there is. One that was sent too early is refused, and waits too."""
+    peers = []
+
+    def answer(peer, request):
+        if not peers:
+            peers.append(peer)
+            allow(peer, 0)
+            peer.reset(request, h2.errors.ErrorCodes.REFUSED_STREAM)
+        else:
+            echo(peer, request)
+    server = h2_origin(answer)
+    app = h2c_app(gateway, server)
+    retries = gateway.metric("upstream_retries_total")
+    with H2Client(gateway, app.host()) as client:
+        numbers = [client.send("POST", "/0", end=False)]
+        client.data(numbers[0], b"body", end=True)
+        wait_until(lambda: gateway.metric("upstream_retries_total") > retries, "the first request to be refused")
+        for number in range(1, 6):
+            numbers.append(client.send("POST", f"/{number}", end=False))
+            client.data(numbers[-1], b"body", end=True)
+        wait_until(lambda: gateway.metric("requests_active") == 6, "the requests")
+        assert len(server.requests) == 1
+        allow(peers[0], 100)
+        assert [bytes(client.response(number).body) for number in numbers] == [
+            f"POST /{number}|body".encode() for number in range(6)]
+    assert len(server.connections) == 1
+
+
+def test_an_app_that_allows_no_streams(make_gateway, front, h2_origin):
+    """Nothing is dialed for requests that it would not take; the answer says why."""
+    def answer(peer, request):
+        allow(peer, 0)
+        peer.respond(request, b"last")
+    gateway = make_gateway(timeouts={"connect": "500ms"})
+    server = h2_origin(answer)
+    app = h2c_app(gateway, server)
+    with H2Client(gateway, app.host()) as client:
+        assert client.fetch("GET", "/").body == b"last"
+        answers = [client.send("GET", "/") for _ in range(5)]
+        for number in answers:
+            answer = client.response(number)
+            assert answer.status == 503 and answer.fields["x-gateway-error"] == "upstream_no_streams"
+    assert len(server.connections) == 1 and gateway.metric("upstream_connects_total") == 1
+    assert gateway.log_line(app_id=app.id)["error"] == "upstream_no_streams"
+
+
+def test_an_instance_that_allows_no_streams_beside_another(gateway, h2_origin):
+    """The other one gets the requests, at once."""
+    def closing(peer, request):
+        allow(peer, 0)
+        peer.respond(request, b"closing")
+    full = h2_origin(closing)
+    good = h2_origin(echo, port=full.port)
+    app = gateway.app(ports=[{"port": full.port, "protocol": "h2c"}], instances=[
+        {"instance_id": new_id(), "address": server.address, "generation": 1, "state": "running"}
+        for server in (full, good)])
+    with H2Client(gateway, app.host()) as client:
+        wait_until(lambda: client.fetch("GET", "/").body == b"closing", "the one that closes to be chosen")
+        for number in range(20):
+            assert client.fetch("GET", f"/{number}").body == f"GET /{number}|".encode()
+    assert len(full.connections) == 1
 
 
 def test_a_connection_that_closed_meanwhile(gateway, front, h2_origin):

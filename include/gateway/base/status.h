@@ -104,6 +104,9 @@ enum {
       "Check its logs.")                                                                                               \
     X(UPSTREAM_REFUSED, "upstream_refused", 502, H2_REFUSED_STREAM, "the app refused the request unprocessed",         \
       "Retry: it may be restarting or busy.")                                                                          \
+    X(UPSTREAM_NO_STREAMS, "upstream_no_streams", 503, H2_REFUSED_STREAM,                                              \
+      "the app's HTTP/2 server allows no requests (SETTINGS_MAX_CONCURRENT_STREAMS is 0)",                             \
+      "Retry: it may be starting or busy.")                                                                            \
     X(UPSTREAM_NO_TUNNEL, "upstream_no_tunnel", 501, H2_INTERNAL_ERROR,                                                \
       "the app's HTTP/2 server takes no WebSocket (RFC 8441)", "Publish the port with protocol http.")                 \
     X(UPSTREAM_TRUNCATED, "upstream_truncated", 502, H2_INTERNAL_ERROR, "the app's answer ended early",                \

@@ -24,8 +24,15 @@ struct mux *h2_mux_server(struct stream *stream, const struct mux_settings *sett
 struct mux *h2_mux_client(struct stream *stream, const struct mux_settings *settings, const struct mux_events *events,
                           void *owner);
 
-/* How many streams at once the peer of a client allows; 0: it has not said yet. */
-unsigned h2_mux_client_limit(const struct mux *mux);
+/* How many streams at once the peer of a client allows. False: it has not said yet. */
+bool h2_mux_client_limit(const struct mux *mux, unsigned *ret_limit);
+/* It has not begun to end, and is not silent. */
+bool h2_mux_client_takes_requests(const struct mux *mux);
+/*
+ * An endpoint whose request waits, unsent and with no room for its body, until the peer allows more streams: for those
+ * that allow none at times. NULL when the connection takes no requests any more.
+ */
+struct endpoint *h2_mux_client_queue(struct mux *mux);
 /* What to take for that limit until the peer has said it; without, 100. */
 void h2_mux_client_expect(struct mux *mux, unsigned limit);
 

@@ -27,14 +27,25 @@ struct pool_target {
 struct pool *pool_new(struct loop *loop);
 void pool_free(struct pool **pool); /* no connection is left */
 
+enum {
+    POOL_FRESH = 1 << 0, /* none that may have been closed by its peer meanwhile, so none that is connected already */
+    POOL_QUEUE = 1 << 1, /* see struct pool_opened */
+};
+
+/* What became of pool_open. */
+struct pool_opened {
+    bool reused;        /* it was connected */
+    bool queued;        /* the app allows no requests at present (HTTP/2): this one waits until it does */
+    enum status status; /* without an endpoint: ADDRESS_FORBIDDEN, or without POOL_QUEUE also UPSTREAM_NO_STREAMS */
+};
+
 /*
  * An endpoint on a connection to the target: an idle one, or of HTTP/2 the one with the most room, else a new one that
- * is still connecting. `fresh`: none that may have been closed by its peer meanwhile, so none that is connected
- * already. To be bound at once; its release gives the connection back. ret_reused: it was connected. NULL when the
- * address is forbidden (ret_status says so).
+ * is still connecting. But none is opened beside one on which the app said that it allows no requests. To be bound at
+ * once; its release gives the connection back.
  */
-struct endpoint *pool_open(struct pool *pool, struct settings *settings, const struct pool_target *target, bool fresh,
-                           bool *ret_reused, enum status *ret_status);
+struct endpoint *pool_open(struct pool *pool, struct settings *settings, const struct pool_target *target,
+                           unsigned flags, struct pool_opened *ret);
 
 /*
  * A connection to a claim that is not the pool's, but lives and dies with the claim: one side of a tunnel. The owner

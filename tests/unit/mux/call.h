@@ -97,11 +97,8 @@ static inline void call_reset(void *owner, enum status status)
 static const struct endpoint_events call_events = {
     .head = call_head, .body = call_body, .trailers = call_trailers, .room = call_room, .reset = call_reset};
 
-static inline bool call_open(struct call *call, struct mux *mux)
+static inline void call_bind(struct call *call, struct mux *mux, struct endpoint *endpoint)
 {
-    struct endpoint *endpoint = mux->ops->open(mux);
-    if (!endpoint)
-        return false;
     inbox_clear(&call->events);
     call_note(call, "", SLICE_NONE);
     call->endpoint = endpoint;
@@ -109,7 +106,14 @@ static inline bool call_open(struct call *call, struct mux *mux)
     call->releases = true;
     arena_init(&call->arena, &stream_loop(mux->stream)->arenas);
     endpoint_bind(endpoint, &call_events, call, &call->arena);
-    return true;
+}
+
+static inline bool call_open(struct call *call, struct mux *mux)
+{
+    struct endpoint *endpoint = mux->ops->open(mux);
+    if (endpoint)
+        call_bind(call, mux, endpoint);
+    return endpoint != NULL;
 }
 
 static inline struct message_head request_of(const char *method, struct fields fields)

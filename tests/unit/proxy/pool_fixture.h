@@ -29,6 +29,7 @@ struct use {
     struct endpoint *endpoint;
     int resets;
     int ends;
+    int rooms;
     enum status status;
 };
 
@@ -43,7 +44,8 @@ static inline void use_head(void *owner, const struct message_head *head, bool e
 
 static inline void use_room(void *owner)
 {
-    (void)owner;
+    struct use *use = owner;
+    use->rooms++;
 }
 
 static inline void use_reset(void *owner, enum status status)
@@ -95,18 +97,23 @@ static inline int tear_down(void **state)
     return 0;
 }
 
-static inline bool open_target(struct fixture *f, struct use *use, const struct pool_target *target, bool fresh)
+static inline struct pool_opened open_with(struct fixture *f, struct use *use, const struct pool_target *target,
+                                           unsigned flags)
 {
     struct message_head head = {
         .method = METHOD_GET, .method_text = SLICE("GET"), .path = SLICE("/"), .version = HTTP_1_1};
-    bool reused;
-    enum status status = STATUS_OK;
+    struct pool_opened opened;
     *use = (struct use){.f = f};
-    use->endpoint = pool_open(f->pool, f->settings, target, fresh, &reused, &status);
+    use->endpoint = pool_open(f->pool, f->settings, target, flags, &opened);
     assert_non_null(use->endpoint);
     endpoint_bind(use->endpoint, &use_events, use, &f->arena);
     use->endpoint->ops->send_head(use->endpoint, &head, true);
-    return reused;
+    return opened;
+}
+
+static inline bool open_target(struct fixture *f, struct use *use, const struct pool_target *target, bool fresh)
+{
+    return open_with(f, use, target, fresh ? POOL_FRESH : 0).reused;
 }
 
 static inline bool open_use(struct fixture *f, struct use *use, bool fresh)

@@ -151,12 +151,11 @@ static void a_claim_revoked_in_use_is_not_kept(void **state)
 static void a_forbidden_address_is_not_dialed(void **state)
 {
     struct fixture *f = *state;
-    bool reused;
-    enum status status = STATUS_OK;
+    struct pool_opened opened;
     struct claim *claim = take_claim(f, "10.1.2.3");
     struct pool_target target = {.claim = claim, .port = f->port};
-    assert_null(pool_open(f->pool, f->settings, &target, false, &reused, &status));
-    assert_int_equal(status, STATUS_ADDRESS_FORBIDDEN);
+    assert_null(pool_open(f->pool, f->settings, &target, 0, &opened));
+    assert_int_equal(opened.status, STATUS_ADDRESS_FORBIDDEN);
     assert_int_equal(pool_count(f->pool), 0);
     claim_unref(&claim);
 }

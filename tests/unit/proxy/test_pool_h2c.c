@@ -90,6 +90,33 @@ static void another_one_is_opened_when_all_are_full(void **state)
     close(fd);
 }
 
+/* No connection is opened beside it: that would not be allowed more. */
+static void a_limit_of_0_opens_no_other(void **state)
+{
+    struct fixture *f = *state;
+    struct use uses[2];
+    int fd = warm_up(f, 0);
+    struct pool_target target = {.claim = f->claim, .port = f->port, .protocol = f->protocol};
+    struct pool_opened opened;
+    assert_null(pool_open(f->pool, f->settings, &target, 0, &opened));
+    assert_int_equal(opened.status, STATUS_UPSTREAM_NO_STREAMS);
+    for (int i = 0; i < 2; i++) {
+        opened = open_with(f, &uses[i], &target, POOL_QUEUE);
+        assert_true(opened.queued && opened.reused);
+    }
+    assert_int_equal(pool_count(f->pool), 1);
+    assert_int_equal(pool_active(f->pool, f->claim), 2);
+    assert_int_equal(f->counters.upstream_connections_idle, 0);
+    send_settings(fd, 2);
+    TURN_UNTIL(f->loop, uses[0].rooms + uses[1].rooms == 2);
+    answer_one(f, fd, 3, &uses[0]);
+    answer_one(f, fd, 5, &uses[1]);
+    assert_int_equal(f->counters.upstream_connects_total, 1);
+    assert_true(open_use(f, &uses[0], false));
+    answer_one(f, fd, 7, &uses[0]);
+    close(fd);
+}
+
 static void the_one_with_the_most_room_is_used(void **state)
 {
     struct fixture *f = *state;
@@ -190,6 +217,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(one_connection_serves_many),
         TEST(another_one_is_opened_when_all_are_full),
+        TEST(a_limit_of_0_opens_no_other),
         TEST(the_one_with_the_most_room_is_used),
         TEST(a_fresh_one_is_not_connected_yet),
         TEST(another_protocol_is_another_connection),

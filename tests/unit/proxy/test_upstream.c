@@ -149,15 +149,15 @@ static void the_busier_of_two_loses(void **state)
     struct proxy_fixture *f = *state;
     struct endpoint *endpoint;
     unsigned counts[3];
+    struct pool_opened opened;
     enum status status;
-    bool reused;
     put_instances(f, two_running, equal);
     uint16_t port = 0;
     int listening = listen_at(FIRST_HOST, &port);
     route_table_read_begin();
     struct claim *claim = route_table_app(f->table, SLICE("app"))->instances[0].claim;
     struct pool_target target = {.claim = claim, .port = port};
-    endpoint = pool_open(f->proxy->pool, f->settings, &target, false, &reused, &status);
+    endpoint = pool_open(f->proxy->pool, f->settings, &target, 0, &opened);
     route_table_read_end();
     assert_non_null(endpoint);
     pick_often(f, &none_tried, counts, &status);
@@ -328,15 +328,15 @@ static void an_idle_one_that_fails_is_not_preferred(void **state)
     static const int two_running[3] = {ROUTE_STATE_RUNNING, ROUTE_STATE_RUNNING, -1};
     struct proxy_fixture *f = *state;
     struct endpoint *busy[8];
+    struct pool_opened opened;
     enum status status;
-    bool reused;
     unsigned counts[2] = {0, 0};
     uint16_t port = 0;
     int listening = listen_at(FIRST_HOST + 1, &port);
     put_instances(f, two_running, same_weight);
     struct pool_target pooled = {.claim = claim_of(f, 1), .port = port};
     for (size_t i = 0; i < 8; i++)
-        busy[i] = pool_open(f->proxy->pool, f->settings, &pooled, false, &reused, &status);
+        busy[i] = pool_open(f->proxy->pool, f->settings, &pooled, 0, &opened);
     refuse(f, 0, 1);
     route_table_read_begin();
     struct route_target target = {.app = route_table_app(f->table, SLICE("app")), .port = PORT};
