@@ -10,6 +10,8 @@
 
 #include <stdlib.h>
 
+enum { MAX_HELD_BYTES = 16384 }; /* during a look-up; then reading is paused */
+
 enum preface_state {
     PREFACE_PROXY_HEADER,
     PREFACE_HELLO,
@@ -24,7 +26,8 @@ struct preface {
     struct domains_wait wait;
     struct deferred deferred;
     struct block *kept; /* what has come and was not enough */
-    struct block *held; /* the same, handed out again after a look-up */
+    char *held;         /* what has come until a look-up is over, which is then handed out again */
+    size_t held_len;
     uint64_t began_ms;
     bool is_tls;     /* else cleartext */
     bool has_waited; /* for a look-up */
@@ -45,8 +48,7 @@ static void free_preface(struct deferred *deferred)
     struct preface *p = CONTAINER_OF(deferred, struct preface, deferred);
     if (p->kept)
         loop_block_give(loop_of(p), p->kept);
-    if (p->held)
-        loop_block_give(loop_of(p), p->held);
+    free(p->held);
     loop_timer_forget(&p->timer);
     free(p);
 }
@@ -143,6 +145,21 @@ static void keep(struct preface *p, struct slice bytes)
     p->kept = loop_block_take(loop_of(p));
     if (!gather(p, &bytes))
         refuse_length(p);
+}
+
+/* The same for a look-up, however much one read brings: it is no fault of the client's that it must wait. */
+static void hold(struct preface *p, struct slice bytes)
+{
+    p->held = realloc(p->held, p->held_len + bytes.len);
+    if (!p->held)
+        abort();
+    memcpy(p->held + p->held_len, bytes.ptr, bytes.len);
+    p->held_len += bytes.len;
+    if (p->kept)
+        loop_block_give(loop_of(p), p->kept);
+    p->kept = NULL;
+    if (p->held_len >= MAX_HELD_BYTES)
+        stream_pause(p->connection->stream, STREAM_PAUSE_OWNER);
 }
 
 /* ---- the PROXY header ---- */
@@ -292,7 +309,7 @@ static void read_hello(struct preface *p, struct slice bytes)
     case CLIENT_HELLO_DONE:
         if (!plan_for(p, slice_make(hello.server_name, hello.server_name_len), &plan)) {
             p->state = PREFACE_LOOKUP;
-            keep(p, bytes);
+            hold(p, bytes);
             return;
         }
         break;
@@ -310,11 +327,11 @@ static void read_hello(struct preface *p, struct slice bytes)
 static void on_looked_up(struct domains_wait *wait, enum domains_state state)
 {
     struct preface *p = CONTAINER_OF(wait, struct preface, wait);
-    const struct block *block = p->held = p->kept;
+    struct stream *stream = p->connection->stream;
     (void)state; /* the cache knows it now */
-    p->kept = NULL;
     p->state = PREFACE_HELLO;
-    stream_hand_out(p->connection->stream, block->data + block->start, block->end - block->start);
+    stream_resume(stream, STREAM_PAUSE_OWNER);
+    stream_hand_out(stream, p->held, p->held_len);
 }
 
 /* ---- the first bytes inside TLS ---- */
@@ -348,6 +365,10 @@ static void on_data(void *owner, const char *data, size_t len)
     struct preface *p = owner;
     struct connection *c = p->connection;
     struct slice bytes = slice_make(data, len);
+    if (p->state == PREFACE_LOOKUP) {
+        hold(p, bytes);
+        return;
+    }
     if (!gather(p, &bytes)) {
         refuse_length(p);
         return;
@@ -359,8 +380,6 @@ static void on_data(void *owner, const char *data, size_t len)
         if (p->is_tls && bytes.len == 0)
             return;
     }
-    if (p->state == PREFACE_LOOKUP)
-        return; /* it is kept */
     if (p->state == PREFACE_FIRST_BYTES) {
         read_first_bytes(p, bytes);
     } else if (p->is_tls) {
