@@ -167,10 +167,11 @@ static void refuse(struct tunnel *t, enum status error)
         finish(t, error);
         return;
     }
+    stream_write(c->stream, alert, sizeof alert);
     write_log(t, error);
     COUNTER_ADD(t->proxy->loop->counters, bytes_received_total, stream_bytes_in(c->stream));
+    COUNTER_ADD(t->proxy->loop->counters, bytes_sent_total, stream_bytes_out(c->stream));
     leave(t);
-    stream_write(c->stream, alert, sizeof alert);
     stream_close(&c->stream, true);
     connection_drop(c);
 }

@@ -210,7 +210,7 @@ def test_a_refused_connection_is_an_alert_and_logged(gateway, tls_origin):
     with pytest.raises(ssl.SSLError, match="internal error"):
         gateway.connect(app.host())
     line = gateway.log_line(host=app.host(), error="connect_refused")
-    assert line["status"] == 502 and line["protocol"] == "passthrough"
+    assert line["status"] == 502 and line["protocol"] == "passthrough" and line["bytes_out"] == 7   # the alert
 
 
 def test_another_instance_is_tried(gateway, tls_origin, origin):
