@@ -241,6 +241,7 @@ static void reset_all(struct h2_mux *m, enum status status)
 {
     LIST_EACH_SAFE (link, &m->streams) {
         struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
+        s->endpoint.is_lost = true;
         if (s->open)
             h2_stream_tell_reset(s,
                                  status == STATUS_UPSTREAM_CLOSED && s->head_told ? STATUS_UPSTREAM_TRUNCATED : status);
@@ -355,10 +356,9 @@ static void on_eof(void *owner)
     end_stream(owner, ended_by_peer(owner, STATUS_UPSTREAM_CLOSED), false);
 }
 
-/* UPSTREAM_RESET is what happens to one stream. */
 static void on_failed(void *owner, enum status status)
 {
-    end_stream(owner, ended_by_peer(owner, status == STATUS_PEER_RESET ? STATUS_UPSTREAM_CLOSED : status), false);
+    end_stream(owner, ended_by_peer(owner, status == STATUS_PEER_RESET ? STATUS_UPSTREAM_RESET : status), false);
 }
 
 static void on_ready(void *owner)

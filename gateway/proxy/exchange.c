@@ -373,7 +373,9 @@ static void back_room(void *owner)
 
 static void back_reset(void *owner, enum status status)
 {
-    back_failed(owner, status);
+    struct exchange *x = owner;
+    x->back_lost = x->back->is_lost;
+    back_failed(x, status);
 }
 
 const struct endpoint_events exchange_back_events = {

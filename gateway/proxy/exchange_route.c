@@ -92,6 +92,7 @@ static enum status open_instance(struct exchange *x, struct claim *claim, unsign
     }
     x->back = pool_open(x->proxy->pool, x->connection->settings, &target, flags, &opened);
     x->back_reused = opened.reused;
+    x->back_lost = false;
     x->is_queued = opened.queued;
     if (!x->back)
         return opened.status;
@@ -361,7 +362,8 @@ static bool is_connect_failure(enum status status)
  * one stream is an answer. */
 static bool is_stale_reuse(const struct exchange *x, enum status why)
 {
-    return x->back_reused && (why == STATUS_UPSTREAM_CLOSED || (why == STATUS_UPSTREAM_RESET && !x->is_h2c));
+    return x->back_reused &&
+           (why == STATUS_UPSTREAM_CLOSED || (why == STATUS_UPSTREAM_RESET && (!x->is_h2c || x->back_lost)));
 }
 
 void exchange_tell_failure(const struct exchange *x, enum status why)
@@ -376,7 +378,7 @@ static bool may_retry(const struct exchange *x, enum status why)
     if (x->is_local || x->request_lost || x->retries >= x->connection->settings->max_retries)
         return false;
     if (why == STATUS_UPSTREAM_REFUSED || why == STATUS_UPSTREAM_NO_STREAMS || /* not processed, whatever the method */
-        (x->is_queued && why == STATUS_UPSTREAM_CLOSED))
+        (x->is_queued && x->back_lost && why != STATUS_ADDRESS_REVOKED))
         return true;
     return !x->body_sent && ((x->connecting && is_connect_failure(why)) ||
                              (is_stale_reuse(x, why) && method_is_idempotent(x->request->method)));

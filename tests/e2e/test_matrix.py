@@ -270,8 +270,6 @@ def test_reset_by_the_app(pair, stage):
 def test_an_app_that_dies_under_many_requests(pair):
     """Who has a head sees that the answer is not whole, who has none gets a 502; the next request is answered."""
     go, working = threading.Event(), threading.Semaphore(0)
-    # behind, a reset of the connection is no reset of a stream
-    reasons = {"h1": ["upstream_reset"], "h2c": ["upstream_closed", "upstream_truncated"]}[pair.back]
 
     def script(side):
         read_all(side)
@@ -300,9 +298,9 @@ def test_an_app_that_dies_under_many_requests(pair):
                 call.rest()
         else:
             status, fields = call.head()
-            assert status == 502 and fields["x-gateway-error"] in reasons
+            assert status == 502 and fields["x-gateway-error"] == "upstream_reset"
     assert front.call("GET", "/after").head()[0] == 200
-    wait_until(lambda: sum(line.get("app_id") == app.id and line.get("error") in reasons
+    wait_until(lambda: sum(line.get("app_id") == app.id and line.get("error") == "upstream_reset"
                            for line in pair.gateway.log_lines()) == 10, "the lines of the access log")
 
 

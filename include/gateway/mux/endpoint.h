@@ -64,6 +64,7 @@ struct endpoint {
     void *owner;
     struct arena *arena; /* where heads are kept */
     struct mux *mux;
+    bool is_lost; /* in `reset`: the connection has ended, not only this message (HTTP/2) */
 };
 
 /* Must be called in the `request` event (server) or right after mux open (client). */
