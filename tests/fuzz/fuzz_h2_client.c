@@ -1,26 +1,15 @@
 /* Bytes of an instance into an HTTP/2 client with a few requests. The first byte is the size of the pieces. */
-#include "gateway/mux/h2_mux.h"
+#include "h2_fuzz.h"
 
-#include <fcntl.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-enum { MAX_PIECES = 64, LAST_TURNS = 8, REQUESTS = 5 };
+enum { REQUESTS = 5 };
 
 struct call {
     struct endpoint *endpoint;
     struct arena arena;
 };
 
-static struct counters counters;
-static struct loop *loop;
-static struct mux *mux; /* NULL when it is closed */
 static unsigned load;
 static unsigned requests;
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void begin(unsigned kind);
 
@@ -90,78 +79,34 @@ static void begin(unsigned kind)
          .upgrade = SLICE_INIT("websocket")},
     };
     const struct message_head *head = &heads[kind % REQUESTS];
-    struct endpoint *endpoint = mux->ops->open(mux);
+    struct mux *mux = h2_fuzz.mux;
+    struct endpoint *endpoint = kind % 2 ? mux->ops->open(mux) : h2_mux_client_queue(mux);
     if (!endpoint)
         return;
     struct call *call = calloc(1, sizeof *call);
     call->endpoint = endpoint;
     requests++;
-    arena_init(&call->arena, &loop->arenas);
+    arena_init(&call->arena, &h2_fuzz.loop->arenas);
     endpoint_bind(endpoint, &endpoint_events, call, &call->arena);
     endpoint->ops->send_head(endpoint, head, head->body == BODY_NONE);
     if (head->body != BODY_NONE)
         endpoint->ops->send_body(endpoint, "body", 4, kind % REQUESTS == 3);
 }
 
-static void on_idle(void *owner)
-{
-    (void)owner;
-}
-
-static void on_closed(void *owner, enum status status)
-{
-    (void)owner, (void)status;
-    mux = NULL;
-}
-
-static const struct mux_events mux_events = {.idle = on_idle, .closed = on_closed};
-static const struct stream_events no_events;
-static const struct mux_settings settings = {
-    .response_limits = {.max_head_bytes = 1024, .max_target_bytes = 100, .max_fields = 10},
-    .head_ms = 10000,
-    .send_stall_ms = 10000,
-    .silent_ms = 10000,
-};
-
-static void turn(int peer)
-{
-    char drop[4096];
-    loop_turn(loop, 0);
-    while (recv(peer, drop, sizeof drop, MSG_DONTWAIT) > 0)
-        ;
-}
+static const struct mux_events mux_events = {.idle = h2_fuzz_idle, .closed = h2_fuzz_closed};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    int pair[2];
-    struct ip_addr addr = {.family = 0};
     if (size < 2)
         return 0;
-    if (!loop)
-        loop = loop_new(&counters);
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0)
-        abort();
-    struct stream *stream = stream_accept(loop, pair[1], &addr, 1, NULL, 0, &no_events, NULL);
-    mux = h2_mux_client(stream, &settings, &mux_events, NULL);
-    mux->load = &load;
+    h2_fuzz_open(false, &mux_events);
+    h2_fuzz.mux->load = &load;
     requests = 0;
     for (unsigned i = 0; i < REQUESTS; i++)
         begin(i);
-    size_t piece = 1 + data[0] * 8U;
-    for (size_t at = 1, i = 0; at < size && i < MAX_PIECES && mux; at += piece, i++) {
-        (void)!send(pair[0], data + at, piece < size - at ? piece : size - at, MSG_NOSIGNAL);
-        turn(pair[0]);
-    }
-    for (int i = 0; i < LAST_TURNS && mux; i++)
-        turn(pair[0]);
-    if (mux)
-        mux->ops->close(mux, data[1] & 1 ? STATUS_SHUTDOWN : STATUS_ADDRESS_REVOKED);
-    while (mux)
-        turn(pair[0]);
+    h2_fuzz_feed(data, size);
+    h2_fuzz_close(data[1] & 1 ? STATUS_SHUTDOWN : STATUS_ADDRESS_REVOKED);
     if (load != 0)
         abort();
-    close(pair[0]);
-    for (int i = 0; i < 2; i++)
-        loop_turn(loop, 0);
     return 0;
 }
