@@ -43,7 +43,7 @@ struct name_shard;
 
 struct name_index {
     struct name_hash_seed seed;
-    _Atomic(struct name_shard *) shards[NAME_INDEX_SHARDS]; /* NULL: has nothing yet */
+    _Atomic uint64_t shards[NAME_INDEX_SHARDS]; /* address and size of an array */
     struct name_shard *replaced;
 };
 

@@ -3,6 +3,7 @@
 #include "gateway/route/route_record.h"
 #include "route_alloc.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 
 enum { FIELD_SIZE = sizeof((struct route_problem *)0)->field };
@@ -65,6 +66,23 @@ enum status route_rules_check(const struct route_rules *rules, const struct ip_a
 
 #define REFUSE(problem, ...) route_problem_set(problem, STATUS_INVALID_RECORD, __VA_ARGS__)
 
+/* Of a member of an element: "instances[0].address". Formatted only now: most records have nothing to refuse. */
+static enum status refuse_at(struct route_problem *ret_problem, const char *list, size_t index, const char *member,
+                             const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+static enum status refuse_at(struct route_problem *ret_problem, const char *list, size_t index, const char *member,
+                             const char *format, ...)
+{
+    char field[FIELD_SIZE];
+    char detail[sizeof ret_problem->detail];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(detail, sizeof detail, format, args);
+    va_end(args);
+    snprintf(field, sizeof field, "%s[%zu].%s", list, index, member);
+    return REFUSE(ret_problem, field, "%s", detail);
+}
+
 static enum status check_count(const char *field, size_t count, size_t max, struct route_problem *ret_problem)
 {
     if (count > max)
@@ -74,22 +92,19 @@ static enum status check_count(const char *field, size_t count, size_t max, stru
 
 static enum status check_ports(const struct route_app *app, struct route_problem *ret_problem)
 {
-    char field[FIELD_SIZE];
     for (size_t i = 0; i < app->port_count; i++) {
         const struct route_port *port = &app->ports[i];
-        snprintf(field, sizeof field, "ports[%zu].port", i);
         if (port->port == 0)
-            return REFUSE(ret_problem, field, "0 is not a port; use 1 to 65535");
+            return refuse_at(ret_problem, "ports", i, "port", "0 is not a port; use 1 to 65535");
         if (i > 0 && port->port == port[-1].port)
-            return REFUSE(ret_problem, field, "port %u is listed twice", (unsigned)port->port);
+            return refuse_at(ret_problem, "ports", i, "port", "port %u is listed twice", (unsigned)port->port);
         if (i > 0 && port->port < port[-1].port)
-            return REFUSE(ret_problem, field, "port %u is out of order", (unsigned)port->port);
-        snprintf(field, sizeof field, "ports[%zu].protocol", i);
+            return refuse_at(ret_problem, "ports", i, "port", "port %u is out of order", (unsigned)port->port);
         if (port->protocol > ROUTE_PROTOCOL_PASSTHROUGH)
-            return REFUSE(ret_problem, field, "%u is no protocol", (unsigned)port->protocol);
-        snprintf(field, sizeof field, "ports[%zu].proxy_protocol", i);
+            return refuse_at(ret_problem, "ports", i, "protocol", "%u is no protocol", (unsigned)port->protocol);
         if (port->proxy_protocol > 2)
-            return REFUSE(ret_problem, field, "%u is no version; use off, v1 or v2", (unsigned)port->proxy_protocol);
+            return refuse_at(ret_problem, "ports", i, "proxy_protocol", "%u is no version; use off, v1 or v2",
+                             (unsigned)port->proxy_protocol);
     }
     return STATUS_OK;
 }
@@ -188,6 +203,8 @@ static int compare_addresses(const void *a, const void *b)
 /* The index of an item that is equal to another one, or `count`. Items are `size` bytes each. */
 static size_t find_twin(const void *items, size_t count, size_t size, compare_cb compare)
 {
+    if (count < 2)
+        return count;
     const char **sorted = route_alloc(count, sizeof *sorted);
     size_t found = count;
     for (size_t i = 0; i < count; i++)
@@ -202,59 +219,50 @@ static size_t find_twin(const void *items, size_t count, size_t size, compare_cb
 
 static enum status check_domains(const struct route_app *app, struct route_problem *ret_problem)
 {
-    char field[FIELD_SIZE];
     for (size_t i = 0; i < app->domain_count; i++) {
-        snprintf(field, sizeof field, "domains[%zu].name", i);
         if (!hostname_is_dns_name(slice_str(app->domains[i].name)))
-            return REFUSE(ret_problem, field, "not a DNS name; use one such as shop.example.com");
-        snprintf(field, sizeof field, "domains[%zu].port", i);
+            return refuse_at(ret_problem, "domains", i, "name", "not a DNS name; use one such as shop.example.com");
         if (app->domains[i].port == 0)
-            return REFUSE(ret_problem, field, "0 is not a port; use 1 to 65535");
+            return refuse_at(ret_problem, "domains", i, "port", "0 is not a port; use 1 to 65535");
     }
     size_t twin = find_twin(app->domains, app->domain_count, sizeof *app->domains, compare_domains);
-    if (twin < app->domain_count) {
-        snprintf(field, sizeof field, "domains[%zu].name", twin);
-        return REFUSE(ret_problem, field, "%s is listed twice", app->domains[twin].name);
-    }
+    if (twin < app->domain_count)
+        return refuse_at(ret_problem, "domains", twin, "name", "%s is listed twice", app->domains[twin].name);
     return STATUS_OK;
 }
 
-static enum status check_address(const struct route_instance *instance, const char *field,
-                                 const struct route_rules *rules, struct route_problem *ret_problem)
+static enum status check_address(const struct route_instance *instance, size_t index, const struct route_rules *rules,
+                                 struct route_problem *ret_problem)
 {
     struct route_problem inner;
     if (instance->address.family == 0) {
         if (instance->state == ROUTE_STATE_RUNNING || instance->state == ROUTE_STATE_DRAINING)
-            return REFUSE(ret_problem, field, "a %s instance needs an address; only starting and stopped ones do not",
-                          route_state_name((enum route_state)instance->state));
+            return refuse_at(ret_problem, "instances", index, "address",
+                             "a %s instance needs an address; only starting and stopped ones do not",
+                             route_state_name((enum route_state)instance->state));
         return STATUS_OK;
     }
     if (route_rules_check(rules, &instance->address, 0, &inner) != STATUS_OK)
-        return REFUSE(ret_problem, field, "%s", inner.detail);
+        return refuse_at(ret_problem, "instances", index, "address", "%s", inner.detail);
     return STATUS_OK;
 }
 
 static enum status check_instance(const struct route_instance *instance, size_t index, const struct route_rules *rules,
                                   struct route_problem *ret_problem)
 {
-    char field[FIELD_SIZE];
-    snprintf(field, sizeof field, "instances[%zu].instance_id", index);
     if (!hostname_is_id(slice_str(instance->id)))
-        return REFUSE(ret_problem, field, "not an instance id; %s", id_rule);
-    snprintf(field, sizeof field, "instances[%zu].weight", index);
+        return refuse_at(ret_problem, "instances", index, "instance_id", "not an instance id; %s", id_rule);
     if (instance->weight > ROUTE_MAX_WEIGHT)
-        return REFUSE(ret_problem, field, "%u is too much; use 0 to %d", (unsigned)instance->weight, ROUTE_MAX_WEIGHT);
-    snprintf(field, sizeof field, "instances[%zu].state", index);
+        return refuse_at(ret_problem, "instances", index, "weight", "%u is too much; use 0 to %d",
+                         (unsigned)instance->weight, ROUTE_MAX_WEIGHT);
     if (instance->state > ROUTE_STATE_STOPPED)
-        return REFUSE(ret_problem, field, "%u is no state", (unsigned)instance->state);
-    snprintf(field, sizeof field, "instances[%zu].address", index);
-    return check_address(instance, field, rules, ret_problem);
+        return refuse_at(ret_problem, "instances", index, "state", "%u is no state", (unsigned)instance->state);
+    return check_address(instance, index, rules, ret_problem);
 }
 
 static enum status check_instances(const struct route_app *app, const struct route_rules *rules,
                                    struct route_problem *ret_problem)
 {
-    char field[FIELD_SIZE];
     size_t count = app->instance_count;
     for (size_t i = 0; i < count; i++) {
         enum status status = check_instance(&app->instances[i], i, rules, ret_problem);
@@ -262,15 +270,12 @@ static enum status check_instances(const struct route_app *app, const struct rou
             return status;
     }
     size_t twin = find_twin(app->instances, count, sizeof *app->instances, compare_ids);
-    if (twin < count) {
-        snprintf(field, sizeof field, "instances[%zu].instance_id", twin);
-        return REFUSE(ret_problem, field, "%s is listed twice", app->instances[twin].id);
-    }
+    if (twin < count)
+        return refuse_at(ret_problem, "instances", twin, "instance_id", "%s is listed twice", app->instances[twin].id);
     twin = find_twin(app->instances, count, sizeof *app->instances, compare_addresses);
-    if (twin < count) {
-        snprintf(field, sizeof field, "instances[%zu].address", twin);
-        return REFUSE(ret_problem, field, "another running or draining instance of this app has the same address");
-    }
+    if (twin < count)
+        return refuse_at(ret_problem, "instances", twin, "address",
+                         "another running or draining instance of this app has the same address");
     return STATUS_OK;
 }
 

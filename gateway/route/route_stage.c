@@ -6,7 +6,7 @@
 #include <assert.h>
 #include <stdio.h>
 
-enum { FIRST_DISCARDED = 8 };
+enum { FIRST_DISCARDED = 8, FEW_INSTANCES = 8 };
 
 void stage_init(struct stage *stage)
 {
@@ -88,12 +88,17 @@ static struct route_app *staged_owner(const struct route_table *table, enum name
 
 enum { FIELD_SIZE = sizeof((struct route_problem *)0)->field };
 
-static enum status check_name(const struct route_table *table, const struct route_app *app, enum name_space space,
-                              const char *name, const char *field, struct route_problem *ret_problem)
+/* The other app that has the name, or NULL. */
+static const struct route_app *other_owner(const struct route_table *table, const struct route_app *app,
+                                           enum name_space space, const char *name)
 {
     const struct route_app *owner = staged_owner(table, space, slice_str(name));
-    if (!owner || strcmp(owner->id, app->id) == 0)
-        return STATUS_OK;
+    return owner && strcmp(owner->id, app->id) != 0 ? owner : NULL;
+}
+
+static enum status refuse_name(struct route_problem *ret_problem, const char *field, const char *name,
+                               const struct route_app *owner)
+{
     return route_problem_set(ret_problem, STATUS_INVALID_RECORD, field, "%s belongs to app %s", name, owner->id);
 }
 
@@ -101,16 +106,24 @@ static enum status check_names(const struct route_table *table, const struct rou
                                struct route_problem *ret_problem)
 {
     char field[FIELD_SIZE];
-    enum status status = check_name(table, app, NAME_ID, app->id, "app_id", ret_problem);
-    for (size_t i = 0; i < app->instance_count && status == STATUS_OK; i++) {
+    const struct route_app *owner = other_owner(table, app, NAME_ID, app->id);
+    if (owner)
+        return refuse_name(ret_problem, "app_id", app->id, owner);
+    for (size_t i = 0; i < app->instance_count; i++) {
+        owner = other_owner(table, app, NAME_ID, app->instances[i].id);
+        if (!owner)
+            continue;
         snprintf(field, sizeof field, "instances[%zu].instance_id", i);
-        status = check_name(table, app, NAME_ID, app->instances[i].id, field, ret_problem);
+        return refuse_name(ret_problem, field, app->instances[i].id, owner);
     }
-    for (size_t i = 0; i < app->domain_count && status == STATUS_OK; i++) {
+    for (size_t i = 0; i < app->domain_count; i++) {
+        owner = other_owner(table, app, NAME_DOMAIN, app->domains[i].name);
+        if (!owner)
+            continue;
         snprintf(field, sizeof field, "domains[%zu].name", i);
-        status = check_name(table, app, NAME_DOMAIN, app->domains[i].name, field, ret_problem);
+        return refuse_name(ret_problem, field, app->domains[i].name, owner);
     }
-    return status;
+    return STATUS_OK;
 }
 
 /* No instance goes back to an earlier generation. */
@@ -120,11 +133,16 @@ static enum status check_generations(const struct route_app *before, const struc
     char field[FIELD_SIZE];
     struct name_map known;
     enum status status = STATUS_OK;
-    name_map_init(&known);
-    for (size_t i = 0; before && i < before->instance_count; i++)
+    if (!before || before->instance_count == 0)
+        return STATUS_OK;
+    bool is_mapped = before->instance_count > FEW_INSTANCES;
+    if (is_mapped)
+        name_map_init(&known);
+    for (size_t i = 0; is_mapped && i < before->instance_count; i++)
         name_map_set(&known, before->instances[i].id, &before->instances[i]);
     for (size_t i = 0; i < app->instance_count && status == STATUS_OK; i++) {
-        const struct route_instance *old = name_map_get(&known, slice_str(app->instances[i].id));
+        struct slice id = slice_str(app->instances[i].id);
+        const struct route_instance *old = is_mapped ? name_map_get(&known, id) : route_app_instance(before, id);
         if (!old || old->generation <= app->instances[i].generation)
             continue;
         snprintf(field, sizeof field, "instances[%zu].generation", i);
@@ -132,7 +150,8 @@ static enum status check_generations(const struct route_app *before, const struc
                                    "%ju is older than the instance's generation; use %ju or newer",
                                    (uintmax_t)app->instances[i].generation, (uintmax_t)old->generation);
     }
-    name_map_clear(&known);
+    if (is_mapped)
+        name_map_clear(&known);
     return status;
 }
 
