@@ -1,4 +1,5 @@
 #include "app_document_internal.h"
+#include "app_scan.h"
 
 #include <assert.h>
 #include <jansson.h>
@@ -565,6 +566,8 @@ enum status app_document_read(const json_t *root, const char *path, struct route
 enum status app_document_parse(struct slice json, struct route_app **ret_app, struct route_problem *ret_problem)
 {
     json_t *root;
+    if (app_scan(json, ret_app))
+        return STATUS_OK;
     enum status status = app_document_load(json, &root, ret_problem);
     if (status != STATUS_OK)
         return status;

@@ -1,7 +1,11 @@
 /*
- * An app document through parse, check and format: what is accepted must come back the same, and so must a second
- * formatting. A patch of the first instance with the same bytes must not break the record either.
+ * An app document by both ways of reading it, which must agree. Then through parse, check and format: what is accepted
+ * must come back the same, and so must a second formatting. A patch of the first instance with the same bytes must not
+ * break the record either.
  */
+#include "../../gateway/control/app_document_internal.h"
+#include "../../gateway/control/app_scan.h"
+
 #include "gateway/control/app_document.h"
 
 #include <stdlib.h>
@@ -34,6 +38,21 @@ static void check_round_trip(const struct route_app *app)
     free(text);
 }
 
+static void check_scan(struct slice json)
+{
+    struct route_app *scanned = NULL, *read = NULL;
+    struct route_problem problem;
+    json_t *root;
+    if (!app_scan(json, &scanned))
+        return;
+    must(app_document_load(json, &root, &problem) == STATUS_OK);
+    must(app_document_read(root, "", &read, &problem) == STATUS_OK);
+    must(route_app_equal(scanned, read) && scanned->revision == read->revision);
+    json_decref(root);
+    route_app_free(&scanned);
+    route_app_free(&read);
+}
+
 static void check_problem(const struct route_problem *problem)
 {
     must(problem->status != STATUS_OK);
@@ -60,6 +79,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct slice json = slice_make(data, size);
     struct route_app *app = NULL;
     struct route_problem problem = {0};
+    check_scan(json);
     check_patch(json);
     if (app_document_parse(json, &app, &problem) != STATUS_OK) {
         check_problem(&problem);
