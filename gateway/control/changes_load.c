@@ -1,17 +1,76 @@
+/*
+ * Two threads: one reads the store and makes records of its documents, the other, which is the caller's, builds the
+ * table. Between them goes a bounded row of pages.
+ */
 #include "changes_internal.h"
 
 #include "gateway/base/log.h"
 #include "gateway/control/app_document.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* A page is staged and published at once: no more memory is needed than for that, and it stays in the caches. */
+enum { PAGE_APPS = 512, MAX_PAGES = 8 };
+
+/* What the store has of one app: its record, or why there is none. */
+struct loaded {
+    struct route_app *app;
+    char *left_out; /* the id, when app is NULL */
+    struct route_problem *problem;
+};
+
+struct page {
+    struct page *next;
+    size_t count;
+    struct loaded items[PAGE_APPS];
+};
 
 struct load {
     struct changes *changes;
+    pthread_mutex_t lock;
+    pthread_cond_t moved; /* a page came or went, or all were given */
+    struct page *first;
+    struct page **last;
+    size_t waiting;
+    bool is_read;
+    struct page *filling; /* the reading thread's */
+    enum status status;   /* of reading, when is_read; then the next two as well */
+    uint64_t last_revision;
+    char *error;
     size_t loaded;
     size_t left_out;
 };
 
-static void load_one(void *arg, struct slice app_id, uint64_t revision, struct slice document)
+/* ---- the reading thread ---- */
+
+static void *take_memory(size_t size)
+{
+    void *memory = calloc(1, size);
+    if (!memory)
+        abort();
+    return memory;
+}
+
+static void give_page(struct load *load)
+{
+    struct page *page = load->filling;
+    load->filling = NULL;
+    if (!page)
+        return;
+    pthread_mutex_lock(&load->lock);
+    while (load->waiting == MAX_PAGES)
+        pthread_cond_wait(&load->moved, &load->lock);
+    *load->last = page;
+    load->last = &page->next;
+    load->waiting++;
+    pthread_cond_broadcast(&load->moved);
+    pthread_mutex_unlock(&load->lock);
+}
+
+static void read_one(void *arg, struct slice app_id, uint64_t revision, struct slice document)
 {
     struct load *load = arg;
     struct route_app *app = NULL;
@@ -20,18 +79,129 @@ static void load_one(void *arg, struct slice app_id, uint64_t revision, struct s
     if (status == STATUS_OK && !slice_eq(app_id, slice_str(app->id)))
         status = route_problem_set(&problem, STATUS_INVALID_RECORD, "app_id", "the document is of app %s", app->id);
     if (status == STATUS_OK)
-        status = changes_stage_put(load->changes, &app, revision, &problem);
+        status = route_app_check(app, load->changes->rules, &problem);
+    if (!load->filling)
+        load->filling = take_memory(sizeof *load->filling);
+    struct loaded *item = &load->filling->items[load->filling->count++];
     if (status == STATUS_OK) {
-        load->loaded++;
-        return;
+        app->revision = revision;
+        item->app = app;
+    } else {
+        route_app_free(&app);
+        item->left_out = changes_copy(app_id);
+        item->problem = take_memory(sizeof problem);
+        *item->problem = problem;
     }
-    route_app_free(&app);
-    load->left_out++;
-    char *id = changes_copy(app_id);
-    id_set_add(&load->changes->left_out, id);
-    free(id);
-    log_error("routes: app %.*s in the store is left out: %s: %s", SLICE_ARG(app_id), problem.field, problem.detail);
+    if (load->filling->count == PAGE_APPS)
+        give_page(load);
 }
+
+static void *read_all(void *arg)
+{
+    struct load *load = arg;
+    pthread_setname_np(pthread_self(), "load");
+    load->status = store_load(load->changes->store, read_one, load, &load->last_revision, load->error);
+    give_page(load);
+    pthread_mutex_lock(&load->lock);
+    load->is_read = true;
+    pthread_cond_broadcast(&load->moved);
+    pthread_mutex_unlock(&load->lock);
+    return NULL;
+}
+
+/* Signals are the caller's. */
+static pthread_t start_reading(struct load *load)
+{
+    sigset_t all, old;
+    pthread_t thread;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    if (pthread_create(&thread, NULL, read_all, load))
+        abort();
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return thread;
+}
+
+/* ---- the building thread ---- */
+
+/* The next page, or NULL when all were taken. */
+static struct page *take_page(struct load *load)
+{
+    pthread_mutex_lock(&load->lock);
+    while (!load->first && !load->is_read)
+        pthread_cond_wait(&load->moved, &load->lock);
+    struct page *page = load->first;
+    if (page) {
+        load->first = page->next;
+        load->last = load->first ? load->last : &load->first;
+        load->waiting--;
+        pthread_cond_broadcast(&load->moved);
+    }
+    pthread_mutex_unlock(&load->lock);
+    return page;
+}
+
+static void leave_out(struct load *load, const char *app_id, const struct route_problem *problem)
+{
+    load->left_out++;
+    id_set_add(&load->changes->left_out, app_id);
+    log_error("routes: app %s in the store is left out: %s: %s", app_id, problem->field, problem->detail);
+}
+
+static void stage_one(struct load *load, struct loaded *item)
+{
+    struct route_problem problem;
+    if (!item->app)
+        leave_out(load, item->left_out, item->problem);
+    else if (route_table_stage_put(load->changes->table, item->app, &problem) == STATUS_OK)
+        load->loaded++;
+    else {
+        leave_out(load, item->app->id, &problem);
+        route_app_free(&item->app);
+    }
+    free(item->left_out);
+    free(item->problem);
+}
+
+static void digest_one(void *arg, struct slice app_id, const struct route_app *app)
+{
+    struct changes *c = arg;
+    /* There before only if another record of the store has just driven an instance of it out. */
+    route_table_read_begin();
+    const struct route_app *before = route_table_app(c->table, app_id);
+    if (before)
+        c->digest ^= changes_digest_of(app_id, before->revision);
+    route_table_read_end();
+    if (app)
+        c->digest ^= changes_digest_of(app_id, app->revision);
+}
+
+static void publish(struct changes *c)
+{
+    route_table_staged_each(c->table, digest_one, c);
+    route_table_publish(c->table, c->revoked, c->revoked_arg);
+}
+
+static enum status load_apps(struct load *load)
+{
+    struct page *page;
+    pthread_mutex_init(&load->lock, NULL);
+    pthread_cond_init(&load->moved, NULL);
+    load->last = &load->first;
+    pthread_t thread = start_reading(load);
+    while ((page = take_page(load)) != NULL) {
+        for (size_t i = 0; i < page->count; i++)
+            stage_one(load, &page->items[i]);
+        publish(load->changes);
+        free(page);
+    }
+    pthread_join(thread, NULL);
+    pthread_cond_destroy(&load->moved);
+    pthread_mutex_destroy(&load->lock);
+    return load->status;
+}
+
+/* ---- all ---- */
 
 static void load_tombstone(void *arg, struct slice app_id, uint64_t revision)
 {
@@ -40,28 +210,18 @@ static void load_tombstone(void *arg, struct slice app_id, uint64_t revision)
         history_restore(c->history, app_id, revision);
 }
 
-static void digest_one(void *arg, struct slice app_id, const struct route_app *app)
-{
-    struct changes *c = arg;
-    if (app)
-        c->digest ^= changes_digest_of(app_id, app->revision);
-}
-
 enum status changes_load(struct changes *c, char ret_error[CHANGES_ERROR_TEXT_MAX])
 {
-    struct load load = {.changes = c};
-    uint64_t last_revision = 0, floor = 0;
-    enum status status = store_load(c->store, load_one, &load, &last_revision, ret_error);
+    struct load load = {.changes = c, .error = ret_error};
+    uint64_t floor = 0;
+    enum status status = load_apps(&load);
     if (status == STATUS_OK)
         status = store_load_tombstones(c->store, load_tombstone, c, &floor, ret_error);
-    if (status != STATUS_OK) {
-        route_table_abort(c->table);
+    if (status != STATUS_OK)
         return status;
-    }
-    route_table_staged_each(c->table, digest_one, c);
-    route_table_stage_revision(c->table, last_revision);
-    route_table_publish(c->table, c->revoked, c->revoked_arg);
-    history_begin(c->history, floor, last_revision);
+    route_table_stage_revision(c->table, load.last_revision);
+    publish(c);
+    history_begin(c->history, floor, load.last_revision);
     if (load.loaded + load.left_out > 0)
         log_info("routes: %zu apps from the store, %zu left out", load.loaded, load.left_out);
     return STATUS_OK;

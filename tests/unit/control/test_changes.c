@@ -341,6 +341,36 @@ static void snapshots_and_changes_keep_their_order(void **state)
     assert_null(app_of(place, "never"));
 }
 
+/* ---- a start with many apps ---- */
+
+/* More than fit into what goes between the two threads at once; every 100th is left out. */
+static void a_start_with_many_apps(void **state)
+{
+    enum { APPS = 6000 };
+    struct place *place = *state;
+    struct route_app **apps = calloc(APPS, sizeof *apps);
+    char id[32], address[32];
+    assert_non_null(apps);
+    for (unsigned i = 0; i < APPS; i++) {
+        snprintf(id, sizeof id, "app%u", i);
+        snprintf(address, sizeof address, "10.%u.%u.%u", i % 100 == 99 ? 1 : 9, i / 250, i % 250);
+        apps[i] = make_app(id, address, 1);
+    }
+    struct change_result result = commit(place, snapshot_of(place, apps, APPS), true);
+    check(&result, STATUS_OK, "");
+    uint64_t digest = changes_digest(place->changes);
+    restart(place, &narrow_rules);
+    assert_int_equal(route_table_app_count(place->table), APPS / 100 * 99);
+    assert_non_null(app_of(place, "app98"));
+    assert_null(app_of(place, "app99"));
+    assert_int_not_equal(changes_digest(place->changes), digest);
+    restart(place, &rules);
+    assert_int_equal(route_table_app_count(place->table), APPS);
+    assert_non_null(app_of(place, "app99"));
+    assert_int_equal(changes_digest(place->changes), digest);
+    free(apps);
+}
+
 /* ---- records that are not valid any more ---- */
 
 static void left_out_records_stay_in_the_store(void **state)
@@ -420,6 +450,7 @@ int main(void)
         TEST(bad_records_of_a_snapshot_are_refused_alone),
         TEST(conflicts_within_a_snapshot),
         TEST(snapshots_and_changes_keep_their_order),
+        TEST(a_start_with_many_apps),
         TEST(left_out_records_stay_in_the_store),
         TEST(left_out_records_can_be_deleted),
         TEST(left_out_records_can_be_replaced),
