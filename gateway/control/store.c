@@ -481,8 +481,65 @@ static int store_change(struct store *s, const struct change *change)
     return SQLITE_INTERNAL;
 }
 
+/* ---- the order of a batch ---- */
+
+static bool is_before(const struct change *a, const struct change *b)
+{
+    if (a->kind != b->kind)
+        return a->kind < b->kind;
+    size_t common = a->id_len < b->id_len ? a->id_len : b->id_len;
+    int order = memcmp(a->id, b->id, common);
+    return order != 0 ? order < 0 : a->id_len < b->id_len;
+}
+
+/* Of two sorted lists; what is equal keeps its order. */
+static struct change *merge(struct change *a, struct change *b)
+{
+    struct change *merged = NULL;
+    struct change **end = &merged;
+    while (a && b) {
+        struct change **next = is_before(b, a) ? &b : &a;
+        *end = *next;
+        end = &(*next)->next;
+        *next = *end;
+    }
+    *end = a ? a : b;
+    return merged;
+}
+
+/* The first `count` of a list, sorted; *rest is what follows. */
+static struct change *sort_some(struct change *first, size_t count, struct change **rest)
+{
+    if (count == 1) {
+        *rest = first->next;
+        first->next = NULL;
+        return first;
+    }
+    struct change *middle;
+    struct change *a = sort_some(first, count / 2, &middle);
+    struct change *b = sort_some(middle, count - count / 2, rest);
+    return merge(a, b);
+}
+
+/*
+ * In the order of the tables' keys, so that each page is written once: changes of different keys do not depend on each
+ * other, tombstones are forgotten after they were put down.
+ */
+static void sort_changes(struct store_batch *batch)
+{
+    size_t count = 0;
+    struct change *rest;
+    for (const struct change *change = batch->first; change; change = change->next)
+        count++;
+    if (count > 1)
+        batch->first = sort_some(batch->first, count, &rest);
+    for (batch->last = &batch->first; *batch->last;)
+        batch->last = &(*batch->last)->next;
+}
+
 static void commit(struct store *s, struct store_batch *batch)
 {
+    sort_changes(batch);
     int result = exec(s->db, "BEGIN IMMEDIATE");
     for (const struct change *change = batch->first; change && result == SQLITE_OK; change = change->next)
         result = store_change(s, change);

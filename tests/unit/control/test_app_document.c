@@ -258,6 +258,34 @@ static void test_format(void **state)
     free(text);
 }
 
+/* What stands for itself in JSON, and what does not; the largest numbers; the longest address. */
+static void test_format_of_extremes(void **state)
+{
+    struct route_app *app =
+        parse("{\"app_id\":\"a\",\"revision\":9223372036854775807,"
+              "\"ports\":[{\"port\":65535,\"protocol\":\"passthrough\",\"proxy_protocol\":\"off\","
+              "\"check\":{\"type\":\"tcp\",\"interval_ms\":300000,\"timeout_ms\":60000,\"rise\":10,\"fall\":10}},"
+              "{\"port\":1,\"check\":{\"type\":\"http\",\"path\":\"/\\\"\\\\\\u0001\"}}],"
+              "\"limits\":{\"max_connections\":4294967295,\"requests_per_second\":4294967295},"
+              "\"instances\":[{\"instance_id\":\"i\",\"generation\":9223372036854775807,\"weight\":256,"
+              "\"address\":\"1111:2222:3333:4444:5555:6666:7777:8888\"}]}");
+    (void)state;
+    char *text = app_document_format(app);
+    assert_non_null(strstr(text, "\"/\\\"\\\\\\u0001\""));
+    struct route_app *again = parse(text);
+    assert_true(route_app_equal(app, again));
+    assert_int_equal(again->revision, INT64_MAX);
+    route_app_free(&again);
+    route_app_free(&app);
+    free(text);
+    app = parse("{\"app_id\":\"a\"}");
+    text = app_document_format(app);
+    assert_string_equal(text, "{\"app_id\":\"a\",\"revision\":0,\"ports\":[],\"restrict_ports\":false,\"domains\":[],"
+                              "\"limits\":{\"max_connections\":0,\"requests_per_second\":0},\"instances\":[]}");
+    route_app_free(&app);
+    free(text);
+}
+
 static void test_patch(void **state)
 {
     struct route_app *app = parse(full);
@@ -313,6 +341,7 @@ int main(void)
         cmocka_unit_test(test_raw_nul_and_sizes),
         cmocka_unit_test(test_too_many_entries),
         cmocka_unit_test(test_format),
+        cmocka_unit_test(test_format_of_extremes),
         cmocka_unit_test(test_patch),
         cmocka_unit_test(test_patch_refused),
     };

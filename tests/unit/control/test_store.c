@@ -223,6 +223,28 @@ static void big_batches_and_order(void **state)
     assert_int_equal(first.status, STATUS_OK);
 }
 
+/* A batch is written in the order of the ids; changes of one id keep theirs. */
+static void changes_of_one_app_keep_their_order(void **state)
+{
+    struct place *place = *state;
+    char ids[26][2];
+    open_store(place);
+    struct store_batch *batch = store_batch_new();
+    add(batch, "z", 1, "{\"z\":1}");
+    for (size_t i = 0; i < 26; i++) {
+        snprintf(ids[i], sizeof ids[i], "%c", (char)('a' + i * 7 % 26));
+        add(batch, ids[i], i + 2, i % 2 ? NULL : "{}");
+    }
+    add(batch, "h", 0, NULL);   /* the second of the loop, deleted there already */
+    add(batch, "h", 100, "{}"); /* and put again */
+    add(batch, "a", 101, "{}"); /* put in the loop, deleted, put again, deleted */
+    add(batch, "a", 0, NULL);
+    assert_int_equal(wait_for(place, batch, 101).status, STATUS_OK);
+    struct contents contents = reopen(place);
+    assert_int_equal(contents.count, 13); /* half of the letters, h, but not a */
+    assert_int_equal(contents.revision, 101);
+}
+
 /* A file size limit stands for a full disk. */
 static void a_failed_transaction_changes_nothing(void **state)
 {
@@ -477,6 +499,7 @@ int main(void)
         TEST(files_are_private),
         TEST(a_missing_folder_is_made),
         TEST(big_batches_and_order),
+        TEST(changes_of_one_app_keep_their_order),
         TEST(a_failed_transaction_changes_nothing),
         TEST(a_file_that_is_no_database_is_set_aside),
         TEST(a_damaged_page_is_noticed),
