@@ -4,9 +4,10 @@
 #include "route_alloc.h"
 
 #include <assert.h>
+#include <malloc.h>
 #include <stdio.h>
 
-enum { FIRST_DISCARDED = 8, FEW_INSTANCES = 8 };
+enum { FIRST_DISCARDED = 8, FEW_INSTANCES = 8, LARGE_BATCH = 20000 };
 
 void stage_init(struct stage *stage)
 {
@@ -422,19 +423,26 @@ static void show_changes(struct route_table *table)
     }
 }
 
-/* Ends the batch and frees the losing side of each change. */
+/*
+ * Ends the batch and frees the losing side of each change. After a large one, such as a snapshot, what it took besides
+ * the table goes back to the system.
+ */
 static void end_batch(struct route_table *table, bool published)
 {
     struct stage *stage = &table->stage;
+    size_t count = 0;
     stage_fini(stage);
     struct list *it;
     while ((it = list_pop(&stage->changes))) {
+        count++;
         struct change *change = CONTAINER_OF(it, struct change, link);
         route_app_free(published ? &change->before : &change->after);
         free(change);
     }
     free_discarded(&stage->discarded);
     stage->revision = route_table_revision(table);
+    if (count >= LARGE_BATCH)
+        malloc_trim(0);
 }
 
 void route_table_publish(struct route_table *table, route_table_revoked_cb revoked, void *arg)
