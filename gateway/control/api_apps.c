@@ -102,21 +102,35 @@ static struct route_app *parse_body(struct api_call *call)
     return app;
 }
 
-/* Answers a put or patch that is done with the document as stored. */
+/* What is left to say of a state that has changed again. malloc'ed. */
+static char *format_overtaken(const struct api_call *call, uint64_t revision)
+{
+    json_t *json = json_pack("{so sI}", "app_id", api_json_text(app_id_of(call)), "revision", (json_int_t)revision);
+    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    json_decref(json);
+    if (!text)
+        abort();
+    return text;
+}
+
+/*
+ * Answers a put or patch that is done with the document as stored. If another change of the same batch came after it,
+ * the answer has this change's revision all the same: an If-Match with it must not pass for the other's state.
+ */
 static void answer_changed(struct api_call *call, const struct change_result *result)
 {
-    uint64_t revision = result->revision;
+    uint64_t revision = 0;
     char *text = format_app(call, &revision);
-    if (!text) { /* deleted again in the same batch */
-        api_answer_json(
-            call, 200,
-            json_pack("{so sI}", "app_id", api_json_text(app_id_of(call)), "revision", (json_int_t)result->revision));
-        return;
+    if (text && revision != result->revision) {
+        free(text);
+        text = NULL;
     }
+    if (!text)
+        text = format_overtaken(call, result->revision);
     if (result->created)
         local_add_field(call->local, SLICE("Location"),
                         arena_printf(call->arena, "/v1/apps/%.*s", SLICE_ARG(app_id_of(call))));
-    answer_app(call, result->created ? 201 : 200, text, revision);
+    answer_app(call, result->created ? 201 : 200, text, result->revision);
 }
 
 static void answer_failed(struct api_call *call, const struct change_result *result)

@@ -274,6 +274,25 @@ def test_concurrent_changes(gateway):
     assert len({answer.fields["ETag"] for answer in answers}) == 160
 
 
+def test_concurrent_changes_of_one_app(gateway):
+    """Each answer has the revision of its own change: that of another one would let If-Match pass for what it did."""
+    app_id, answers, lock = new_id(), [], threading.Lock()
+
+    def run():
+        for _ in range(20):
+            answer = gateway.put_app(document(app_id=app_id))
+            with lock:
+                answers.append(answer)
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(answer.status for answer in answers) == [200] * 159 + [201]
+    assert len({answer.fields["ETag"] for answer in answers}) == 160
+    assert all(answer.fields["ETag"] == f'"{answer.json["revision"]}"' for answer in answers)
+
+
 def test_resolve(gateway, origin):
     server = origin()
     app = gateway.app(server)
