@@ -1,8 +1,9 @@
 """All instances of the model test in one process: listens on many addresses and says who it is.
 
-usage: model_back.py {"addresses": […]}      The first line on standard output has the ports, each later one a request.
-It ends with its standard input. A port speaks HTTP/1.1 and, by prior knowledge, HTTP/2; another one raw bytes, of which
-each piece is answered with the time of the connection's begin: that, with the address, is the connection's name.
+usage: model_back.py {"addresses": […]}      The first line on standard output has the ports, each later one a request,
+or a piece of a tunnel's bytes. It ends with its standard input. A port speaks HTTP/1.1 and, by prior knowledge, HTTP/2;
+another one raw bytes, of which each piece is answered with the address and the time of the connection's begin: that is
+the connection's name.
 """
 import asyncio
 import json
@@ -32,25 +33,27 @@ class Raw(asyncio.Protocol):
     def say_name(self):
         self.transport.write(f"{self.address} {self.accepted}\n".encode())
 
-    def data_received(self, _):
+    def data_received(self, data):
+        """Lines are "?<host> <when it was sent>", but for a ClientHello, which begins a passthrough connection."""
+        for line in data.splitlines() if data.startswith(b"?") else []:
+            host, sent = line[1:].decode().split()
+            tell({"host": host, "address": self.address, "accepted": self.accepted, "sent": float(sent),
+                  "arrived": time.monotonic(), "is_tunnel": True})
         self.say_name()
 
     def connection_lost(self, _):
         self.transport = None
 
 
-class Http(asyncio.Protocol):
+class Http(Raw):
     def connection_made(self, transport):
         self.transport, self.accepted = transport, time.monotonic()
         self.address = transport.get_extra_info("sockname")[0]
         self.buffer, self.is_tunnel, self.h2 = b"", False, None
 
-    def connection_lost(self, _):
-        self.transport = None
-
     def data_received(self, data):
         if self.is_tunnel:
-            self.transport.write(f"{self.address} {self.accepted}\n".encode())
+            super().data_received(data)
         elif self.h2:
             self.take_h2(data)
         else:
@@ -71,7 +74,7 @@ class Http(asyncio.Protocol):
 
     def begin(self, path, host, sent, answer):
         seen = {"host": host, "address": self.address, "accepted": self.accepted, "sent": float(sent),
-                "arrived": time.monotonic()}
+                "arrived": time.monotonic(), "is_tunnel": False}
         tell(seen)
         if path.startswith("/slow/"):
             asyncio.get_running_loop().call_later(int(path[6:]) / 1000, self.end, path, seen, answer)
@@ -87,8 +90,8 @@ class Http(asyncio.Protocol):
         if path == "/tunnel":
             self.is_tunnel = True
             self.transport.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                                 b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n" +
-                                 f"{self.address} {self.accepted}\n".encode())
+                                 b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+            self.say_name()
         else:
             self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 

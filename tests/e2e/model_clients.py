@@ -172,17 +172,17 @@ class Clients:
         address, accepted = name.split()
         line.update(id=next(self.ids), address=address.decode(), accepted=float(accepted))
         tell(type="open", **line, received=time.monotonic())
-        by = await self.use_tunnel(reader, writer, name, line["id"])
+        by = await self.use_tunnel(reader, writer, name, line)
         tell(type="closed", id=line["id"], by=by, at=time.monotonic())
         writer.close()
 
-    async def use_tunnel(self, reader, writer, name, number):
+    async def use_tunnel(self, reader, writer, name, line):
         """Until somebody closes it. Some stay as long as they may, so that what is not closed when it should be shows."""
         end = time.monotonic() + self.random.choice([self.random.uniform(0.1, 3), 300])
         while time.monotonic() < end:
             await asyncio.sleep(self.random.uniform(0.01, 0.1))
             try:
-                writer.write(b"?")
+                writer.write(f"?{line['host']} {time.monotonic()}\n".encode())
                 answer = await asyncio.wait_for(reader.readline(), PATIENCE)
             except asyncio.TimeoutError:
                 return "nobody: it is silent"
@@ -190,9 +190,9 @@ class Clients:
                 return "gateway"
             if answer != name:
                 if answer:
-                    tell(type="crash", error=f"tunnel {number} to {name}: {answer}")
+                    tell(type="crash", error=f"in the tunnel {line} to {name} came {answer}")
                 return "gateway"
-        tell(type="leaving", id=number, at=time.monotonic())
+        tell(type="leaving", id=line["id"], at=time.monotonic())
         return "client"
 
 

@@ -174,10 +174,15 @@ class Traffic:
         raise AssertionError(line["error"])
 
     def judge_arrival(self, line):
-        """A request at an instance: it owned the address when the request was sent, under the claim of its connection."""
-        self.count("arrived")
+        """
+        A request, or a piece of a tunnel's bytes, at an instance: its app owned the address when it was sent, and since
+        the connection began.
+        """
+        self.count("pieces" if line["is_tunnel"] else "arrived")
         name = line["host"].partition(".")[0].rpartition("-")[0]
-        self.judge_owner(line, name, line["sent"], "a request came to an address that its app did not own")
+        self.judge_owner(line, name, line["sent"], "bytes came to an address that their app did not own")
+        if line["is_tunnel"]:
+            return
         taken = [span for fact in self.claims_on("takes", name, line["address"])
                  for span in self.timeline.held(fact, line["sent"], line["arrived"])]
         assert taken, f"a request came to an instance that takes none: {line}; {self.history(name, line['address'])}"

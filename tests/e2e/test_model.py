@@ -177,6 +177,7 @@ def understand(kind, answer):
         understood.update({name: content[name] for name in ("revision", "apps", "refused")})
     elif kind in ("put", "patch") and is_ok:
         understood.update(created=answer.status == 201, revision=content["revision"])
+        assert answer.fields["ETag"] == f'"{content["revision"]}"'
     return understood
 
 
@@ -198,7 +199,8 @@ class Follower(threading.Thread):
         except Exception as error:      # pylint: disable=broad-except
             self.error = error
 
-    def follow(self):
+    def follow(self, until=None):
+        """As long as the gateway lives; `until`: to this revision."""
         connection = UnixConnection(self.gateway.control_path)
         connection.request("GET", f"/v1/watch?since={self.revision}")
         response = connection.getresponse()
@@ -210,10 +212,18 @@ class Follower(threading.Thread):
                 if batch[-1]["op"] == "heartbeat":
                     self.take(batch)
                     batch = []
+                    if until is not None and self.revision >= until:
+                        return
                 elif batch[-1]["op"] == "end":
                     return
         finally:
             connection.close()
+
+    def later(self):
+        """Another one that has come so far, and goes on when it is told to."""
+        other = Follower(self.gateway)
+        other.apps, other.revision = self.apps, self.revision
+        return other
 
     def take(self, batch):
         apps, heartbeat = dict(self.apps), batch.pop()
@@ -244,7 +254,7 @@ class Run:
         self.traffic = Traffic(gateway, seed, self.addresses, names + 3 * names[:APPS])     # apps are asked more often
         self.universe = Universe(seed, self.traffic.ports, self.addresses)
         self.random = self.universe.random
-        self.follower = Follower(gateway)
+        self.follower, self.late = Follower(gateway), []
         self.follower.start()
 
     def stop(self):
@@ -354,9 +364,19 @@ class Run:
         self.check_claims()
         self.check_calls()
         self.follower.check(self.table)
+        self.check_late_follower()
         self.traffic.await_closed()
         if self.random.random() < 0.3:
             self.traffic.await_calls()
+
+    def check_late_follower(self):
+        """From a revision of long ago, before restarts maybe, the watch leads to the same table."""
+        if self.random.random() < 0.1:
+            self.late.append(self.follower.later())
+        if self.late and self.random.random() < 0.1:
+            late = self.late.pop(self.random.randrange(len(self.late)))
+            late.follow(self.table.revision)
+            late.check(self.table)
 
     def check_claims(self):
         claims = self.table.claims()
