@@ -11,7 +11,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LAST_BYTES_TURNS = 100, LAST_BYTES_TURN_MS = 20 };
+enum { LAST_BYTES_TURNS = 100, LAST_BYTES_TURN_MS = 20, REVOKE_TURN = 512, FIRST_REVOKED = 16 };
+
+/* Claims that have ended, each with a reference, which the worker does not know yet. */
+struct revoked {
+    pthread_mutex_t lock;
+    struct claim **claims;
+    size_t count;
+    size_t capacity;
+    bool told; /* a message is on its way */
+};
 
 struct worker {
     struct counters counters;
@@ -19,6 +28,7 @@ struct worker {
     pthread_t thread;
     struct loop *loop;
     struct proxy *proxy;
+    struct revoked revoked;
     struct frontend **frontends;
     size_t frontend_count;
     struct loop *control;
@@ -74,7 +84,6 @@ struct message {
     struct settings *settings;
     struct tls_server *tls;
     struct tls_ticket_keys keys;
-    struct claim *claim;
     struct cert_custom *cert;
     char *cert_name;
     void (*applied)(void *arg);
@@ -131,13 +140,46 @@ static void do_set_certificate(void *arg)
     free(m);
 }
 
+/* Takes some of what is there; with the last of them the next revocation needs a new message. */
+static size_t take_revoked(struct revoked *revoked, struct claim *ret_claims[REVOKE_TURN], bool *ret_more)
+{
+    pthread_mutex_lock(&revoked->lock);
+    size_t count = revoked->count < REVOKE_TURN ? revoked->count : REVOKE_TURN;
+    revoked->count -= count;
+    for (size_t i = 0; i < count; i++)
+        ret_claims[i] = revoked->claims[revoked->count + i];
+    *ret_more = revoked->told = revoked->count > 0;
+    if (!*ret_more) {
+        free(revoked->claims);
+        revoked->claims = NULL;
+        revoked->capacity = 0;
+    }
+    pthread_mutex_unlock(&revoked->lock);
+    return count;
+}
+
+static bool revoke_some(struct worker *w)
+{
+    struct claim *claims[REVOKE_TURN];
+    bool more;
+    size_t count = take_revoked(&w->revoked, claims, &more);
+    for (size_t i = 0; i < count; i++) {
+        if (w->proxy)
+            proxy_revoke(w->proxy, claims[i]);
+        claim_unref(&claims[i]);
+    }
+    return more;
+}
+
+/* A snapshot may revoke a million claims: traffic has its turn in between. */
 static void do_revoke(void *arg)
 {
-    struct message *m = arg;
-    if (!has_ended(m))
-        proxy_revoke(m->worker->proxy, m->claim);
-    claim_unref(&m->claim);
-    free(m);
+    struct worker *w = arg;
+    bool more = revoke_some(w);
+    if (more && w->proxy)
+        loop_post(w->loop, do_revoke, w);
+    while (more && !w->proxy)
+        more = revoke_some(w);
 }
 
 static void do_drain(void *arg)
@@ -197,6 +239,7 @@ struct worker *worker_start(const struct worker_params *params)
     *w =
         (struct worker){.index = params->index, .control = params->control, .ended = params->ended, .arg = params->arg};
     w->first_look = true;
+    pthread_mutex_init(&w->revoked.lock, NULL);
     w->loop = loop_new(&w->counters);
     w->proxy = proxy_new(w->loop, settings_ref(config->settings), params->table, params->tls,
                          access_log_attach(params->log, &w->counters));
@@ -230,6 +273,7 @@ void worker_join(struct worker **worker)
     *worker = NULL;
     pthread_join(w->thread, NULL);
     loop_free(&w->loop);
+    pthread_mutex_destroy(&w->revoked.lock);
     free(w->frontends);
     free(w);
 }
@@ -257,7 +301,20 @@ void worker_set_certificate(struct worker *w, struct slice name, struct cert_cus
 
 void worker_revoke(struct worker *w, struct claim *claim)
 {
-    post(w, do_revoke, (struct message){.claim = claim_ref(claim)});
+    struct revoked *revoked = &w->revoked;
+    pthread_mutex_lock(&revoked->lock);
+    if (revoked->count == revoked->capacity) {
+        revoked->capacity = revoked->capacity > 0 ? 2 * revoked->capacity : FIRST_REVOKED;
+        revoked->claims = reallocarray(revoked->claims, revoked->capacity, sizeof(struct claim *));
+        if (!revoked->claims)
+            abort();
+    }
+    revoked->claims[revoked->count++] = claim_ref(claim);
+    bool tell = !revoked->told;
+    revoked->told = true;
+    pthread_mutex_unlock(&revoked->lock);
+    if (tell)
+        loop_post(w->loop, do_revoke, w);
 }
 
 void worker_drain(struct worker *w)
