@@ -327,13 +327,19 @@ static void sort(struct changes_snapshot *s)
         qsort(s->entries, s->count, sizeof *s->entries, by_revision);
 }
 
+/* If not, all that watchers were told is still true. */
+static bool differs(const struct changes_snapshot *s, uint64_t revision)
+{
+    const struct changes *c = s->changes;
+    return route_table_has_staged(c->table) || c->deletions.count > 0 || revision != route_table_revision(c->table);
+}
+
 void changes_snapshot_stage(struct changes_snapshot *s, struct change_result *ret_result)
 {
     struct changes *c = s->changes;
     uint64_t known = route_table_staged_revision(c->table);
     uint64_t revision = s->options.revision != 0 ? s->options.revision : known + 1;
     c->replacing = s->mode != CHANGES_DELTA;
-    c->restarting = s->mode == CHANGES_MIRROR;
     stage_deletions(s, revision);
     sort(s);
     stage_passes(s, revision, ret_result);
@@ -342,6 +348,7 @@ void changes_snapshot_stage(struct changes_snapshot *s, struct change_result *re
         stage_passes(s, revision, ret_result);
         tell_refused(s, revision);
     }
+    c->restarting = s->mode == CHANGES_MIRROR && differs(s, revision);
     ret_result->status = STATUS_OK;
     if (is_too_old(s, ret_result))
         return;
