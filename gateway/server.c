@@ -200,7 +200,7 @@ static void api_status(void *arg, struct api_status *ret)
     *ret = (struct api_status){
         .workers = s->worker_count,
         .started_wall_us = s->started_wall_us,
-        .ready = s->ready && !s->draining && !sync_is_awaited(s->sync),
+        .ready = s->ready && !s->draining && !route_table_is_awaited(s->table),
         .draining = s->draining,
         .config_path = s->config->path,
         .last_reload_error = s->reload_error,

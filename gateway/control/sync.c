@@ -136,13 +136,25 @@ void sync_reload(struct sync *s)
         wait_for(s, delay_of(s->snapshots - 1));
 }
 
+static void update_awaited(struct sync *s)
+{
+    bool awaited = s->options.source && !s->was_read && route_table_app_count(s->table) == 0;
+    route_table_set_awaited(s->table, awaited);
+}
+
+void sync_was_read(struct sync *s)
+{
+    s->was_read = true;
+    update_awaited(s);
+}
+
 void sync_in_step(struct sync *s)
 {
     if (s->state != SYNC_CATCHING_UP)
         return;
     set_state(s, SYNC_FOLLOWING);
     s->failures = 0;
-    s->was_read = true;
+    sync_was_read(s);
     s->error[0] = '\0';
     log_info("sync: follows %s from revision %" PRIu64, s->options.source, s->revision);
 }
@@ -270,6 +282,7 @@ static void begin(struct sync *s)
     s->failures = s->snapshots = 0;
     s->error[0] = '\0';
     set_state(s, SYNC_OFF);
+    update_awaited(s);
     if (!s->options.source)
         return;
     s->revision = route_table_revision(s->table);
@@ -335,11 +348,6 @@ void sync_get_status(const struct sync *s, struct sync_status *ret)
         .digest_differs = s->digest_differs,
         .error = s->error,
     };
-}
-
-bool sync_is_awaited(const struct sync *s)
-{
-    return s->options.source && !s->was_read && route_table_app_count(s->table) == 0;
 }
 
 /* ---- life ---- */

@@ -84,6 +84,8 @@ struct sync {
 void sync_fail(struct sync *sync, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The snapshot is needed: at once, if it was not loaded just now. */
 void sync_reload(struct sync *sync);
+/* What the source has is in the table. */
+void sync_was_read(struct sync *sync);
 /* The tables are equal, or as equal as they can be. */
 void sync_in_step(struct sync *sync);
 /* The snapshot is applied: watches from its revision on. */

@@ -179,7 +179,7 @@ static void on_snapshot_committed(void *arg, const struct change_result *result)
     apply_verdicts(s);
     s->revision = s->snapshot_revision;
     s->is_fresh = true;
-    s->was_read = true;
+    sync_was_read(s);
     s->needs_snapshot = false;
     s->resyncs_total++;
     log_info("sync: loaded the snapshot of %s: revision %" PRIu64 ", %zu apps, %zu left out", s->options.source,

@@ -103,11 +103,12 @@ void exchange_answer_error(struct exchange *x, enum status status)
 
 void exchange_answer_health(struct exchange *x)
 {
-    bool ready = !x->proxy->draining;
+    bool draining = x->proxy->draining;
+    bool ready = !draining && !route_table_is_awaited(x->proxy->table);
     struct message_head head = {.status = ready ? 200 : 503};
     fields_add_known(&head.fields, &x->arena, FIELD_CONTENT_TYPE, SLICE("text/plain; charset=utf-8"));
     fields_add(&head.fields, &x->arena, SLICE("cache-control"), SLICE("no-store"));
-    answer(x, &head, ready ? SLICE("ready\n") : SLICE("draining\n"));
+    answer(x, &head, ready ? SLICE("ready\n") : draining ? SLICE("draining\n") : SLICE("no routes yet\n"));
 }
 
 void exchange_answer_last_hop(struct exchange *x)

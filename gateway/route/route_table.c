@@ -127,6 +127,16 @@ uint64_t route_table_revision(const struct route_table *table)
     return atomic_load_explicit(&table->revision, memory_order_relaxed);
 }
 
+bool route_table_is_awaited(const struct route_table *table)
+{
+    return atomic_load_explicit(&table->awaited, memory_order_relaxed);
+}
+
+void route_table_set_awaited(struct route_table *table, bool awaited)
+{
+    atomic_store_explicit(&table->awaited, awaited, memory_order_relaxed);
+}
+
 size_t route_table_each(struct route_table *table, struct slice after, size_t limit, route_table_each_cb each,
                         void *arg)
 {

@@ -50,6 +50,7 @@ struct route_table {
     _Atomic size_t app_count;
     _Atomic size_t instance_count;
     _Atomic uint64_t revision;
+    _Atomic bool awaited;
     struct claims *claims;
     struct app_order apps;
     struct stage stage;

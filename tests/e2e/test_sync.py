@@ -579,3 +579,134 @@ def test_digest_that_never_fits_is_no_endless_loop(web_server, follow):
     wait_until(lambda: len(table(follower)) >= 5, "more changes", DEADLINE)
     assert server.paths.count("/v1/snapshot") <= 3
     assert "differ; goes on" in follower.stderr()
+
+
+class Script:
+    """A source whose answers are written down: lines of its snapshot, then lines of each watch."""
+
+    def __init__(self, snapshot, *watches, tag=1):
+        self.snapshot, self.watches, self.tag = snapshot, list(watches), tag
+        self.ended = False
+
+    @staticmethod
+    def text(lines):
+        return b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
+
+    def __call__(self, handler):
+        if handler.path == "/v1/snapshot":
+            respond(handler, 200, self.text(self.snapshot), ETag=f'"{self.tag}"')
+            return
+        lines = self.watches.pop(0) if self.watches else []
+        if lines == 410:
+            respond(handler, 410)
+            return
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        if lines:
+            text = self.text(lines)
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
+        while not self.ended:       # until the test is over
+            time.sleep(0.05)
+
+
+def beat(number, digest="0" * 16, apps=1):
+    return {"revision": number, "op": "heartbeat", "apps": apps, "digest": digest}
+
+
+@pytest.mark.parametrize("lines, error", [
+    ([{"op": "end", "code": "shutdown", "detail": "the gateway stops"}], "it ended the stream: shutdown: the gateway"),
+    ([{"revision": 1, "op": "heartbeat", "apps": 1, "digest": "x"}], "its heartbeat can't be read: digest"),
+])
+def test_streams_that_end(web_server, follow, lines, error):
+    app = {**document(), "revision": 1}
+    script = Script([app], lines)
+    follower = follow(web_server(script).url)
+    wait_until(lambda: error in follower.stderr(), "the end to be said", DEADLINE)
+    wait_until(lambda: sync_status(follower)["connected"], "another try", DEADLINE)
+    assert [one["app_id"] for one in table(follower)] == [app["app_id"]]
+    script.ended = True
+
+
+def test_bad_lines_are_left_out_alone(web_server, follow):
+    """Also those that name no app, and a whole state may come in pieces."""
+    first, second, third = ({**document(), "revision": number} for number in (1, 2, 3))
+    snapshot = [b"{", first, {"app_id": "a b"}, b"[]", {**document(), "revision": 1, "ports": [{"port": 0}]}]
+    watch = [b"nonsense", {"revision": 2, "op": "put", "app": second}, {"op": "sing"}, beat(2),
+             {"revision": 3, "op": "put", "app": {**third, "colour": "red"}}, {"revision": 3, "op": "delete"},
+             {"revision": 3, "op": "delete", "app_id": second["app_id"]},
+             b'"' + b"x" * (1 << 20) + b'"', {"revision": 3, "op": "put", "app": third}, beat(3)]
+    script = Script(snapshot, watch)
+    follower = follow(web_server(script).url)
+    wait_until(lambda: sync_status(follower)["revision"] == 3, "all of it", DEADLINE)
+    assert {one["app_id"] for one in table(follower)} == {first["app_id"], third["app_id"]}
+    assert "ports[0].port" in follower.stderr()
+    assert follower.metric("sync_resyncs_total") == 1
+    assert follower.metric("sync_refused_records") >= 4
+    script.ended = True
+
+
+def test_revision_that_is_gone_and_one_that_goes_back(web_server, follow):
+    app = {**document(), "revision": 1}
+    gone = [{"op": "end", "code": "revision_gone", "detail": "too far behind"}]
+    script = Script([app], 410, gone, [{"revision": 0, "op": "heartbeat", "apps": 1, "digest": "0" * 16}], [beat(1)])
+    server = web_server(script)
+    follower = follow(server.url)
+    wait_until(lambda: sync_status(follower)["state"] == "following", "it to settle", DEADLINE)
+    assert server.paths.count("/v1/snapshot") == 4
+    assert follower.metric("sync_resyncs_total") == 4
+    script.ended = True
+
+
+def test_not_ready_before_the_source_was_read(web_server, follow, make_gateway):
+    source = make_gateway()
+    source.put_app(document())
+    server = web_server(lambda handler: respond(handler, 503))
+    follower = follow(server.url, start=False)
+    start_not_ready(follower)
+    wait_for_error(follower, "status 503")
+    assert follower.control("GET", "/readyz").status == 503
+    answer = follower.fetch("GET", "/", "health.gw.example")
+    assert (answer.status, answer.body) == (503, b"no routes yet\n")
+    follower.config["sync"]["source"] = f"unix:{source.control_path}"
+    follower.write_config()
+    assert follower.control("POST", "/v1/reload").status == 200
+    wait_in_step(follower, source)
+    assert follower.control("GET", "/readyz").status == 200
+    assert follower.fetch("GET", "/", "health.gw.example").status == 200
+    follower.config["sync"]["source"] = server.url
+    follower.write_config()
+    assert follower.control("POST", "/v1/reload").status == 200
+    wait_for_error(follower, "status 503")
+    assert follower.control("GET", "/readyz").status == 200     # it has routes
+
+
+def test_resync_without_a_difference_disturbs_no_follower_of_ours(make_gateway, follow):
+    """As after each restart of a gateway that leaves records out."""
+    source = make_gateway(upstream={"allow": ["127.0.0.0/8", "10.0.0.0/8"]})
+    for address in (new_address(), "10.1.2.3"):
+        source.put_app(document(address))
+    middle = follow(source)
+    wait_until(lambda: is_in_step(middle, source), "the middle one", DEADLINE)
+    last = follow(middle)
+    wait_in_step(last, middle)
+    middle.kill()
+    middle.start()
+    wait_until(lambda: is_in_step(middle, source), "the middle one again", DEADLINE)
+    assert middle.metric("sync_resyncs_total") == 1
+    wait_in_step(last, middle)
+    source.put_app(document())
+    wait_until(lambda: is_in_step(middle, source), "the middle one", DEADLINE)
+    wait_in_step(last, middle)
+    assert last.metric("sync_resyncs_total") == 1
+
+
+@pytest.mark.parametrize("changes, complaint", [
+    ({"token_file": "nowhere"}, "nowhere: No such file"),
+    ({"ca": "nowhere"}, "nowhere: No such file"),
+    ({"certificate": "nowhere", "private_key": "nowhere"}, "nowhere"),
+])
+def test_files_are_checked(make_gateway, changes, complaint):
+    gateway = make_gateway(start=False, sync={"source": "https://127.0.0.1:1", **changes})
+    status, output = gateway.check()
+    assert status == 1 and "sync: " in output and complaint in output

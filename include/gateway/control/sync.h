@@ -5,7 +5,8 @@
  * It resumes by revision, loads the snapshot only when it must (nothing known yet, the revision is gone, the digests
  * differ), and applies what belongs together at once. When the source is away or talks nonsense, the routes stay as
  * they are: nothing but a complete answer changes them. A record that this gateway refuses is left out alone. While a
- * source is set, other calls that change routes are refused (changes_set_gate).
+ * source is set, other calls that change routes are refused (changes_set_gate); until it has been read, a table without
+ * routes is awaited (route_table_set_awaited).
  *
  * Lives on the control thread.
  */
@@ -70,8 +71,5 @@ void sync_rules_changed(struct sync *sync);
 
 /* The texts live until the next turn of the loop. */
 void sync_get_status(const struct sync *sync, struct sync_status *ret_status);
-
-/* True while there are no routes because the source has never been read. */
-bool sync_is_awaited(const struct sync *sync);
 
 #endif

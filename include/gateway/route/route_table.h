@@ -54,6 +54,9 @@ void route_table_resolve(const struct route_table *table, const struct hostname 
 size_t route_table_app_count(const struct route_table *table);
 size_t route_table_instance_count(const struct route_table *table);
 uint64_t route_table_revision(const struct route_table *table); /* of the last published change */
+/* There are no routes yet, since where they come from has never been read: the gateway is not ready. */
+bool route_table_is_awaited(const struct route_table *table);
+void route_table_set_awaited(struct route_table *table, bool awaited); /* control thread only */
 
 /*
  * Apps in the order of their ids (that of strcmp) after `after` (exclusive; empty: from the start; not looked at any
