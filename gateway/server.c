@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum {
-    TICKET_ROTATION_MS = 3600 * 1000, /* with TLS_TICKET_KEYS keys a ticket serves two to three hours */
+    TICKET_ROTATION_MS = 3600 * 1000, /* with TLS_TICKET_KEYS keys a ticket serves three to four hours */
     WATCHDOG_MS = 5000,
 };
 
@@ -97,12 +97,14 @@ void server_worker_ended(void *arg)
 static void on_rotate_tickets(struct timer *timer)
 {
     struct server *s = CONTAINER_OF(timer, struct server, ticket_timer);
+    loop_timer_arm(s->loop, timer, TICKET_ROTATION_MS);
+    if (s->etcd && etcd_sync_has_ticket_keys(s->etcd))
+        return;
     if (tls_ticket_keys_rotate(&s->ticket_keys) == STATUS_OK)
         for (unsigned i = 0; i < s->worker_count; i++)
             worker_set_ticket_keys(s->workers[i], &s->ticket_keys);
     else
         log_warn("tls: no randomness for a new ticket key; the old one stays");
-    loop_timer_arm(s->loop, timer, TICKET_ROTATION_MS);
 }
 
 static void on_watchdog(struct timer *timer)
@@ -200,7 +202,8 @@ static void api_status(void *arg, struct api_status *ret)
     *ret = (struct api_status){
         .workers = s->worker_count,
         .started_wall_us = s->started_wall_us,
-        .ready = s->ready && !s->draining && !route_table_is_awaited(s->table),
+        .ready = s->ready && !s->draining && !route_table_is_awaited(s->table) &&
+                 !(s->etcd && etcd_sync_is_awaited(s->etcd)),
         .draining = s->draining,
         .config_path = s->config->path,
         .last_reload_error = s->reload_error,

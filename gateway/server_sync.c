@@ -4,6 +4,8 @@
 #include "gateway/control/text_file.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 static enum status check_pair(const struct sync_options *sync, char *ret_error)
 {
@@ -19,6 +21,37 @@ static enum status check_pair(const struct sync_options *sync, char *ret_error)
     return status;
 }
 
+/* NULL and OK if there is none. */
+static enum status load_fleet_key(const struct config_etcd *etcd, struct fleet_key **ret_key, char *ret_error)
+{
+    char text[TEXT_FILE_ERROR_TEXT_MAX];
+    size_t len = 0;
+    *ret_key = NULL;
+    if (!etcd->fleet_key_file)
+        return STATUS_OK;
+    char *content = text_file_read(etcd->fleet_key_file, &len, text);
+    if (content) {
+        *ret_key = fleet_key_new(slice_make(content, len));
+        snprintf(text, sizeof text,
+                 "%.300s: the first line must be 32 bytes as hex or base64; openssl rand -hex 32 makes one",
+                 etcd->fleet_key_file);
+        explicit_bzero(content, len);
+    }
+    free(content);
+    if (*ret_key)
+        return STATUS_OK;
+    snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "sync.etcd.fleet_key_file: %s", text);
+    return STATUS_INVALID_RECORD;
+}
+
+static enum status check_etcd(const struct config_etcd *etcd, char *ret_error)
+{
+    struct fleet_key *key;
+    enum status status = load_fleet_key(etcd, &key, ret_error);
+    fleet_key_free(&key);
+    return status;
+}
+
 enum status server_check_sync(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX])
 {
     const struct sync_options *sync = &config->sync;
@@ -30,9 +63,10 @@ enum status server_check_sync(const struct config *config, char ret_error[SERVER
         status = STATUS_INVALID_RECORD;
     text_file_wipe(&ca);
     if (status == STATUS_OK)
-        return check_pair(sync, ret_error);
-    snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "sync: %s", text);
-    return status;
+        status = check_pair(sync, ret_error);
+    else
+        snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "sync: %s", text);
+    return status == STATUS_OK ? check_etcd(&config->etcd, ret_error) : status;
 }
 
 /* etcd is followed until a restart, whatever the configuration says now. */
@@ -41,11 +75,24 @@ void server_apply_sync(struct server *s)
     static const struct sync_options none = {.source = NULL};
     sync_configure(s->sync, s->etcd ? &none : &s->config->sync);
     sync_rules_changed(s->sync);
+    if (s->etcd)
+        etcd_sync_rules_changed(s->etcd);
+}
+
+static void set_ticket_keys(void *arg, const struct tls_ticket_keys *keys)
+{
+    struct server *s = arg;
+    s->ticket_keys = *keys;
+    for (unsigned i = 0; i < s->worker_count; i++)
+        worker_set_ticket_keys(s->workers[i], keys);
 }
 
 void server_start_sync(struct server *s)
 {
     const struct config *config = s->started;
+    char error[SERVER_ERROR_TEXT_MAX];
+    if (load_fleet_key(&config->etcd, &s->fleet_key, error) != STATUS_OK)
+        log_error("%s; certificates and ticket keys are not shared", error); /* it was well a moment ago */
     if (config->etcd.endpoint_count > 0)
         s->etcd = etcd_sync_new(&(struct etcd_sync_params){
             .loop = s->loop,
@@ -53,6 +100,10 @@ void server_start_sync(struct server *s)
             .config = &config->etcd,
             .changes = s->changes,
             .table = s->table,
+            .certs = s->certs,
+            .fleet_key = s->fleet_key,
+            .set_ticket_keys = set_ticket_keys,
+            .arg = s,
         });
     server_apply_sync(s);
 }
@@ -60,6 +111,7 @@ void server_start_sync(struct server *s)
 void server_stop_sync(struct server *s)
 {
     etcd_sync_free(&s->etcd);
+    fleet_key_free(&s->fleet_key);
     sync_free(&s->sync);
     fetcher_free(&s->fetcher);
 }

@@ -26,6 +26,7 @@ struct certs {
     size_t count;
     size_t capacity;
     struct cert_snapshot *base;
+    const struct certs_gate *gate;
     struct list changes;
     bool ended; /* freed by its owner; goes when the last change comes back */
 };
@@ -165,7 +166,8 @@ static void on_stored(void *arg, enum status status, const char *text)
     certs->publish(certs->publish_arg, name, change->cert, on_published, change);
 }
 
-static void submit(struct certs *certs, struct slice name, struct cert_custom *cert, certs_done_cb done, void *arg)
+static struct change *new_change(struct certs *certs, struct slice name, struct cert_custom *cert, certs_done_cb done,
+                                 void *arg)
 {
     struct change *change = calloc(1, sizeof *change);
     char *copy = malloc(name.len + 1);
@@ -175,12 +177,39 @@ static void submit(struct certs *certs, struct slice name, struct cert_custom *c
     copy[name.len] = '\0';
     *change = (struct change){.certs = certs, .cert = cert, .name = copy, .done = done, .arg = arg};
     list_push(&certs->changes, &change->link);
+    return change;
+}
+
+void certs_apply(struct certs *certs, struct slice name, struct cert_custom *cert, certs_done_cb done, void *arg)
+{
+    struct change *change = new_change(certs, name, cert, done, arg);
     struct store_batch *batch = store_batch_new();
     if (cert)
         store_batch_put_certificate(batch, name, cert->chain_pem, cert->key_pem);
     else
         store_batch_delete_certificate(batch, name);
     store_commit(certs->store, batch, STORE_SAME_REVISION, on_stored, change);
+}
+
+static void on_written(void *arg, enum status status, const char *text)
+{
+    finish(arg, status, text);
+}
+
+static void submit(struct certs *certs, struct slice name, struct cert_custom *cert, certs_done_cb done, void *arg)
+{
+    if (!certs->gate) {
+        certs_apply(certs, name, cert, done, arg);
+        return;
+    }
+    struct change *change = new_change(certs, name, cert, done, arg);
+    change->created = cert && !certs_find(certs, name);
+    certs->gate->write(certs->gate->arg, slice_str(change->name), cert, on_written, change);
+}
+
+void certs_set_gate(struct certs *certs, const struct certs_gate *gate)
+{
+    certs->gate = gate;
 }
 
 void certs_put(struct certs *certs, struct cert_custom *cert, certs_done_cb done, void *arg)

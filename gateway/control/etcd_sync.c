@@ -1,6 +1,7 @@
 #include "gateway/control/etcd_sync.h"
 
 #include "etcd_routes.h"
+#include "etcd_secrets.h"
 #include "etcd_write.h"
 #include "gateway/base/log.h"
 #include "gateway/control/etcd_client.h"
@@ -37,6 +38,7 @@ struct etcd_sync {
     struct etcd_client *client;
     struct etcd_routes *routes;
     struct etcd_write *write;
+    struct etcd_secrets *secrets; /* NULL: without a fleet key */
     char *format_key;
     struct slice prefix;
     enum state state;
@@ -155,6 +157,9 @@ static bool take_kv(struct etcd_sync *s, const struct etcd_wire_kv *kv)
     struct slice name;
     if (slice_eq(kv->key, slice_str(s->format_key)))
         s->has_format = !kv->is_delete;
+    if (s->secrets && slice_has_prefix(kv->key, s->prefix) &&
+        etcd_secrets_take(s->secrets, slice_from(kv->key, s->prefix.len), kv))
+        return false;
     if (!is_in(s, kv->key, SLICE("apps/"), &name))
         return false;
     if (kv->is_delete)
@@ -292,6 +297,8 @@ static void note_following(struct etcd_sync *s)
     log_info("etcd: following %s from revision %ju", s->watched, (uintmax_t)s->next_revision);
     if (!s->has_format && !s->unseeded)
         mark_format(s);
+    if (s->secrets)
+        etcd_secrets_following(s->secrets);
 }
 
 /* The member that answers is not the one that is watched any more: it has failed a call. */
@@ -540,6 +547,38 @@ static void on_timer(struct timer *timer)
         start_load(s);
 }
 
+static struct etcd_secrets *new_secrets(struct etcd_sync *s)
+{
+    return etcd_secrets_new(&(struct etcd_secrets_params){
+        .loop = s->params.loop,
+        .client = s->client,
+        .key = s->params.fleet_key,
+        .certs = s->params.certs,
+        .prefix = s->prefix,
+        .away = why_away,
+        .moved = on_moved,
+        .arg = s,
+        .set_ticket_keys = s->params.set_ticket_keys,
+        .set_arg = s->params.arg,
+    });
+}
+
+void etcd_sync_rules_changed(struct etcd_sync *s)
+{
+    if (s->state == STATE_WATCHING && etcd_routes_left_out(s->routes) > 0)
+        load_again(s, "the rules for documents have changed");
+}
+
+bool etcd_sync_is_awaited(const struct etcd_sync *s)
+{
+    return !s->has_been && route_table_app_count(s->params.table) == 0;
+}
+
+bool etcd_sync_has_ticket_keys(const struct etcd_sync *s)
+{
+    return s->secrets && etcd_secrets_has_ticket_keys(s->secrets);
+}
+
 struct etcd_sync *etcd_sync_new(const struct etcd_sync_params *params)
 {
     struct etcd_sync *s = calloc(1, sizeof *s);
@@ -571,6 +610,8 @@ struct etcd_sync *etcd_sync_new(const struct etcd_sync_params *params)
         .moved = on_moved,
         .arg = s,
     });
+    if (params->fleet_key)
+        s->secrets = new_secrets(s);
     changes_set_gate(params->changes, etcd_write_gate(s->write));
     snprintf(s->problem, sizeof s->problem, "it has not been reached yet");
     start_load(s);
@@ -583,6 +624,7 @@ void etcd_sync_free(struct etcd_sync **sync)
     if (!s)
         return;
     *sync = NULL;
+    etcd_secrets_free(&s->secrets);
     etcd_write_free(&s->write);
     changes_set_gate(s->params.changes, NULL);
     cancel_calls(s);
@@ -606,7 +648,7 @@ void etcd_sync_status(const struct etcd_sync *s, struct etcd_sync_status *ret_st
         .revision = etcd_routes_revision(s->routes),
         .endpoint = etcd_client_endpoint(s->client),
         .problem = s->problem,
-        .left_out = etcd_routes_left_out(s->routes),
+        .left_out = etcd_routes_left_out(s->routes) + (s->secrets ? etcd_secrets_left_out(s->secrets) : 0),
         .failures = s->failures,
         .loads = s->loads,
     };

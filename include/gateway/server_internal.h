@@ -39,7 +39,8 @@ struct server {
     struct changes *changes;
     struct certs *certs;
     struct fetcher *fetcher;
-    struct etcd_sync *etcd; /* NULL: no etcd */
+    struct etcd_sync *etcd;      /* NULL: no etcd */
+    struct fleet_key *fleet_key; /* NULL: none */
     struct sync *sync;
     struct api *api;
     struct access_log *access_log;

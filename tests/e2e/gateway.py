@@ -126,18 +126,19 @@ class Gateway:
     def command(self, *more):
         return [str(BUILD / "phala-gateway"), "--config", str(self.config_path), *more]
 
-    def start(self):
+    def start(self, ready=True):
+        """ready=False: it need not take requests yet."""
         self.write_config()
         with open(self.stderr_path, "ab") as stderr:
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
                                             env={**os.environ, **ENVIRONMENT})
-        wait_until(self.is_ready, "the gateway to be ready", 60)
+        wait_until(lambda: self.is_ready(ready), "the gateway to be ready", 60)
         return self
 
-    def is_ready(self):
+    def is_ready(self, ready=True):
         assert self.process.poll() is None, f"the gateway has ended:\n{self.stderr()}"
         try:
-            return self.control("GET", "/readyz").status == 200
+            return self.control("GET", "/readyz" if ready else "/healthz").status == 200
         except OSError:
             return False
 

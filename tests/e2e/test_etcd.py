@@ -1,12 +1,16 @@
 """A fleet through etcd: real members, gateways that follow them, and what happens when either goes away."""
+import base64
 import concurrent.futures
 import json
+import ssl
+import subprocess
 import threading
 
 import pytest
 
+from custom_certificates import Issuer
 from etcd_server import PREFIX, Etcd
-from gateway import Gateway, new_id
+from gateway import DOMAIN, Gateway, new_id
 from origin import Origin
 from wire import wait_until
 
@@ -44,7 +48,9 @@ def server():
 def member(make_gateway):
     """member(etcd, …): a gateway of the fleet, once it follows."""
     def make(etcd, prefix=PREFIX, wait=True, **options):
-        gateway = make_gateway(workers=1, sync={"etcd": {"endpoints": etcd.urls, "prefix": prefix, **options}})
+        gateway = make_gateway(workers=1, start=False,
+                               sync={"etcd": {"endpoints": etcd.urls, "prefix": prefix, **options}})
+        gateway.start(ready=wait)
         if wait:
             wait_until(lambda: is_following(gateway), "the gateway to follow etcd", 60)
         return gateway
@@ -231,6 +237,7 @@ def test_tls_with_client_certificates(etcd, member, authority):
     stranger = member(cluster, tls={"ca": str(authority.ca)}, wait=False)
     wait_until(lambda: state(stranger)["problem"] not in ("", "it has not been reached yet"), "the refusal to be told")
     assert not ids(stranger)
+    assert stranger.control("GET", "/readyz").status == 503     # it has no routes, and does not know which there are
 
 
 def test_etcd_away_is_fail_static(etcd, member, server):
@@ -452,3 +459,121 @@ def test_one_member_of_three_is_killed_while_pushes_go_on(etcd, member):
     assert tables[0] == tables[1]
     assert acknowledged.items() <= tables[0].items()
     assert {answer.code for answer in refused} <= {"etcd_unavailable", "etcd_unconfirmed"}
+
+
+# ---- certificates and session tickets ----
+
+FLEET_KEY = "6b" * 32
+
+
+@pytest.fixture
+def fleet_key(tmp_path):
+    path = tmp_path / "fleet.key"
+    path.write_text(FLEET_KEY + "\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory):
+    return Issuer(tmp_path_factory.mktemp("custom"))
+
+
+def served(gateway, issuer, name):
+    """The serial number of what is presented under the name; None if nothing is."""
+    context = ssl.create_default_context(cafile=issuer.ca)
+    try:
+        with gateway.connect(name, context) as connection:
+            return connection.sock.getpeercert()["serialNumber"]
+    except (ssl.SSLError, OSError):
+        return None
+
+
+def test_certificates_are_shared(etcd, member, issuer, fleet_key):
+    cluster = etcd()
+    one, other = [member(cluster, fleet_key_file=fleet_key) for _ in range(2)]
+    name = "shared.example.com"
+    path = f"/v1/certificates/{name}"
+    pair = issuer.issue(name)
+    assert one.control("PUT", path, pair.document).status == 201
+    serial = served(one, issuer, name)
+    assert serial
+    wait_until(lambda: served(other, issuer, name) == serial, "the other gateway to serve it")
+    assert other.control("GET", path).json["fingerprint"] == one.control("GET", path).json["fingerprint"]
+    stored = cluster.get(f"certificates/{name}")[0]
+    assert b"BEGIN CERTIFICATE" in stored and b"PRIVATE KEY" not in stored
+    assert other.control("PUT", path, issuer.issue("else.example.com").document).code == "certificate_name_mismatch"
+    # replaced on the other one, while the first is away
+    one.stop()
+    answer = other.control("PUT", path, issuer.issue(name).document)
+    assert answer.status == 200, answer
+    one.start()
+    wait_until(lambda: served(one, issuer, name) == served(other, issuer, name) != serial, "the new one everywhere")
+    # deleted while it is away again: it does not come back
+    one.stop()
+    assert other.control("DELETE", path).status == 204
+    assert served(other, issuer, name) is None
+    one.start()
+    wait_until(lambda: served(one, issuer, name) is None, "the certificate to go")
+    assert one.control("DELETE", path).code == "certificate_unknown"
+    cluster.members[0].kill()
+    answer = one.control("PUT", path, pair.document)
+    assert (answer.status, answer.code) == (503, "etcd_unavailable"), answer
+
+
+def test_a_wrong_fleet_key_changes_nothing(etcd, member, issuer, fleet_key, tmp_path):
+    cluster = etcd()
+    good = member(cluster, fleet_key_file=fleet_key)
+    name = "guarded.example.com"
+    pair = issuer.issue(name)
+    path = f"/v1/certificates/{name}"
+    assert good.control("PUT", path, pair.document).status == 201
+    wrong_key = tmp_path / "wrong.key"
+    wrong_key.write_text(base64.b64encode(b"w" * 32).decode())
+    wrong = member(cluster, fleet_key_file=str(wrong_key))
+    text = "was sealed under another key than that of fleet_key_file"
+    wait_until(lambda: text in wrong.stderr(), "the wrong key to be said")
+    assert served(wrong, issuer, name) is None and state(wrong)["left_out"] >= 1
+    app = idle()
+    assert wrong.put_app(app).status == 201 and wait_for(good, app["app_id"])
+    # what it served before it stays
+    good.stop()
+    good.config["sync"]["etcd"]["fleet_key_file"] = str(wrong_key)
+    good.start()
+    wait_until(lambda: text in good.stderr(), "the wrong key to be said")
+    assert served(good, issuer, name)
+    bad = tmp_path / "bad.key"
+    bad.write_text("secret\n")
+    good.config["sync"]["etcd"]["fleet_key_file"] = str(bad)
+    status, output = good.check()
+    assert status != 0 and "openssl rand -hex 32" in output
+
+
+def test_a_session_is_resumed_on_another_gateway(etcd, member, authority, fleet_key, tmp_path):
+    cluster = etcd()
+    gateways = [member(cluster, fleet_key_file=fleet_key) for _ in range(2)]
+    wait_until(lambda: len([key for key in cluster.keys() if key.startswith("tickets/")]) == 2, "the ticket keys", 60)
+
+    def connect(gateway, *arguments):
+        command = ["openssl", "s_client", "-connect", f"127.0.0.1:{gateway.port}", "-servername", f"health.{DOMAIN}",
+                   "-CAfile", str(authority.ca), "-ign_eof", *map(str, arguments)]
+        request = f"GET / HTTP/1.1\r\nHost: health.{DOMAIN}\r\nConnection: close\r\n\r\n"
+        done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=60, check=False)
+        assert "HTTP/1.1 200" in done.stdout, done
+        return "Reused, " in done.stdout
+
+    for version in ("-tls1_3", "-tls1_2"):
+        session = tmp_path / f"session{version}"
+
+        def resumes():
+            assert not connect(gateways[0], version, "-sess_out", session)      # pylint: disable=W0640
+            return connect(gateways[1], version, "-sess_in", session)           # pylint: disable=W0640
+        wait_until(resumes, "both gateways to have the fleet's keys", 60)
+    keys = [key for key in cluster.keys() if key.startswith("tickets/")]
+    assert all(len(cluster.get(key)[0]) == 80 + 29 for key in keys)
+    # A third one, and one that starts again, use the same keys; old ones go when new ones are made.
+    gateways[0].stop()
+    gateways[0].start()
+    session = tmp_path / "session"
+    wait_until(lambda: not connect(gateways[1], "-tls1_3", "-sess_out", session)
+               and connect(gateways[0], "-tls1_3", "-sess_in", session), "the session to be resumed", 60)
+    assert [key for key in cluster.keys() if key.startswith("tickets/")] == keys

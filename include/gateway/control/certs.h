@@ -27,8 +27,22 @@ MUST_CHECK enum status certs_load(struct certs *certs, char ret_error[STORE_ERRO
 typedef void (*certs_done_cb)(void *arg, enum status status, bool created, const char *text);
 void certs_put(struct certs *certs, struct cert_custom *cert, certs_done_cb done, void *arg); /* takes the reference */
 void certs_delete(struct certs *certs, struct slice name, certs_done_cb done, void *arg);
+/* The same past the gate, see below; cert NULL deletes. */
+void certs_apply(struct certs *certs, struct slice name, struct cert_custom *cert, certs_done_cb done, void *arg);
 /* The caller goes away: its `done` is not called. */
 void certs_forget(struct certs *certs, const void *arg);
+
+/*
+ * Set when the certificates are shared with other gateways: puts and deletions are handed over, and are done when they
+ * have come back through certs_apply. `done` comes exactly once and never inside the call; the certificate is borrowed
+ * until then.
+ */
+typedef void (*certs_written_cb)(void *done_arg, enum status status, const char *text);
+struct certs_gate {
+    void (*write)(void *arg, struct slice name, const struct cert_custom *cert, certs_written_cb done, void *done_arg);
+    void *arg;
+};
+void certs_set_gate(struct certs *certs, const struct certs_gate *gate); /* borrowed; NULL: none */
 
 /* Those in force, in the order of their names. */
 size_t certs_count(const struct certs *certs);

@@ -2,8 +2,8 @@
  * etcd_sync: follows the fleet's keys in etcd. Loads all of them at one revision, then watches from there.
  *
  *   <prefix>apps/<app id>          one app document (control/app_document)
- *   <prefix>certificates/<name>    control/etcd_secrets
- *   <prefix>tickets/<period>       control/etcd_secrets
+ *   <prefix>certificates/<name>    uploaded certificates, and
+ *   <prefix>tickets/<period>       session ticket keys, both sealed with the fleet's key: etcd_secrets.h
  *   <prefix>format                 "1": this prefix belongs to a fleet, also when it has no apps (any more)
  *
  * While a member can't be reached, or has lost its leader (a read that needs the majority fails), or the watch breaks,
@@ -14,9 +14,12 @@
 #ifndef GATEWAY_CONTROL_ETCD_SYNC_H
 #define GATEWAY_CONTROL_ETCD_SYNC_H
 
+#include "gateway/control/certs.h"
 #include "gateway/control/changes.h"
 #include "gateway/control/config.h"
 #include "gateway/control/fetch.h"
+#include "gateway/net/fleet_key.h"
+#include "gateway/net/tls.h"
 
 struct etcd_sync;
 
@@ -27,12 +30,23 @@ struct etcd_sync_params {
     const struct config_etcd *config;
     struct changes *changes;
     struct route_table *table;
+    struct certs *certs;
+    const struct fleet_key *fleet_key; /* NULL: certificates and ticket keys stay with each gateway */
+    void (*set_ticket_keys)(void *arg, const struct tls_ticket_keys *keys);
+    void *arg;
 };
 
 /* Begins at once. */
 struct etcd_sync *etcd_sync_new(const struct etcd_sync_params *params);
-/* Before changes_free. Accepts NULL. */
+/* Before changes_free and certs_free. Accepts NULL. */
 void etcd_sync_free(struct etcd_sync **sync);
+
+/* The rules that documents are checked against are others: what was left out is looked at again. */
+void etcd_sync_rules_changed(struct etcd_sync *sync);
+/* There are no routes yet, and etcd has not been heard: requests should go elsewhere. */
+bool etcd_sync_is_awaited(const struct etcd_sync *sync);
+/* The fleet's ticket keys are in use: there is nothing to rotate. */
+bool etcd_sync_has_ticket_keys(const struct etcd_sync *sync);
 
 struct etcd_sync_status {
     bool following;       /* loaded, and the member in use has lately shown that it has a leader */

@@ -25,7 +25,7 @@ struct cert_snapshot;
 struct tls_record;
 struct tls_server;
 
-enum { TLS_TICKET_KEYS = 3, TLS_ERROR_TEXT_MAX = 256, TLS_IDENTITY_CUSTOM = 255 };
+enum { TLS_TICKET_KEYS = 4, TLS_ERROR_TEXT_MAX = 256, TLS_IDENTITY_CUSTOM = 255 };
 
 /*
  * keys[0] encrypts; all of the first `count` (1 to TLS_TICKET_KEYS) decrypt. A ticket decrypted with another than
