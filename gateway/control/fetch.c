@@ -16,6 +16,7 @@ enum {
     MAX_EVENTS = 16,
     MAX_IDLE_CONNECTIONS = 4,
     BUFFER_BYTES = 65536,
+    KEEPALIVE_SECONDS = 15,
     TURN_BYTES = 2 * BUFFER_BYTES, /* of one fetch in one turn: libcurl would take megabytes at once */
 };
 
@@ -376,6 +377,9 @@ static void set_habits(struct fetch *f, const struct fetch_request *request)
     curl_easy_setopt(f->easy, CURLOPT_PROXY, "");
     curl_easy_setopt(f->easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(f->easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(f->easy, CURLOPT_TCP_KEEPALIVE, 1L); /* a stream may be silent for minutes */
+    curl_easy_setopt(f->easy, CURLOPT_TCP_KEEPIDLE, (long)KEEPALIVE_SECONDS);
+    curl_easy_setopt(f->easy, CURLOPT_TCP_KEEPINTVL, (long)KEEPALIVE_SECONDS);
     curl_easy_setopt(f->easy, CURLOPT_QUICK_EXIT, 1L); /* a cancelled name look-up must not be waited for */
     curl_easy_setopt(f->easy, CURLOPT_BUFFERSIZE, (long)BUFFER_BYTES);
     curl_easy_setopt(f->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)request->connect_ms);
