@@ -295,7 +295,7 @@ static void note_following(struct etcd_sync *s)
     if (!s->unseeded)
         s->problem[0] = '\0';
     log_info("etcd: following %s from revision %ju", s->watched, (uintmax_t)s->next_revision);
-    if (!s->has_format && !s->unseeded)
+    if (etcd_routes_loaded(s->routes) > 0)
         mark_format(s);
     if (s->secrets)
         etcd_secrets_following(s->secrets);
@@ -355,6 +355,7 @@ static void take_events(struct etcd_sync *s, const struct etcd_wire_watch_answer
     s->next_revision = batch->revision + 1;
     if (s->gathering_apps) {
         etcd_routes_commit(s->routes, batch->revision);
+        mark_format(s);
         if (etcd_routes_next_conflict(s->routes, NULL) && !timer_is_armed(&s->retry))
             loop_timer_arm(s->params.loop, &s->retry, RETRY_MS);
     }
@@ -363,6 +364,16 @@ static void take_events(struct etcd_sync *s, const struct etcd_wire_watch_answer
         s->watch_paused = true;
         etcd_call_pause(s->watch);
     }
+}
+
+/* Whoever seeds the prefix marks it when all is there. */
+static void take_unseeded(struct etcd_sync *s, const struct etcd_wire_watch_answer *answer, const struct batch *batch)
+{
+    etcd_routes_abandon(s->routes);
+    if (s->has_format)
+        load_again(s, "the prefix is a fleet's now");
+    else if (answer->event_count > 0)
+        s->next_revision = batch->revision + 1;
 }
 
 static void on_created(struct etcd_sync *s, const struct etcd_wire_watch_answer *answer)
@@ -392,9 +403,8 @@ static void on_line(void *arg, struct slice line)
         load_again(s, "another cluster answers");
     } else if (answer.created) {
         on_created(s, &answer);
-    } else if (s->unseeded && (s->has_format || batch.has_apps)) {
-        etcd_routes_abandon(s->routes);
-        load_again(s, "the prefix is a fleet's now");
+    } else if (s->unseeded) {
+        take_unseeded(s, &answer, &batch);
     } else if (answer.event_count > 0) {
         take_events(s, &answer, &batch);
     } else if (answer.header.revision >= s->next_revision) {
@@ -434,7 +444,7 @@ static void on_marked(void *arg, const struct etcd_result *result)
 static void mark_format(struct etcd_sync *s)
 {
     struct etcd_wire_op op = {.key = slice_str(s->format_key), .value = SLICE("1"), .has_expected = true};
-    if (!s->mark)
+    if (!s->mark && !s->has_format && !s->unseeded)
         s->mark =
             etcd_client_call(s->client, "/v3/kv/txn", etcd_wire_txn_request(&op, 1), MAX_SMALL_ANSWER, on_marked, s);
 }

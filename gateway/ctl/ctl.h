@@ -42,6 +42,10 @@ struct ctl_options {
     const char *slower_than;
     bool follow;
     bool error;
+    const char *etcd; /* client URLs, separated by commas */
+    const char *etcd_prefix;
+    const char *etcd_user;
+    const char *etcd_password_file;
     bool dry_run;
     bool exit_code;
     bool strict;
@@ -59,13 +63,15 @@ struct ctl_reply {
 
 struct ctl_call {
     const char *method;
-    const char *path;                                      /* with query, encoded */
-    struct slice body;                                     /* sent if upload is NULL */
-    const char *content_type;                              /* NULL: no body */
-    const char *if_match;                                  /* a revision, or NULL */
-    bool if_none_match;                                    /* only if there is none yet */
-    FILE *upload;                                          /* the body, streamed; or NULL */
-    FILE *download;                                        /* where a 2xx body goes; or NULL: into the reply */
+    const char *base;          /* the URL of somebody else than the gateway; NULL: the gateway */
+    const char *authorization; /* for those: the field's value, or NULL */
+    const char *path;          /* with query, encoded */
+    struct slice body;         /* sent if upload is NULL */
+    const char *content_type;  /* NULL: no body */
+    const char *if_match;      /* a revision, or NULL */
+    bool if_none_match;        /* only if there is none yet */
+    FILE *upload;              /* the body, streamed; or NULL */
+    FILE *download;            /* where a 2xx body goes; or NULL: into the reply */
     bool (*data)(void *arg, const char *data, size_t len); /* or here, as it comes; false: stop, it cannot be written */
     void *data_arg;
     struct ctl_progress *progress; /* told about both; may be NULL */
@@ -138,6 +144,10 @@ void ctl_progress_phase(struct ctl_progress *progress, const char *phase);
 void ctl_progress_end(struct ctl_progress **progress);
 
 /* ---- the commands ---- */
+
+/* The table of app ls, with its titles. */
+struct ctl_table *ctl_app_table_new(void);
+void ctl_app_table_add(struct ctl_table *table, const json_t *app);
 
 enum ctl_exit ctl_app_put(const struct ctl_options *options);
 enum ctl_exit ctl_app_get(const struct ctl_options *options);

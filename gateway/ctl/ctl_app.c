@@ -1,4 +1,5 @@
 #include "ctl.h"
+#include "ctl_etcd.h"
 
 #include <stdlib.h>
 
@@ -43,6 +44,8 @@ static void print_stored(const struct ctl_options *options, const struct ctl_rep
 
 enum ctl_exit ctl_app_put(const struct ctl_options *options)
 {
+    if (options->etcd)
+        return ctl_etcd_app_put(options);
     size_t len;
     struct ctl_reply reply;
     char *text = ctl_read_file(options->argv[0], &len);
@@ -71,6 +74,8 @@ enum ctl_exit ctl_app_put(const struct ctl_options *options)
 
 enum ctl_exit ctl_app_get(const struct ctl_options *options)
 {
+    if (options->etcd)
+        return ctl_etcd_app_show(options);
     char *path = app_path(options->argv[0]);
     enum ctl_exit result = ctl_http_show(options, path);
     free(path);
@@ -79,6 +84,8 @@ enum ctl_exit ctl_app_get(const struct ctl_options *options)
 
 enum ctl_exit ctl_app_rm(const struct ctl_options *options)
 {
+    if (options->etcd)
+        return ctl_etcd_app_rm(options);
     struct ctl_reply reply;
     char *path = app_path(options->argv[0]);
     struct ctl_call call = {.method = "DELETE", .path = path, .if_match = options->if_match};
@@ -126,7 +133,17 @@ static unsigned count_running(const json_t *instances)
     return count;
 }
 
-static void add_row(struct ctl_table *table, const json_t *app)
+struct ctl_table *ctl_app_table_new(void)
+{
+    static const char *const titles[] = {"APP", "RUNNING", "PORTS", "DOMAINS", "REVISION"};
+    enum { COLUMNS = sizeof titles / sizeof titles[0] };
+    struct ctl_table *table = ctl_table_new(COLUMNS);
+    for (size_t i = 0; i < COLUMNS; i++)
+        ctl_table_cell(table, "%s", titles[i]);
+    return table;
+}
+
+void ctl_app_table_add(struct ctl_table *table, const json_t *app)
 {
     const json_t *instances = json_object_get(app, "instances");
     char *ports = join(json_object_get(app, "ports"), "port");
@@ -166,7 +183,7 @@ static enum ctl_exit list_page(const struct ctl_options *options, struct ctl_tab
         if (options->json)
             ctl_print_json(app);
         else
-            add_row(table, app);
+            ctl_app_table_add(table, app);
     }
     free(*after);
     *after = strdup(ctl_string(json, "next"));
@@ -182,19 +199,18 @@ static enum ctl_exit list_page(const struct ctl_options *options, struct ctl_tab
 
 enum ctl_exit ctl_app_ls(const struct ctl_options *options)
 {
-    static const char *const titles[] = {"APP", "RUNNING", "PORTS", "DOMAINS", "REVISION"};
-    struct ctl_table *table = ctl_table_new(sizeof titles / sizeof titles[0]);
+    if (options->etcd)
+        return ctl_etcd_app_ls(options);
+    struct ctl_table *table = options->json ? NULL : ctl_app_table_new();
     char *after = strdup("");
     enum ctl_exit result;
     if (!after)
         abort();
-    for (size_t i = 0; !options->json && i < sizeof titles / sizeof titles[0]; i++)
-        ctl_table_cell(table, "%s", titles[i]);
     do {
         result = list_page(options, table, &after);
     } while (result == CTL_OK && *after);
     free(after);
-    if (result == CTL_OK)
+    if (result == CTL_OK && table)
         ctl_table_print(&table, stdout);
     ctl_table_free(&table);
     return result;

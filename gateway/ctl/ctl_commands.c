@@ -31,7 +31,8 @@ const struct ctl_command ctl_commands[] = {
 };
 const size_t ctl_command_count = sizeof ctl_commands / sizeof ctl_commands[0];
 
-#define MEMBER(name) offsetof(struct ctl_options, name)
+#define MEMBER(name)      offsetof(struct ctl_options, name)
+#define CTL_ETCD_COMMANDS "app put,app get,app rm,app ls,snapshot save,snapshot load"
 
 const struct ctl_option ctl_option_table[] = {
     {"if-match", 0, "REV", MEMBER(if_match), "app put,app rm", "only if the app is still at this revision"},
@@ -59,6 +60,14 @@ const struct ctl_option ctl_option_table[] = {
     {"dry-run", 0, NULL, MEMBER(dry_run), "compose", "change nothing, and show what would change"},
     {"exit-code", 0, NULL, MEMBER(exit_code), "compose", "with --dry-run: tell by the exit status if something would"},
     {"strict", 0, NULL, MEMBER(strict), "snapshot load", "change nothing if any line is bad"},
+
+    {"etcd", 0, "URL,…", MEMBER(etcd), CTL_ETCD_COMMANDS,
+     "talk to the members of a fleet's etcd with these client URLs instead of to a gateway; all gateways follow"},
+    {"etcd-prefix", 0, "PREFIX", MEMBER(etcd_prefix), CTL_ETCD_COMMANDS,
+     "of the fleet's keys; default: /phala-gateway"},
+    {"etcd-user", 0, "NAME", MEMBER(etcd_user), CTL_ETCD_COMMANDS, "if etcd has authentication enabled"},
+    {"etcd-password-file", 0, "FILE", MEMBER(etcd_password_file), CTL_ETCD_COMMANDS,
+     "file with that user's password in its first line"},
 
     {"control", 0, "unix:PATH|https://HOST:PORT", MEMBER(control), NULL,
      "where the gateway listens; default: $GATEWAY_CONTROL, else " CTL_DEFAULT_CONTROL},

@@ -76,6 +76,27 @@ static char *format_url(const char *base, const char *path)
     return url;
 }
 
+static void set_credentials(CURL *curl, const struct ctl_options *options)
+{
+    curl_easy_setopt(curl, CURLOPT_PROXY, "");
+    if (options->cacert)
+        curl_easy_setopt(curl, CURLOPT_CAINFO, options->cacert);
+    if (options->cert)
+        curl_easy_setopt(curl, CURLOPT_SSLCERT, options->cert);
+    if (options->key)
+        curl_easy_setopt(curl, CURLOPT_SSLKEY, options->key);
+}
+
+static enum ctl_exit set_base(CURL *curl, const struct ctl_options *options, const struct ctl_call *call)
+{
+    char *url = format_url(call->base, call->path);
+    curl_easy_setopt(curl, CURLOPT_URL, url);
+    free(url);
+    curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    set_credentials(curl, options);
+    return CTL_OK;
+}
+
 static enum ctl_exit set_target(CURL *curl, const struct ctl_options *options, const char *path)
 {
     struct slice control = slice_str(options->control);
@@ -88,15 +109,9 @@ static enum ctl_exit set_target(CURL *curl, const struct ctl_options *options, c
     curl_easy_setopt(curl, CURLOPT_URL, url);
     free(url);
     curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, is_unix ? "http" : "https");
-    curl_easy_setopt(curl, CURLOPT_PROXY, "");
     if (is_unix)
         curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, options->control + strlen("unix:"));
-    if (options->cacert)
-        curl_easy_setopt(curl, CURLOPT_CAINFO, options->cacert);
-    if (options->cert)
-        curl_easy_setopt(curl, CURLOPT_SSLCERT, options->cert);
-    if (options->key)
-        curl_easy_setopt(curl, CURLOPT_SSLKEY, options->key);
+    set_credentials(curl, options);
     return CTL_OK;
 }
 
@@ -144,7 +159,9 @@ static enum ctl_exit set_headers(const struct ctl_options *options, const struct
         add_header(headers, "If-Match", "\"", call->if_match, "\"");
     if (call->if_none_match)
         add_header(headers, "If-None-Match", "", "*", "");
-    return options->token_file ? add_token(options, headers) : CTL_OK;
+    if (call->authorization)
+        add_header(headers, "Authorization", "", call->authorization, "");
+    return options->token_file && !call->base ? add_token(options, headers) : CTL_OK;
 }
 
 static void set_body(CURL *curl, struct transfer *transfer)
@@ -164,9 +181,14 @@ static void set_body(CURL *curl, struct transfer *transfer)
 /* ---- the call ---- */
 
 /* For a unix socket libcurl would speak of localhost and port 80. */
-static void print_unreachable(CURL *curl, const struct ctl_options *options, const char *error)
+static void print_unreachable(const struct transfer *transfer, const struct ctl_options *options, const char *error)
 {
+    CURL *curl = transfer->curl;
     long os_error = 0;
+    if (transfer->call->base) {
+        ctl_error("cannot reach %s: %s", transfer->call->base, error);
+        return;
+    }
     bool is_unix = slice_has_prefix(slice_str(options->control), SLICE("unix:"));
     curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &os_error);
     ctl_error("cannot reach the gateway at %s: %s\n  Check that it runs; --control or $GATEWAY_CONTROL says where.",
@@ -195,7 +217,7 @@ static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, stru
         if (transfer->write_failed)
             ctl_error("cannot write: %s", strerror(errno));
         else if (!transfer->call->quiet)
-            print_unreachable(curl, options, error[0] ? error : curl_easy_strerror(code));
+            print_unreachable(transfer, options, error[0] ? error : curl_easy_strerror(code));
         return CTL_UNREACHABLE;
     }
     return transfer->reply->status / 100 == 2 ? CTL_OK : CTL_REFUSED;
@@ -210,7 +232,7 @@ enum ctl_exit ctl_http_try(const struct ctl_options *options, const struct ctl_c
         abort();
     *ret_reply = (struct ctl_reply){.status = 0};
     grow(ret_reply, "", 0);
-    enum ctl_exit result = set_target(curl, options, call->path);
+    enum ctl_exit result = call->base ? set_base(curl, options, call) : set_target(curl, options, call->path);
     if (result == CTL_OK)
         result = set_headers(options, call, &headers);
     if (result == CTL_OK) {

@@ -1,4 +1,5 @@
 #include "ctl.h"
+#include "ctl_etcd.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -23,6 +24,8 @@ static uint64_t count_apps(const struct ctl_options *options)
 
 static enum ctl_exit download(const struct ctl_options *options, FILE *out)
 {
+    if (options->etcd)
+        return ctl_etcd_snapshot_save(options, out);
     struct ctl_reply reply;
     struct ctl_progress *progress = ctl_progress_new("saving", 0, isatty(STDERR_FILENO) ? count_apps(options) : 0);
     struct ctl_call call = {.method = "GET", .path = "/v1/snapshot", .download = out, .progress = progress};
@@ -87,6 +90,8 @@ static enum ctl_exit download_to_path(const struct ctl_options *options, const c
 enum ctl_exit ctl_snapshot_save(const struct ctl_options *options)
 {
     const char *path = options->argv[0];
+    if (options->etcd && !ctl_etcd_check(options))
+        return CTL_USAGE;
     if (strcmp(path, "-") == 0)
         return download(options, stdout);
     enum ctl_exit result = download_to_path(options, path);
@@ -148,15 +153,11 @@ static uint64_t size_of(FILE *in)
     return fstat(fileno(in), &stat) == 0 && S_ISREG(stat.st_mode) ? (uint64_t)stat.st_size : 0;
 }
 
-enum ctl_exit ctl_snapshot_load(const struct ctl_options *options)
+static enum ctl_exit load(const struct ctl_options *options, FILE *in)
 {
     struct ctl_reply reply;
-    bool is_stdin = strcmp(options->argv[0], "-") == 0;
-    FILE *in = is_stdin ? stdin : fopen(options->argv[0], "re");
-    if (!in) {
-        ctl_error("%s: %s", options->argv[0], strerror(errno));
-        return CTL_USAGE;
-    }
+    if (options->etcd)
+        return ctl_etcd_snapshot_load(options, in);
     struct ctl_call call = {.method = "PUT",
                             .path = options->strict ? "/v1/snapshot?strict=1" : "/v1/snapshot",
                             .content_type = "application/x-ndjson",
@@ -171,6 +172,18 @@ enum ctl_exit ctl_snapshot_load(const struct ctl_options *options)
     else if (result == CTL_REFUSED)
         print_refused_lines(options, &reply);
     ctl_reply_free(&reply);
+    return result;
+}
+
+enum ctl_exit ctl_snapshot_load(const struct ctl_options *options)
+{
+    bool is_stdin = strcmp(options->argv[0], "-") == 0;
+    FILE *in = is_stdin ? stdin : fopen(options->argv[0], "re");
+    if (!in) {
+        ctl_error("%s: %s", options->argv[0], strerror(errno));
+        return CTL_USAGE;
+    }
+    enum ctl_exit result = load(options, in);
     if (!is_stdin)
         fclose(in);
     return result;

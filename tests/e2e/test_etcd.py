@@ -10,7 +10,7 @@ import pytest
 
 from custom_certificates import Issuer
 from etcd_server import PREFIX, Etcd
-from gateway import DOMAIN, Gateway, new_id
+from gateway import BUILD, DOMAIN, Gateway, new_id
 from origin import Origin
 from wire import wait_until
 
@@ -99,6 +99,12 @@ def ids(gateway):
 def ids_all(gateway):
     lines = gateway.control("GET", "/v1/snapshot").body.decode().splitlines()
     return {app["app_id"]: app["revision"] for app in map(json.loads, lines)}
+
+
+def etcdctl(etcd, *arguments, prefix=PREFIX, **options):
+    """gatewayctl, without a gateway."""
+    command = [str(BUILD / "gatewayctl"), "--etcd", ",".join(etcd.urls), "--etcd-prefix", prefix, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
 
 
 # ---- following ----
@@ -271,16 +277,22 @@ def test_an_empty_prefix_that_was_never_a_fleets_deletes_nothing(etcd, member, m
     gateway.start()
     wait_until(lambda: "there is nothing under /phala-gateway/" in gateway.stderr(), "the warning")
     assert app_of(gateway, app["app_id"])
+    assert gateway.put_app(idle()).code == "etcd_unavailable"
+    # What somebody writes by hand waits; a snapshot is taken when it is there as a whole.
     other = idle()
     cluster.put(f"apps/{other['app_id']}", other)
-    assert wait_for(gateway, other["app_id"])
-    assert list(ids(gateway)) == [other["app_id"]]
+    snapshot = gateway.folder / "snapshot"
+    assert gateway.gatewayctl("snapshot", "save", snapshot).returncode == 0
+    assert list(ids(gateway)) == [app["app_id"]]
+    assert etcdctl(cluster, "snapshot", "load", snapshot).returncode == 0
+    wait_until(lambda: is_following(gateway), "the gateway to follow", 60)
+    assert list(ids(gateway)) == [app["app_id"]]
+    assert cluster.get(f"apps/{other['app_id']}") is None
     # Now it is a fleet's: empty means empty.
-    wait_until(lambda: cluster.get("format"), "the mark")
     gateway.stop()
-    cluster.delete(f"apps/{other['app_id']}")
+    cluster.delete(f"apps/{app['app_id']}")
     gateway.start()
-    wait_gone(gateway, other["app_id"])
+    wait_gone(gateway, app["app_id"])
 
 
 # ---- any member takes a push ----
@@ -577,3 +589,84 @@ def test_a_session_is_resumed_on_another_gateway(etcd, member, authority, fleet_
     wait_until(lambda: not connect(gateways[1], "-tls1_3", "-sess_out", session)
                and connect(gateways[0], "-tls1_3", "-sess_in", session), "the session to be resumed", 60)
     assert [key for key in cluster.keys() if key.startswith("tickets/")] == keys
+
+
+# ---- gatewayctl without a gateway ----
+
+def test_gatewayctl_talks_to_etcd(shared_etcd, make_gateway, tmp_path):
+    prefix = "/fleet/ctl/"
+    gateway = make_gateway(workers=1, start=False,
+                           sync={"etcd": {"endpoints": shared_etcd.urls, "prefix": prefix}}).start(ready=False)
+
+    def ctl(*arguments, **options):
+        return etcdctl(shared_etcd, *arguments, prefix=prefix, **options)
+    app = idle(domains=[{"name": "ctl.example.com", "port": 80}])
+    done = ctl("app", "put", "-", input=json.dumps(app))
+    assert done.returncode == 0 and f"app {app['app_id']} stored in etcd, revision " in done.stdout, done
+    revision = int(done.stdout.split()[-1])
+    assert wait_for(gateway, app["app_id"], revision)
+    shown = json.loads(ctl("app", "get", app["app_id"]).stdout)
+    assert shown["revision"] == revision and shown["domains"] == app["domains"]
+    listed = ctl("app", "ls")
+    assert app["app_id"] in listed.stdout and "ctl.example.com" in listed.stdout and "REVISION" in listed.stdout
+    assert json.loads(ctl("app", "ls", "--json", "--q", "ctl.example").stdout)["app_id"] == app["app_id"]
+    assert ctl("app", "ls", "--json", "--q", "nowhere").stdout == ""
+    # what is wrong
+    done = ctl("app", "put", "-", input='{"app_id": "a", "ports": 5}')
+    assert done.returncode == 2 and "ports" in done.stderr, done
+    done = ctl("app", "put", "-", "--if-match", revision + 1, input=json.dumps(app))
+    assert done.returncode == 1 and "revision_conflict" in done.stderr, done
+    assert ctl("app", "get", "none").returncode == 1 and ctl("app", "rm", "none").returncode == 1
+    assert ctl("status").returncode == 2
+    assert ctl("app", "ls", "--etcd-user", "me").returncode == 2
+    away = subprocess.run([str(BUILD / "gatewayctl"), "--etcd", "http://127.0.0.1:1", "app", "ls"], capture_output=True,
+                          text=True, timeout=60, check=False)
+    assert away.returncode == 3 and "http://127.0.0.1:1" in away.stderr, away
+    # snapshots
+    snapshot = tmp_path / "snapshot"
+    assert ctl("snapshot", "save", snapshot).returncode == 0
+    assert json.loads(snapshot.read_text())["revision"] == revision
+    apps = [idle() for _ in range(230)]
+    lines = [json.dumps(one) for one in apps] + ["{"]
+    snapshot.write_text("\n".join(lines))
+    done = ctl("snapshot", "load", "--strict", snapshot)
+    assert done.returncode == 1 and "line 231" in done.stderr and "nothing was changed" in done.stderr, done
+    done = ctl("snapshot", "load", snapshot)
+    assert done.returncode == 1 and "230 apps loaded into etcd, 1 refused" in done.stdout, done
+    wait_gone(gateway, app["app_id"])
+    wait_until(lambda: len(ids_all(gateway)) == 230, "all apps to come")
+    before = ids_all(gateway)
+    snapshot.write_text("\n".join(lines[1:-1]))
+    assert ctl("snapshot", "load", snapshot).returncode == 0
+    wait_gone(gateway, apps[0]["app_id"])
+    assert ids_all(gateway).items() <= before.items()       # what is the same was not written again
+    assert ctl("app", "rm", apps[1]["app_id"], "--json").returncode == 0
+    wait_gone(gateway, apps[1]["app_id"])
+    assert len(ctl("app", "ls", "--json").stdout.splitlines()) == 228
+
+
+def test_gatewayctl_with_tls(etcd, authority):
+    cluster = etcd(authority=authority)
+    certificate, key = authority.issue("etcd-ctl", "DNS:ctl", usage="clientAuth")
+    app = idle()
+    options = ["--cacert", authority.ca, "--cert", certificate, "--key", key]
+    done = etcdctl(cluster, "app", "put", "-", *options, input=json.dumps(app))
+    assert done.returncode == 0, done
+    assert app["app_id"] in etcdctl(cluster, "app", "ls", *options).stdout
+    assert etcdctl(cluster, "app", "ls", "--cacert", authority.ca).returncode == 3
+
+
+def test_gatewayctl_with_a_user(etcd, tmp_path):
+    cluster = etcd()
+    cluster.enable_auth("gateway", "correct horse")
+    password = tmp_path / "password"
+    password.write_text("correct horse\n")
+    app = idle()
+    options = ["--etcd-user", "gateway", "--etcd-password-file", password]
+    done = etcdctl(cluster, "app", "put", "-", *options, input=json.dumps(app))
+    assert done.returncode == 0, done
+    assert app["app_id"] in etcdctl(cluster, "app", "ls", *options).stdout
+    password.write_text("wrong")
+    done = etcdctl(cluster, "app", "ls", *options)
+    assert done.returncode == 1 and "authentication failed" in done.stderr, done
+    assert etcdctl(cluster, "app", "ls").returncode == 1

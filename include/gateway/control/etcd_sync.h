@@ -4,7 +4,8 @@
  *   <prefix>apps/<app id>          one app document (control/app_document)
  *   <prefix>certificates/<name>    uploaded certificates, and
  *   <prefix>tickets/<period>       session ticket keys, both sealed with the fleet's key: etcd_secrets.h
- *   <prefix>format                 "1": this prefix belongs to a fleet, also when it has no apps (any more)
+ *   <prefix>format                 "1": this prefix belongs to a fleet, also when it has no apps (any more); before,
+ *                                  an empty one changes nothing
  *
  * While a member can't be reached, or has lost its leader (a read that needs the majority fails), or the watch breaks,
  * the next member is asked, with jittered pauses, and the watch goes on where it was. What was asked for may be

@@ -218,6 +218,50 @@ static void the_end_while_one_is_published(void **state)
     check_trace("");
 }
 
+/* ---- a gate: others have it first, and it comes back ---- */
+
+static certs_written_cb written;
+static void *written_arg;
+
+static void on_write(void *arg, struct slice name, const struct cert_custom *cert, certs_written_cb done,
+                     void *done_arg)
+{
+    (void)arg;
+    note("%s %.*s elsewhere;", cert ? "put" : "delete", SLICE_ARG(name));
+    written = done;
+    written_arg = done_arg;
+}
+
+static void what_is_shared_is_applied_when_it_comes_back(void **state)
+{
+    static const struct certs_gate gate = {.write = on_write};
+    (void)state;
+    certs_set_gate(f.certs, &gate);
+    certs_put(f.certs, make("a.test"), on_done, first);
+    check_trace("put a.test elsewhere;");
+    certs_apply(f.certs, slice_str("a.test"), make("a.test"), on_done, second);
+    wait_for("second");
+    check_trace("serve a.test;second ok new;");
+    written(written_arg, STATUS_OK, "");
+    check_trace("first ok new;");
+    certs_delete(f.certs, slice_str("a.test"), on_done, first);
+    check_trace("delete a.test elsewhere;");
+    written(written_arg, STATUS_ETCD_UNAVAILABLE, "nobody there");
+    check_trace("first etcd_unavailable;");
+    assert_int_equal(certs_count(f.certs), 1);
+    certs_apply(f.certs, slice_str("a.test"), NULL, on_done, second);
+    wait_for("second");
+    check_trace("drop a.test;second ok;");
+    certs_put(f.certs, make("b.test"), on_done, first);
+    certs_forget(f.certs, first);
+    written(written_arg, STATUS_SHUTDOWN, "");
+    certs_set_gate(f.certs, NULL);
+    check_trace("put b.test elsewhere;");
+    put("b.test", first);
+    wait_for("first");
+    check_trace("serve b.test;first ok new;");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -228,6 +272,7 @@ int main(void)
         TEST(who_left_is_not_told),
         TEST(the_end_while_one_is_on_its_way),
         TEST(the_end_while_one_is_published),
+        TEST(what_is_shared_is_applied_when_it_comes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

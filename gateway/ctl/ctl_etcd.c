@@ -1,0 +1,262 @@
+#include "ctl_etcd.h"
+
+#include <stdlib.h>
+
+enum { PAGE = 256 };
+
+/* ---- options ---- */
+
+static bool add_endpoint(struct ctl_etcd *etcd, char *url)
+{
+    size_t len = strlen(url);
+    while (len > 0 && url[len - 1] == '/')
+        url[--len] = '\0';
+    bool is_url =
+        slice_has_prefix(slice_str(url), SLICE("https://")) || slice_has_prefix(slice_str(url), SLICE("http://"));
+    if (!is_url || etcd->count == CTL_ETCD_MAX_ENDPOINTS) {
+        ctl_error("--etcd %s: give at most %d client URLs of etcd members, such as https://10.0.0.5:2379", url,
+                  CTL_ETCD_MAX_ENDPOINTS);
+        return false;
+    }
+    etcd->endpoints[etcd->count++] = url;
+    return true;
+}
+
+static char *make_prefix(const char *text)
+{
+    char *prefix;
+    struct slice name = slice_str(text ? text : "phala-gateway");
+    while (name.len > 0 && name.ptr[0] == '/')
+        name = slice_from(name, 1);
+    while (name.len > 0 && name.ptr[name.len - 1] == '/')
+        name.len--;
+    if (asprintf(&prefix, "/%.*s/", SLICE_ARG(name)) < 0)
+        abort();
+    if (name.len > 0)
+        return prefix;
+    ctl_error("--etcd-prefix %s: give a path such as /phala-gateway", text);
+    free(prefix);
+    return NULL;
+}
+
+enum ctl_exit ctl_etcd_open(const struct ctl_options *options, struct ctl_etcd *ret_etcd)
+{
+    char *rest = NULL;
+    *ret_etcd = (struct ctl_etcd){.options = options, .list = strdup(options->etcd)};
+    if (!ret_etcd->list)
+        abort();
+    bool ok = !options->etcd_user == !options->etcd_password_file;
+    if (!ok)
+        ctl_error("--etcd-user and --etcd-password-file belong together");
+    for (char *url = strtok_r(ret_etcd->list, ",", &rest); ok && url; url = strtok_r(NULL, ",", &rest))
+        ok = add_endpoint(ret_etcd, url);
+    if (ok && ret_etcd->count == 0)
+        ok = add_endpoint(ret_etcd, ret_etcd->list);
+    if (ok)
+        ret_etcd->prefix = make_prefix(options->etcd_prefix);
+    if (ok && ret_etcd->prefix)
+        return CTL_OK;
+    ctl_etcd_close(ret_etcd);
+    return CTL_USAGE;
+}
+
+void ctl_etcd_close(struct ctl_etcd *etcd)
+{
+    if (etcd->token)
+        explicit_bzero(etcd->token, strlen(etcd->token));
+    free(etcd->token);
+    free(etcd->list);
+    free(etcd->prefix);
+    *etcd = (struct ctl_etcd){.count = 0};
+}
+
+bool ctl_etcd_check(const struct ctl_options *options)
+{
+    struct ctl_etcd etcd;
+    if (ctl_etcd_open(options, &etcd) != CTL_OK)
+        return false;
+    ctl_etcd_close(&etcd);
+    return true;
+}
+
+char *ctl_etcd_key(const struct ctl_etcd *etcd, const char *app_id)
+{
+    char *key;
+    if (asprintf(&key, "%sapps/%s", etcd->prefix, app_id) < 0)
+        abort();
+    return key;
+}
+
+struct slice ctl_etcd_app_id(const struct ctl_etcd *etcd, struct slice key)
+{
+    return slice_from(key, strlen(etcd->prefix) + strlen("apps/"));
+}
+
+/* ---- calls ---- */
+
+static void print_refusal(const struct ctl_etcd *etcd, const struct ctl_reply *reply)
+{
+    struct etcd_wire_error error;
+    const char *text = reply->body;
+    if (etcd_wire_error_read(slice_make(reply->body, reply->len), &error))
+        text = error.text;
+    if (etcd->options->json) {
+        json_t *problem =
+            json_pack("{ss ss sI}", "code", "etcd_refused", "detail", text, "status", (json_int_t)reply->status);
+        if (problem) /* NULL: what came is no text */
+            json_dumpf(problem, stderr, JSON_COMPACT);
+        fputc('\n', stderr);
+        json_decref(problem);
+        return;
+    }
+    ctl_error("etcd at %s refused: %.300s", etcd->endpoints[etcd->current], text);
+}
+
+/* The first member that can be reached is asked, from then on. */
+static enum ctl_exit post(struct ctl_etcd *etcd, const char *path, const char *body, struct ctl_reply *ret_reply)
+{
+    enum ctl_exit result = CTL_UNREACHABLE;
+    for (size_t i = 0; i < etcd->count; i++) {
+        struct ctl_call call = {
+            .method = "POST",
+            .base = etcd->endpoints[etcd->current],
+            .authorization = etcd->token,
+            .path = path,
+            .body = slice_str(body),
+            .content_type = "application/json",
+            .quiet = i + 1 < etcd->count,
+        };
+        result = ctl_http_try(etcd->options, &call, ret_reply);
+        if (result != CTL_UNREACHABLE)
+            break;
+        etcd->current = (etcd->current + 1) % etcd->count;
+        if (i + 1 < etcd->count)
+            ctl_reply_free(ret_reply);
+    }
+    if (result == CTL_REFUSED)
+        print_refusal(etcd, ret_reply);
+    return result;
+}
+
+static enum ctl_exit make_no_sense(const struct ctl_etcd *etcd)
+{
+    ctl_error("the answer of %s makes no sense; is it the client URL of etcd 3.4 or newer?",
+              etcd->endpoints[etcd->current]);
+    return CTL_UNREACHABLE;
+}
+
+static enum ctl_exit authenticate(struct ctl_etcd *etcd)
+{
+    size_t len = 0;
+    struct ctl_reply reply;
+    char *text = ctl_read_file(etcd->options->etcd_password_file, &len);
+    if (!text)
+        return CTL_USAGE;
+    struct slice password = {text, strcspn(text, "\r\n")};
+    char *body = etcd_wire_authenticate_request(slice_str(etcd->options->etcd_user), password);
+    explicit_bzero(text, len);
+    free(text);
+    if (!body) {
+        ctl_error("%s: the password is not UTF-8", etcd->options->etcd_password_file);
+        return CTL_USAGE;
+    }
+    enum ctl_exit result = post(etcd, "/v3/auth/authenticate", body, &reply);
+    if (result == CTL_OK && !etcd_wire_authenticate_read(slice_make(reply.body, reply.len), &etcd->token))
+        result = make_no_sense(etcd);
+    explicit_bzero(body, strlen(body));
+    free(body);
+    ctl_reply_free(&reply);
+    return result;
+}
+
+/* Takes the body. */
+static enum ctl_exit call(struct ctl_etcd *etcd, const char *path, char *body, struct ctl_reply *ret_reply)
+{
+    enum ctl_exit result = CTL_OK;
+    *ret_reply = (struct ctl_reply){.status = 0};
+    if (etcd->options->etcd_user && !etcd->token)
+        result = authenticate(etcd);
+    if (result == CTL_OK)
+        result = post(etcd, path, body, ret_reply);
+    free(body);
+    return result;
+}
+
+static enum ctl_exit range(struct ctl_etcd *etcd, const struct etcd_wire_range *wanted, etcd_wire_kv_cb each, void *arg,
+                           struct etcd_wire_range_answer *ret_answer)
+{
+    struct ctl_reply reply;
+    enum ctl_exit result = call(etcd, "/v3/kv/range", etcd_wire_range_request(wanted), &reply);
+    if (result == CTL_OK && !etcd_wire_range_read(slice_make(reply.body, reply.len), each, arg, ret_answer))
+        result = make_no_sense(etcd);
+    ctl_reply_free(&reply);
+    return result;
+}
+
+enum ctl_exit ctl_etcd_get(struct ctl_etcd *etcd, const char *key, etcd_wire_kv_cb each, void *arg)
+{
+    struct etcd_wire_range_answer answer;
+    return range(etcd, &(struct etcd_wire_range){.key = slice_str(key)}, each, arg, &answer);
+}
+
+struct page {
+    etcd_wire_kv_cb each;
+    void *arg;
+    char *next; /* the key after the last one */
+    size_t next_len;
+};
+
+static void on_kv(void *arg, const struct etcd_wire_kv *kv)
+{
+    struct page *page = arg;
+    free(page->next);
+    page->next_len = kv->key.len + 1;
+    page->next = calloc(1, page->next_len);
+    if (!page->next)
+        abort();
+    memcpy(page->next, kv->key.ptr, kv->key.len);
+    page->each(page->arg, kv);
+}
+
+enum ctl_exit ctl_etcd_each(struct ctl_etcd *etcd, etcd_wire_kv_cb each, void *arg)
+{
+    char *first = ctl_etcd_key(etcd, "");
+    char *end = etcd_wire_prefix_end(slice_str(first));
+    struct page page = {.each = each, .arg = arg, .next = first, .next_len = strlen(first)};
+    struct etcd_wire_range_answer answer = {.more = true};
+    enum ctl_exit result = CTL_OK;
+    while (result == CTL_OK && answer.more) {
+        struct etcd_wire_range wanted = {
+            .key = slice_make(page.next, page.next_len),
+            .range_end = slice_str(end),
+            .revision = answer.header.revision,
+            .limit = PAGE,
+        };
+        uint64_t revision = answer.header.revision;
+        result = range(etcd, &wanted, on_kv, &page, &answer);
+        if (revision > 0)
+            answer.header.revision = revision;
+    }
+    free(page.next);
+    free(end);
+    return result;
+}
+
+enum ctl_exit ctl_etcd_txn(struct ctl_etcd *etcd, const struct etcd_wire_op *ops, size_t count, bool with_mark,
+                           struct etcd_wire_txn_answer *ret_answer)
+{
+    struct etcd_wire_op all[CTL_ETCD_MAX_OPS + 1];
+    struct ctl_reply reply;
+    char *mark;
+    if (asprintf(&mark, "%sformat", etcd->prefix) < 0)
+        abort();
+    if (count > 0)
+        memcpy(all, ops, count * sizeof *ops);
+    all[count] = (struct etcd_wire_op){.key = slice_str(mark), .value = SLICE("1")};
+    enum ctl_exit result = call(etcd, "/v3/kv/txn", etcd_wire_txn_request(all, count + with_mark), &reply);
+    if (result == CTL_OK && !etcd_wire_txn_read(slice_make(reply.body, reply.len), NULL, NULL, ret_answer))
+        result = make_no_sense(etcd);
+    ctl_reply_free(&reply);
+    free(mark);
+    return result;
+}

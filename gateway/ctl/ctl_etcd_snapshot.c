@@ -1,0 +1,235 @@
+/* snapshot save and load with --etcd. */
+#include "ctl_etcd.h"
+
+#include "gateway/control/app_document.h"
+
+#include <errno.h>
+#include <search.h>
+#include <stdlib.h>
+
+/* ---- save ---- */
+
+struct saving {
+    const struct ctl_etcd *etcd;
+    FILE *out;
+    bool failed;
+};
+
+static void on_saved(void *arg, const struct etcd_wire_kv *kv)
+{
+    struct saving *saving = arg;
+    struct route_app *app = NULL;
+    struct route_problem problem;
+    struct slice id = ctl_etcd_app_id(saving->etcd, kv->key);
+    if (app_document_parse(kv->value, &app, &problem) != STATUS_OK) {
+        ctl_error("app %.*s is left out: %s: %s", SLICE_ARG(id), problem.field, problem.detail);
+        return;
+    }
+    app->revision = kv->mod_revision;
+    char *line = app_document_format(app);
+    saving->failed = fprintf(saving->out, "%s\n", line) < 0 || saving->failed;
+    free(line);
+    route_app_free(&app);
+}
+
+enum ctl_exit ctl_etcd_snapshot_save(const struct ctl_options *options, FILE *out)
+{
+    struct ctl_etcd etcd;
+    struct saving saving = {.etcd = &etcd, .out = out};
+    enum ctl_exit result = ctl_etcd_open(options, &etcd);
+    if (result != CTL_OK)
+        return result;
+    result = ctl_etcd_each(&etcd, on_saved, &saving);
+    if (result == CTL_OK && saving.failed) {
+        ctl_error("cannot write: %s", strerror(errno));
+        result = CTL_UNREACHABLE;
+    }
+    ctl_etcd_close(&etcd);
+    return result;
+}
+
+/* ---- load ---- */
+
+/* An app of the file, or of etcd. */
+struct item {
+    char *id;
+    char *document; /* NULL: etcd has it, the file not: to be deleted */
+};
+
+struct loading {
+    struct ctl_etcd etcd;
+    void *wanted; /* a tree of items by id: those to be written */
+    size_t accepted;
+    size_t refused;
+    struct etcd_wire_op ops[CTL_ETCD_MAX_OPS];
+    char *keys[CTL_ETCD_MAX_OPS];
+    size_t op_count;
+    size_t bytes;
+    uint64_t revision;
+    enum ctl_exit result;
+};
+
+static int compare(const void *a, const void *b)
+{
+    return strcmp(((const struct item *)a)->id, ((const struct item *)b)->id);
+}
+
+static struct item *find(const struct loading *l, struct slice id)
+{
+    char *copy = strndup(id.ptr, id.len);
+    if (!copy)
+        abort();
+    struct item key = {.id = copy};
+    struct item **found = tfind(&key, &l->wanted, compare);
+    free(copy);
+    return found ? *found : NULL;
+}
+
+static void free_item(void *arg)
+{
+    struct item *item = arg;
+    free(item->id);
+    free(item->document);
+    free(item);
+}
+
+static void add(struct loading *l, const char *id, size_t id_len, char *document)
+{
+    struct item *item = malloc(sizeof *item);
+    if (!item)
+        abort();
+    *item = (struct item){.id = strndup(id, id_len), .document = document};
+    if (!item->id || !tsearch(item, &l->wanted, compare))
+        abort();
+}
+
+static void refuse_line(struct loading *l, size_t number, const struct route_problem *problem)
+{
+    l->refused++;
+    fprintf(stderr, "  line %zu: %s%s%s (%s)\n", number, problem->field, problem->field[0] ? ": " : "", problem->detail,
+            status_code(problem->status));
+}
+
+static void take_line(struct loading *l, size_t number, struct slice line)
+{
+    struct route_app *app = NULL;
+    struct route_problem problem = {.status = STATUS_OK};
+    enum status status = app_document_parse(line, &app, &problem);
+    if (status == STATUS_OK && find(l, slice_str(app->id)))
+        status = route_problem_set(&problem, STATUS_INVALID_RECORD, "app_id", "%s is in the file twice", app->id);
+    problem.status = status;
+    if (status == STATUS_OK) {
+        l->accepted++;
+        add(l, app->id, strlen(app->id), app_document_format_bare(app));
+    } else {
+        refuse_line(l, number, &problem);
+    }
+    route_app_free(&app);
+}
+
+static void read_lines(struct loading *l, FILE *in)
+{
+    char *line = NULL;
+    size_t capacity = 0, number = 0;
+    ssize_t len;
+    while ((len = getline(&line, &capacity, in)) >= 0) {
+        number++;
+        while (len > 0 && strchr(" \t\r\n", line[len - 1]))
+            len--;
+        if (len > 0)
+            take_line(l, number, slice_make(line, (size_t)len));
+    }
+    free(line);
+}
+
+/* What is there already needs no writing; what the file does not have goes. */
+static void on_present(void *arg, const struct etcd_wire_kv *kv)
+{
+    struct loading *l = arg;
+    struct slice id = ctl_etcd_app_id(&l->etcd, kv->key);
+    struct item *item = find(l, id);
+    if (!item) {
+        add(l, id.ptr, id.len, NULL);
+    } else if (slice_eq(slice_str(item->document), kv->value)) {
+        tdelete(item, &l->wanted, compare);
+        free_item(item);
+    }
+}
+
+static void flush(struct loading *l, bool is_last)
+{
+    struct etcd_wire_txn_answer answer;
+    if (l->result == CTL_OK)
+        l->result = ctl_etcd_txn(&l->etcd, l->ops, l->op_count, is_last, &answer);
+    if (l->result == CTL_OK)
+        l->revision = answer.header.revision;
+    for (size_t i = 0; i < l->op_count; i++)
+        free(l->keys[i]);
+    l->op_count = l->bytes = 0;
+}
+
+static void write_item(struct loading *l, const struct item *item)
+{
+    struct slice value = slice_str(item->document);
+    if (l->op_count == CTL_ETCD_MAX_OPS || (l->op_count > 0 && l->bytes + value.len > ETCD_WIRE_MAX_BYTES))
+        flush(l, false);
+    char *key = ctl_etcd_key(&l->etcd, item->id);
+    l->keys[l->op_count] = key;
+    l->ops[l->op_count++] = (struct etcd_wire_op){.key = slice_str(key), .value = value, .is_delete = !item->document};
+    l->bytes += value.len + strlen(key);
+}
+
+static void visit_deletion(const void *node, VISIT order, void *closure)
+{
+    const struct item *item = *(const struct item *const *)node;
+    if ((order == postorder || order == leaf) && !item->document)
+        write_item(closure, item);
+}
+
+static void visit_put(const void *node, VISIT order, void *closure)
+{
+    const struct item *item = *(const struct item *const *)node;
+    if ((order == postorder || order == leaf) && item->document)
+        write_item(closure, item);
+}
+
+static enum ctl_exit write_all(struct loading *l)
+{
+    l->result = ctl_etcd_each(&l->etcd, on_present, l);
+    if (l->result != CTL_OK)
+        return l->result;
+    twalk_r(l->wanted, visit_deletion, l); /* first, so that addresses and names are free */
+    twalk_r(l->wanted, visit_put, l);
+    flush(l, true); /* if only to mark the prefix */
+    return l->result;
+}
+
+static enum ctl_exit tell_loaded(const struct loading *l)
+{
+    if (l->etcd.options->json)
+        printf("{\"apps\":%zu,\"refused\":%zu,\"revision\":%ju}\n", l->accepted, l->refused, (uintmax_t)l->revision);
+    else
+        printf("%zu apps loaded into etcd, %zu refused, revision %ju\n", l->accepted, l->refused,
+               (uintmax_t)l->revision);
+    return l->refused > 0 ? CTL_REFUSED : CTL_OK;
+}
+
+enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in)
+{
+    struct loading l = {.wanted = NULL};
+    enum ctl_exit result = ctl_etcd_open(options, &l.etcd);
+    if (result != CTL_OK)
+        return result;
+    read_lines(&l, in);
+    if (l.refused > 0 && (options->strict || l.accepted == 0)) {
+        ctl_error("%s; nothing was changed", l.accepted == 0 ? "no line is valid" : "not every line is valid");
+        result = CTL_REFUSED;
+    } else {
+        result = write_all(&l);
+    }
+    if (result == CTL_OK)
+        result = tell_loaded(&l);
+    tdestroy(l.wanted, free_item);
+    ctl_etcd_close(&l.etcd);
+    return result;
+}
