@@ -259,6 +259,8 @@ static void take_ticket(struct etcd_secrets *s, struct slice name, struct slice 
     uint64_t period;
     struct tls_ticket_key key;
     char plain[sizeof key];
+    if (kv->is_delete)
+        note_good(s, name);
     if (kv->is_delete || !slice_to_u64(digits, &period) || digits.len != PERIOD_DIGITS)
         return;
     bool ok =

@@ -17,8 +17,9 @@ enum {
     QUIET_MS = 660 * 1000, /* etcd tells its revision every 600 s on a quiet watch */
     FIRST_PAUSE_MS = 200,
     MAX_PAUSE_MS = 10000,
-    RETRY_MS = 2000, /* of apps that were left out for a conflict */
-    FIRST_PAGE = 64, /* keys */
+    BRIEF_MS = 20000, /* away for less is worth waiting for */
+    RETRY_MS = 2000,  /* of apps that were left out for a conflict */
+    FIRST_PAGE = 64,  /* keys */
     MAX_PAGE = 4096,
     SMALL_PAGE = 16,      /* that is sure to fit, with values of etcd's largest size */
     PAGE_BYTES = 1 << 20, /* that is aimed at */
@@ -67,6 +68,7 @@ struct etcd_sync {
     bool unseeded;       /* the prefix is empty and no fleet's: nothing is taken from it */
     uint64_t current_us; /* monotonic: nothing was missing then */
     bool has_been;
+    bool all_away; /* no member could be reached */
     uint64_t failures, loads;
     char problem[ETCD_CLIENT_TEXT_MAX];
 };
@@ -136,6 +138,7 @@ static void fail_call(struct etcd_sync *s, const struct etcd_result *result)
 {
     if (result->end == ETCD_REFUSED)
         etcd_client_leave(s->client);
+    s->all_away = result->end == ETCD_UNSENT;
     fail(s, result->text);
 }
 
@@ -291,6 +294,7 @@ static void note_following(struct etcd_sync *s)
     if (s->proven)
         return;
     s->proven = s->has_been = true;
+    s->all_away = false;
     s->pause_ms = FIRST_PAUSE_MS;
     if (!s->unseeded)
         s->problem[0] = '\0';
@@ -536,6 +540,12 @@ static const char *why_away(void *arg)
     return s->problem[0] ? s->problem : "the routes do not follow etcd yet";
 }
 
+static bool is_brief(void *arg)
+{
+    const struct etcd_sync *s = arg;
+    return s->has_been && !s->unseeded && !s->all_away && s->params.loop->now_us - s->current_us < BRIEF_MS * 1000U;
+}
+
 /* The own watch must not stay with a member that fails: the write waits for it. */
 static void on_moved(void *arg)
 {
@@ -617,6 +627,7 @@ struct etcd_sync *etcd_sync_new(const struct etcd_sync_params *params)
         .routes = s->routes,
         .prefix = s->prefix,
         .away = why_away,
+        .is_brief = is_brief,
         .moved = on_moved,
         .arg = s,
     });

@@ -9,14 +9,16 @@ enum {
     MAX_ANSWER = 256 << 20, /* a failed txn answers with the documents that stand in its way */
     PAUSE_MS = 300,         /* before a txn is sent again */
     CERTAIN_MS = 12000,     /* for etcd to say how it ended */
-    APPLIED_MS = 15000,     /* for the own watch to bring it */
-    CATCH_UP_MS = 2000,     /* for the own watch to bring what stood in the way */
+    LOOK_MS = 100,
+    AWAY_MS = 3000,     /* that a call waits for etcd to come back, as after the failure of a member */
+    APPLIED_MS = 15000, /* for the own watch to bring it */
+    CATCH_UP_MS = 2000, /* for the own watch to bring what stood in the way */
     MAX_ADJUSTMENTS = 3,
 };
 
 enum stage {
     STAGE_IDLE,
-    STAGE_REFUSED, /* the timer tells it */
+    STAGE_AWAY, /* until the routes follow etcd (again), or for too long: the timer looks */
     STAGE_SENT,
     STAGE_PAUSED,   /* the timer sends it again */
     STAGE_CONFLICT, /* until the table has what stood in the way, or the timer */
@@ -275,6 +277,17 @@ static void send_txn(struct etcd_write *w)
                                on_answer, w);
 }
 
+static void send_or_wait(struct etcd_write *w)
+{
+    const char *away = w->params.away(w->params.arg);
+    if (!away)
+        send_next(w);
+    else if (w->params.is_brief(w->params.arg) && w->params.loop->now_us < w->deadline_us)
+        arm(w, STAGE_AWAY, LOOK_MS);
+    else
+        refuse(w, away);
+}
+
 static void on_timer(struct timer *timer)
 {
     struct etcd_write *w = CONTAINER_OF(timer, struct etcd_write, timer);
@@ -282,8 +295,8 @@ static void on_timer(struct timer *timer)
     case STAGE_IDLE:
     case STAGE_SENT:
         break;
-    case STAGE_REFUSED:
-        finish(w, STATUS_ETCD_UNAVAILABLE);
+    case STAGE_AWAY:
+        send_or_wait(w);
         break;
     case STAGE_PAUSED:
         send_txn(w);
@@ -304,7 +317,6 @@ static void on_timer(struct timer *timer)
 static void start(void *arg, const struct changes_write *writes, size_t count, changes_written_cb done, void *done_arg)
 {
     struct etcd_write *w = arg;
-    const char *away = w->params.away(w->params.arg);
     assert(w->stage == STAGE_IDLE);
     w->writes = writes;
     w->count = count;
@@ -312,12 +324,11 @@ static void start(void *arg, const struct changes_write *writes, size_t count, c
     w->done_arg = done_arg;
     w->next = 0;
     w->revision = 0;
-    if (away) {
-        snprintf(w->text, sizeof w->text, "%s", away);
-        arm(w, STAGE_REFUSED, 1);
-        return;
-    }
-    send_next(w);
+    w->deadline_us = w->params.loop->now_us + AWAY_MS * 1000U;
+    if (w->params.away(w->params.arg))
+        arm(w, STAGE_AWAY, 1);
+    else
+        send_next(w);
 }
 
 struct etcd_write *etcd_write_new(const struct etcd_write_params *params)

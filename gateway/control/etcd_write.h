@@ -21,6 +21,8 @@ struct etcd_write_params {
     struct slice prefix;
     /* NULL while the routes follow etcd, else why they don't. */
     const char *(*away)(void *arg);
+    /* They did a moment ago, and may soon again. */
+    bool (*is_brief)(void *arg);
     /* A member has failed, and another one is in use. */
     void (*moved)(void *arg);
     void *arg;

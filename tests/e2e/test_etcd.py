@@ -562,6 +562,7 @@ def test_a_wrong_fleet_key_changes_nothing(etcd, member, issuer, fleet_key, tmp_
 
 def test_a_session_is_resumed_on_another_gateway(etcd, member, authority, fleet_key, tmp_path):
     cluster = etcd()
+    cluster.put("tickets/0000000001", "of a period long ago")
     gateways = [member(cluster, fleet_key_file=fleet_key) for _ in range(2)]
     wait_until(lambda: len([key for key in cluster.keys() if key.startswith("tickets/")]) == 2, "the ticket keys", 60)
 
@@ -581,6 +582,8 @@ def test_a_session_is_resumed_on_another_gateway(etcd, member, authority, fleet_
             return connect(gateways[1], version, "-sess_in", session)           # pylint: disable=W0640
         wait_until(resumes, "both gateways to have the fleet's keys", 60)
     keys = [key for key in cluster.keys() if key.startswith("tickets/")]
+    assert "tickets/0000000001" not in keys
+    wait_until(lambda: state(gateways[0])["left_out"] == 0, "nothing to be left out")
     assert all(len(cluster.get(key)[0]) == 80 + 29 for key in keys)
     # A third one, and one that starts again, use the same keys; old ones go when new ones are made.
     gateways[0].stop()
