@@ -4,6 +4,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/mux/negotiate.h"
+#include "gateway/proxy/health_survey.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -217,6 +218,16 @@ static void api_status(void *arg, struct api_status *ret)
         counters_add(&ret->totals, worker_counters(s->workers[i]));
 }
 
+static void api_survey(void *arg, struct health_survey *survey)
+{
+    struct server *s = arg;
+    survey->asked = s->worker_count > 0 ? s->worker_count : 1;
+    for (unsigned i = 0; i < s->worker_count; i++)
+        worker_survey(s->workers[i], survey);
+    if (s->worker_count == 0) /* at the start */
+        loop_post(s->loop, health_survey_answered, survey);
+}
+
 static void api_drain(void *arg)
 {
     server_drain(arg);
@@ -245,6 +256,7 @@ static void make_api(struct server *s)
         .base_domains = s->config->settings->base_domains,
         .base_domain_count = s->config->settings->base_domain_count,
         .status = api_status,
+        .survey = api_survey,
         .drain = api_drain,
         .reload = api_reload,
         .arg = s,

@@ -4,6 +4,7 @@
 #include "gateway/proxy/checks.h"
 #include "gateway/proxy/domains.h"
 #include "gateway/proxy/frontend.h"
+#include "gateway/proxy/health_survey.h"
 #include "gateway/proxy/pool.h"
 #include "gateway/proxy/proxy.h"
 
@@ -88,6 +89,7 @@ struct message {
     char *cert_name;
     void (*applied)(void *arg);
     void *arg;
+    struct health_survey *survey;
 };
 
 static void post(struct worker *w, void (*fn)(void *arg), struct message content)
@@ -202,6 +204,15 @@ static void do_close(void *arg)
     do_drain(arg);
     if (w->proxy)
         proxy_close_all(w->proxy, STATUS_SHUTDOWN);
+}
+
+static void do_survey(void *arg)
+{
+    struct message *m = arg;
+    if (!has_ended(m))
+        health_survey_look(m->survey, m->worker->proxy);
+    loop_post(m->worker->control, health_survey_answered, m->survey);
+    free(m);
 }
 
 static void do_nothing(void *arg)
@@ -325,6 +336,11 @@ void worker_drain(struct worker *w)
 void worker_close(struct worker *w)
 {
     post(w, do_close, (struct message){.worker = w});
+}
+
+void worker_survey(struct worker *w, struct health_survey *survey)
+{
+    post(w, do_survey, (struct message){.survey = survey});
 }
 
 const struct counters *worker_counters(const struct worker *w)

@@ -2,7 +2,24 @@
 #include "api_internal.h"
 
 #include "gateway/http/semantics.h"
+#include "gateway/proxy/health_survey.h"
 #include "gateway/proxy/upstream.h"
+
+enum { SURVEY_MS = 2000 }; /* a worker that does not answer is left out then */
+
+/* One call: what is known at once, then what workers say of the instances. */
+struct resolution {
+    struct api_call *call;
+    json_t *answer;
+    json_t *steps;
+    json_t *instances; /* borrowed from the answer; NULL: none */
+    uint64_t *serials; /* of their claims, 0: none */
+    size_t count;
+    uint16_t port;
+    enum status status;
+    struct health_survey *survey;
+    struct timer timer;
+};
 
 static void add_step(json_t *steps, const char *step, const char *result)
 {
@@ -102,41 +119,77 @@ static json_t *instance_json(const struct route_instance *instance)
                      reason == NULL, "why_not", reason);
 }
 
-static json_t *instances_json(const struct route_target *target, bool *ret_any)
+/* Those that requests for the name may go to. */
+static bool add_instances(struct resolution *resolution, const struct route_target *target)
 {
-    json_t *array = json_array();
+    bool any = false;
+    struct arena *arena = resolution->call->arena;
+    resolution->instances = json_array();
+    resolution->serials = arena_alloc_zeroed(arena, (target->app->instance_count + 1) * sizeof *resolution->serials);
     for (size_t i = 0; i < target->app->instance_count; i++) {
         const struct route_instance *instance = &target->app->instances[i];
         if (target->instance && instance != target->instance)
             continue;
-        *ret_any = *ret_any || why_not(instance) == NULL;
-        json_array_append_new(array, instance_json(instance));
+        any = any || why_not(instance) == NULL;
+        resolution->serials[resolution->count++] = instance->claim ? instance->claim->serial : 0;
+        json_array_append_new(resolution->instances, instance_json(instance));
     }
-    return array;
+    json_object_set_new(resolution->answer, "instances", resolution->instances);
+    return any;
+}
+
+static bool is_listed(const struct route_app *app, uint16_t port)
+{
+    for (size_t i = 0; i < app->port_count; i++)
+        if (app->ports[i].port == port)
+            return true;
+    return false;
+}
+
+static void add_limits(const struct api_call *call, const struct route_app *app, json_t *steps)
+{
+    if (app->max_connections == 0 && app->requests_per_second == 0)
+        return;
+    struct slice most = app->max_connections > 0
+                            ? arena_printf(call->arena, "at most %u in progress", app->max_connections)
+                            : SLICE("any number in progress");
+    struct slice rate =
+        app->requests_per_second > 0 ? arena_printf(call->arena, ", %u a second", app->requests_per_second) : SLICE("");
+    add_step(steps, "limits", arena_printf(call->arena, "%.*s%.*s", SLICE_ARG(most), SLICE_ARG(rate)).ptr);
+}
+
+static const char *found_text(const struct route_target *target, bool is_custom)
+{
+    if (is_custom)
+        return "the app whose record has this domain";
+    return target->instance ? "an instance of the app" : "the app";
 }
 
 /* Fills what was found; returns why requests would be refused, or OK. */
-static enum status add_target(const struct route_target *target, json_t *answer, json_t *steps)
+static enum status add_target(struct resolution *resolution, const struct route_target *target, bool is_custom)
 {
-    bool any = false;
+    json_t *answer = resolution->answer, *steps = resolution->steps;
     if (!target->app) {
         add_step(steps, "look-up", status_what(target->status));
         return target->status;
     }
-    add_step(steps, "look-up", target->instance ? "an instance of the app" : "the app");
+    add_step(steps, "look-up", found_text(target, is_custom));
+    resolution->port = target->port;
     json_object_set_new(answer, "app_id", json_string(target->app->id));
     json_object_set_new(answer, "revision", json_integer((json_int_t)target->app->revision));
     if (target->instance)
         json_object_set_new(answer, "instance_id", json_string(target->instance->id));
     json_object_set_new(answer, "port", json_integer(target->port));
     json_object_set_new(answer, "protocol", json_string(route_protocol_name(target->protocol)));
-    json_object_set_new(answer, "instances", instances_json(target, &any));
+    bool any = add_instances(resolution, target);
     if (target->status != STATUS_OK && target->status != STATUS_MISDIRECTED) {
         add_step(steps, "published port", status_what(target->status));
         return target->status;
     }
-    add_step(steps, "published port", "yes");
+    add_step(steps, "published port",
+             is_listed(target->app, target->port) ? "yes, it is listed" : "yes: the app does not restrict its ports");
     add_step(steps, "protocol", protocol_text(target->protocol));
+    add_limits(resolution->call, target->app, steps);
     const struct route_instance *instances = target->instance ? target->instance : target->app->instances;
     enum status status =
         any ? STATUS_OK : upstream_why_none(instances, target->instance ? 1 : target->app->instance_count);
@@ -172,8 +225,10 @@ static void add_custom_steps(const struct api_call *call, struct slice host, con
                      .ptr);
 }
 
-static enum status resolve(const struct api_call *call, struct slice host, json_t *answer, json_t *steps)
+static enum status resolve(struct resolution *resolution, struct slice host)
 {
+    const struct api_call *call = resolution->call;
+    json_t *steps = resolution->steps;
     struct hostname name;
     struct route_target target;
     const struct api_params *params = &call->api->params;
@@ -186,15 +241,120 @@ static enum status resolve(const struct api_call *call, struct slice host, json_
         return STATUS_HOST_UNKNOWN;
     route_table_read_begin();
     route_table_resolve(params->table, &name, host, &target);
-    status = add_target(&target, answer, steps);
+    status = add_target(resolution, &target, name.kind == HOSTNAME_CUSTOM);
     if (name.kind == HOSTNAME_CUSTOM)
         add_custom_steps(call, host, &target, steps);
     route_table_read_end();
     return status;
 }
 
+/* ---- what workers know ---- */
+
+/* Out: some worker sends it nothing for now. */
+static bool add_health(json_t *instance, const struct health_survey_item *item, unsigned workers)
+{
+    unsigned ejected = atomic_load(&item->ejected), down = atomic_load(&item->down);
+    json_object_set_new(instance, "health",
+                        json_pack("{sI sI sI sI}", "workers", (json_int_t)workers, "ejected", (json_int_t)ejected,
+                                  "down", (json_int_t)down, "failures", (json_int_t)atomic_load(&item->failures)));
+    return ejected > 0 || down > 0;
+}
+
+/* The part of requests that each gets, while all are equally busy. */
+static void add_shares(const struct resolution *resolution)
+{
+    size_t i;
+    json_t *instance;
+    json_int_t sum = 0;
+    json_array_foreach(resolution->instances, i, instance)
+    {
+        if (json_is_true(json_object_get(instance, "takes_requests")))
+            sum += json_integer_value(json_object_get(instance, "weight"));
+    }
+    json_array_foreach(resolution->instances, i, instance)
+    {
+        bool takes = json_is_true(json_object_get(instance, "takes_requests"));
+        json_int_t weight = json_integer_value(json_object_get(instance, "weight"));
+        json_object_set_new(instance, "share_percent", json_integer(takes && sum > 0 ? weight * 100 / sum : 0));
+    }
+}
+
+static void add_survey(const struct resolution *resolution)
+{
+    const struct health_survey *survey = resolution->survey;
+    unsigned out = 0;
+    for (size_t i = 0; i < resolution->count; i++)
+        out += add_health(json_array_get(resolution->instances, i), &survey->items[i], survey->answered);
+    add_shares(resolution);
+    add_step(resolution->steps, "health",
+             out == 0 ? "no worker leaves out any of them"
+                      : arena_printf(resolution->call->arena,
+                                     "%u of %zu left out by some worker, unless too many are (upstream.ejection)", out,
+                                     resolution->count)
+                            .ptr);
+    if (resolution->status == STATUS_OK)
+        add_step(resolution->steps, "choice", "by weight, then by load, for each request");
+}
+
+static void finish(struct resolution *resolution)
+{
+    json_t *answer = resolution->answer;
+    enum status status = resolution->status;
+    json_object_set_new(answer, "routes", json_boolean(status == STATUS_OK));
+    json_object_set_new(answer, "code", json_string(status_code(status)));
+    if (status != STATUS_OK) {
+        json_object_set_new(answer, "detail", json_string(status_what(status)));
+        json_object_set_new(answer, "advice", json_string(status_advice(status)));
+    }
+    json_object_set(answer, "steps", resolution->steps);
+    resolution->answer = NULL;
+    api_answer_json(resolution->call, 200, answer);
+}
+
+static void on_surveyed(void *arg)
+{
+    struct resolution *resolution = arg;
+    loop_timer_disarm(&resolution->timer);
+    if (!resolution->answer)
+        return;
+    add_survey(resolution);
+    finish(resolution);
+}
+
+static void on_timer(struct timer *timer)
+{
+    on_surveyed(CONTAINER_OF(timer, struct resolution, timer));
+}
+
+static void ask_workers(struct resolution *resolution)
+{
+    const struct api_params *params = &resolution->call->api->params;
+    resolution->survey = health_survey_new(resolution->port, resolution->count, on_surveyed, resolution);
+    for (size_t i = 0; i < resolution->count; i++)
+        resolution->survey->items[i].serial = resolution->serials[i];
+    loop_timer_arm(params->loop, &resolution->timer, SURVEY_MS);
+    params->survey(params->arg, resolution->survey);
+}
+
+static void on_body(void *self, struct slice piece)
+{
+    const struct resolution *resolution = self;
+    local_credit(resolution->call->local, piece.len);
+}
+
+static void on_gone(void *self)
+{
+    struct resolution *resolution = self;
+    loop_timer_forget(&resolution->timer);
+    health_survey_close(&resolution->survey);
+    json_decref(resolution->answer);
+    json_decref(resolution->steps);
+    api_call_gone(resolution->call);
+}
+
 void api_resolve_host(struct api_call *call)
 {
+    static const struct local_handler handler = {.body = on_body, .gone = on_gone};
     struct slice host;
     struct slice port;
     bool given = api_target_parameter(&call->target, "host", &host);
@@ -205,16 +365,16 @@ void api_resolve_host(struct api_call *call)
     }
     authority_split(host, &host, &port);
     host = lower_host(call, host);
-    json_t *steps = json_array();
-    json_t *answer = json_object();
-    json_object_set_new(answer, "host", api_json_text(host));
-    enum status status = resolve(call, host, answer, steps);
-    json_object_set_new(answer, "routes", json_boolean(status == STATUS_OK));
-    json_object_set_new(answer, "code", json_string(status_code(status)));
-    if (status != STATUS_OK) {
-        json_object_set_new(answer, "detail", json_string(status_what(status)));
-        json_object_set_new(answer, "advice", json_string(status_advice(status)));
-    }
-    json_object_set_new(answer, "steps", steps);
-    api_answer_json(call, 200, answer);
+    struct resolution *resolution = arena_alloc_zeroed(call->arena, sizeof *resolution);
+    resolution->call = call;
+    resolution->answer = json_object();
+    resolution->steps = json_array();
+    timer_init(&resolution->timer, on_timer);
+    local_handle(call->local, &handler, resolution);
+    json_object_set_new(resolution->answer, "host", api_json_text(host));
+    resolution->status = resolve(resolution, host);
+    if (resolution->count > 0)
+        ask_workers(resolution);
+    else
+        finish(resolution);
 }

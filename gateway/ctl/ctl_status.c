@@ -99,6 +99,8 @@ static void print_steps(const json_t *json)
     size_t i;
     const json_t *item;
     struct ctl_table *table = ctl_table_new(2);
+    ctl_table_cell(table, "STEP");
+    ctl_table_cell(table, "RESULT");
     json_array_foreach(json_object_get(json, "steps"), i, item)
     {
         ctl_table_cell(table, "%s", ctl_string(item, "step"));
@@ -107,14 +109,33 @@ static void print_steps(const json_t *json)
     ctl_table_print(&table, stdout);
 }
 
+static long long count_of(const json_t *health, const char *key)
+{
+    return (long long)json_integer_value(json_object_get(health, key));
+}
+
+/* What workers hold against it. */
+static void add_health(struct ctl_table *table, const json_t *health)
+{
+    long long workers = count_of(health, "workers");
+    if (count_of(health, "down") > 0)
+        ctl_table_cell(table, "check fails at %lld of %lld workers", count_of(health, "down"), workers);
+    else if (count_of(health, "ejected") > 0)
+        ctl_table_cell(table, "left out by %lld of %lld workers", count_of(health, "ejected"), workers);
+    else if (count_of(health, "failures") > 0)
+        ctl_table_cell(table, "%lld failures", count_of(health, "failures"));
+    else
+        ctl_table_cell(table, "well");
+}
+
 static void print_instances(const json_t *instances)
 {
     size_t i;
     const json_t *item;
     if (json_array_size(instances) == 0)
         return;
-    struct ctl_table *table = ctl_table_new(4);
-    static const char *const titles[] = {"INSTANCE", "ADDRESS", "STATE", "TAKES REQUESTS"};
+    struct ctl_table *table = ctl_table_new(6);
+    static const char *const titles[] = {"INSTANCE", "ADDRESS", "STATE", "TAKES REQUESTS", "SHARE", "HEALTH"};
     for (i = 0; i < sizeof titles / sizeof titles[0]; i++)
         ctl_table_cell(table, "%s", titles[i]);
     json_array_foreach(instances, i, item)
@@ -124,6 +145,8 @@ static void print_instances(const json_t *instances)
         ctl_table_cell(table, "%s", ctl_string(item, "state"));
         bool takes = json_is_true(json_object_get(item, "takes_requests"));
         ctl_table_cell(table, "%s%s", takes ? "yes" : "no: ", ctl_string(item, "why_not"));
+        ctl_table_cell(table, "%lld %%", (long long)json_integer_value(json_object_get(item, "share_percent")));
+        add_health(table, json_object_get(item, "health"));
     }
     putchar('\n');
     ctl_table_print(&table, stdout);

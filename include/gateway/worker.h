@@ -12,6 +12,7 @@
 #include "gateway/proxy/access_log.h"
 #include "gateway/route/route_table.h"
 
+struct health_survey;
 struct worker;
 
 struct worker_params {
@@ -38,6 +39,9 @@ void worker_set_ticket_keys(struct worker *worker, const struct tls_ticket_keys 
 void worker_set_certificate(struct worker *worker, struct slice name, struct cert_custom *cert,
                             void (*applied)(void *arg), void *arg);
 void worker_revoke(struct worker *worker, struct claim *claim);
+
+/* Answers by health_survey_answered on the control thread. */
+void worker_survey(struct worker *worker, struct health_survey *survey);
 
 /* Stops accepting, ends what is idle, ends itself when the last exchange is over. */
 void worker_drain(struct worker *worker);

@@ -15,6 +15,7 @@
 
 struct access_log;
 struct api;
+struct health_survey;
 
 /* What the program tells about itself; filled by main on the control thread each time it is asked. */
 struct api_status {
@@ -40,6 +41,8 @@ struct api_params {
     const struct slice *base_domains; /* borrowed until api_set_base_domains */
     size_t base_domain_count;
     void (*status)(void *arg, struct api_status *ret_status);
+    /* Asks all workers, and at least one; see health_survey. */
+    void (*survey)(void *arg, struct health_survey *survey);
     void (*drain)(void *arg);  /* as SIGTERM */
     void (*reload)(void *arg); /* as SIGHUP; status then tells how it went */
     void *arg;

@@ -6,6 +6,7 @@
 #define TESTS_CONTROL_API_FIXTURE_H
 
 #include "changes_fake.h"
+#include "gateway/proxy/health_survey.h"
 
 struct fixture {
     struct counters counters;
@@ -98,6 +99,19 @@ static void fill_status(void *arg, struct api_status *ret_status)
     ret_status->needs_restart = f->needs_restart;
 }
 
+/* Two workers: both have had a failure, one leaves the instance out. */
+static void do_survey(void *arg, struct health_survey *survey)
+{
+    struct fixture *f = arg;
+    survey->asked = 2;
+    for (size_t i = 0; i < survey->count; i++) {
+        atomic_store(&survey->items[i].failures, 4);
+        atomic_store(&survey->items[i].ejected, 1);
+    }
+    loop_post(f->loop, health_survey_answered, survey);
+    loop_post(f->loop, health_survey_answered, survey);
+}
+
 static void do_drain(void *arg)
 {
     ((struct fixture *)arg)->draining = true;
@@ -132,6 +146,7 @@ static int setup(void **state)
                                 .base_domains = fixture_domains,
                                 .base_domain_count = 2,
                                 .status = fill_status,
+                                .survey = do_survey,
                                 .drain = do_drain,
                                 .reload = do_reload,
                                 .arg = f};
