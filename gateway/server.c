@@ -202,6 +202,7 @@ static void api_status(void *arg, struct api_status *ret)
     struct server *s = arg;
     *ret = (struct api_status){
         .workers = s->worker_count,
+        .traffic = s->traffic,
         .started_wall_us = s->started_wall_us,
         .ready = s->ready && !s->draining && !route_table_is_awaited(s->table) &&
                  !(s->etcd && etcd_sync_is_awaited(s->etcd)),
@@ -218,16 +219,6 @@ static void api_status(void *arg, struct api_status *ret)
         counters_add(&ret->totals, worker_counters(s->workers[i]));
 }
 
-static void api_survey(void *arg, struct health_survey *survey)
-{
-    struct server *s = arg;
-    survey->asked = s->worker_count > 0 ? s->worker_count : 1;
-    for (unsigned i = 0; i < s->worker_count; i++)
-        worker_survey(s->workers[i], survey);
-    if (s->worker_count == 0) /* at the start */
-        loop_post(s->loop, health_survey_answered, survey);
-}
-
 static void api_drain(void *arg)
 {
     server_drain(arg);
@@ -236,6 +227,16 @@ static void api_drain(void *arg)
 static void api_reload(void *arg)
 {
     server_reload(arg);
+}
+
+static void api_survey(void *arg, struct health_survey *survey)
+{
+    struct server *s = arg;
+    survey->asked = s->worker_count > 0 ? s->worker_count : 1;
+    for (unsigned i = 0; i < s->worker_count; i++)
+        worker_survey(s->workers[i], survey);
+    if (s->worker_count == 0) /* at the start */
+        loop_post(s->loop, health_survey_answered, survey);
 }
 
 static void on_revoked(void *arg, struct claim *claim)
@@ -332,14 +333,17 @@ static enum status start_worker(struct server *s, char *error)
         .ended = server_worker_ended,
         .arg = s,
     };
-    s->workers[s->worker_count++] = worker_start(&params);
+    s->workers[s->worker_count] = worker_start(&params);
+    s->traffic[s->worker_count] = worker_traffic(s->workers[s->worker_count]);
+    s->worker_count++;
     return STATUS_OK;
 }
 
 static enum status start_workers(struct server *s, char *error)
 {
     s->workers = calloc(s->config->workers, sizeof(struct worker *));
-    if (!s->workers)
+    s->traffic = calloc(s->config->workers, sizeof *s->traffic);
+    if (!s->workers || !s->traffic)
         abort();
     for (unsigned i = 0; i < s->config->workers; i++) {
         enum status status = start_worker(s, error);
@@ -429,6 +433,7 @@ void server_free(struct server **server)
     for (unsigned i = 0; i < s->worker_count; i++)
         worker_join(&s->workers[i]);
     free(s->workers);
+    free((void *)s->traffic);
     server_stop_sync(s);
     if (s->changes)
         changes_free(&s->changes);

@@ -1,6 +1,7 @@
 #include "gateway/worker.h"
 
 #include "gateway/base/log.h"
+#include "gateway/proxy/app_traffic.h"
 #include "gateway/proxy/checks.h"
 #include "gateway/proxy/domains.h"
 #include "gateway/proxy/frontend.h"
@@ -37,6 +38,7 @@ struct worker {
     void *arg;
     uint64_t seen_turns;
     bool first_look;
+    struct app_traffic *traffic; /* read by the control thread until the worker is joined */
 };
 
 /* ---- on the worker's thread ---- */
@@ -254,6 +256,8 @@ struct worker *worker_start(const struct worker_params *params)
     w->loop = loop_new(&w->counters);
     w->proxy = proxy_new(w->loop, settings_ref(config->settings), params->table, params->tls,
                          access_log_attach(params->log, &w->counters));
+    w->traffic = app_traffic_new();
+    w->proxy->traffic = w->traffic;
     w->proxy->domains = new_domains(w, &config->dns);
     w->frontends = calloc(config->listener_count, sizeof(struct frontend *));
     if (!w->frontends)
@@ -286,6 +290,7 @@ void worker_join(struct worker **worker)
     loop_free(&w->loop);
     pthread_mutex_destroy(&w->revoked.lock);
     free(w->frontends);
+    app_traffic_free(&w->traffic);
     free(w);
 }
 
@@ -346,6 +351,11 @@ void worker_survey(struct worker *w, struct health_survey *survey)
 const struct counters *worker_counters(const struct worker *w)
 {
     return &w->counters;
+}
+
+const struct app_traffic *worker_traffic(const struct worker *w)
+{
+    return w->traffic;
 }
 
 bool worker_is_alive(struct worker *w)

@@ -19,6 +19,7 @@ static const struct api_route routes[] = {
     {METHOD_DELETE, "v1/certificates/*", "", false, api_certs_delete},
     {METHOD_GET, "v1/resolve", "host", false, api_resolve_host},
     {METHOD_GET, "v1/logs", "follow lines app host path method status slower_than error", false, api_logs_get},
+    {METHOD_GET, "v1/top", "interval_ms n sort", false, api_top_get},
     {METHOD_GET, "v1/status", "", false, api_status_get},
     {METHOD_POST, "v1/drain", "", false, api_status_drain},
     {METHOD_POST, "v1/reload", "", false, api_status_reload},

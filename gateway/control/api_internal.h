@@ -20,6 +20,7 @@ enum {
 
 struct api {
     struct api_params params;
+    unsigned top_calls; /* GET /v1/top in progress */
 };
 
 /* ---- api_target: a request target, split and percent-decoded ---- */
@@ -144,6 +145,7 @@ void api_certs_put(struct api_call *call);
 void api_certs_delete(struct api_call *call);
 void api_resolve_host(struct api_call *call);
 void api_logs_get(struct api_call *call);
+void api_top_get(struct api_call *call);
 void api_status_get(struct api_call *call);
 void api_status_drain(struct api_call *call);
 void api_status_reload(struct api_call *call);

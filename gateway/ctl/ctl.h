@@ -40,6 +40,9 @@ struct ctl_options {
     const char *method;
     const char *status;
     const char *slower_than;
+    const char *sort;
+    const char *interval;
+    bool once;
     bool follow;
     bool error;
     const char *etcd; /* client URLs, separated by commas */
@@ -75,8 +78,11 @@ struct ctl_call {
     bool (*data)(void *arg, const char *data, size_t len); /* or here, as it comes; false: stop, it cannot be written */
     void *data_arg;
     struct ctl_progress *progress; /* told about both; may be NULL */
-    long timeout_ms;               /* of the whole call; 0: only a stall ends it */
-    bool quiet;                    /* no word about a gateway that cannot be reached */
+    const int *watch_fds;          /* two; while the call waits and one is readable, watch is called; NULL: none */
+    bool (*watch)(void *arg);      /* false: give the call up, CTL_OK with an empty reply */
+    void *watch_arg;
+    long timeout_ms; /* of the whole call; 0: only a stall ends it */
+    bool quiet;      /* no word about a gateway that cannot be reached */
 };
 
 /*
@@ -128,8 +134,9 @@ size_t ctl_terminal_columns(FILE *out);
 struct ctl_table;
 struct ctl_table *ctl_table_new(size_t columns);
 void ctl_table_cell(struct ctl_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void ctl_table_print(struct ctl_table **table, FILE *out); /* and frees it */
-void ctl_table_free(struct ctl_table **table);             /* accepts NULL */
+void ctl_table_print(struct ctl_table **table, FILE *out);                 /* and frees it */
+void ctl_table_write(struct ctl_table **table, FILE *out, size_t columns); /* the same for a width; 0: any */
+void ctl_table_free(struct ctl_table **table);                             /* accepts NULL */
 
 /* ---- ctl_progress: all of it accepts NULL ---- */
 
@@ -166,6 +173,7 @@ enum ctl_exit ctl_drain(const struct ctl_options *options);
 enum ctl_exit ctl_reload(const struct ctl_options *options);
 enum ctl_exit ctl_completion(const struct ctl_options *options);
 enum ctl_exit ctl_complete(const struct ctl_options *options);
+enum ctl_exit ctl_top(const struct ctl_options *options);
 enum ctl_exit ctl_logs(const struct ctl_options *options);
 enum ctl_exit ctl_man(const struct ctl_options *options);
 

@@ -3,8 +3,9 @@
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
-enum { CONNECT_SECONDS = 10, STALL_SECONDS = 120, MAX_TOKEN = 4096 };
+enum { CONNECT_SECONDS = 10, STALL_SECONDS = 120, POLL_MS = 1000, MAX_TOKEN = 4096 };
 
 /* What the callbacks of one transfer need. */
 struct transfer {
@@ -12,6 +13,9 @@ struct transfer {
     const struct ctl_call *call;
     struct ctl_reply *reply;
     bool write_failed;
+    curl_off_t received; /* of a stream, when it was last looked at */
+    time_t received_at;
+    bool is_silent; /* not even a sign of life came for too long */
 };
 
 static void grow(struct ctl_reply *reply, const char *data, size_t len)
@@ -56,13 +60,19 @@ static size_t on_read(char *buffer, size_t size, size_t count, void *arg)
 /* libcurl calls it several times a second while a transfer waits. */
 static int on_time(void *arg, curl_off_t down_total, curl_off_t down, curl_off_t up_total, curl_off_t up)
 {
-    const struct transfer *transfer = arg;
+    struct transfer *transfer = arg;
+    struct timespec now;
     (void)down_total;
-    (void)down;
     (void)up_total;
     (void)up;
     ctl_progress_tick(transfer->call->progress);
-    return 0;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (down != transfer->received || transfer->received_at == 0) {
+        transfer->received = down;
+        transfer->received_at = now.tv_sec;
+    }
+    transfer->is_silent = transfer->call->data && now.tv_sec - transfer->received_at > STALL_SECONDS;
+    return transfer->is_silent;
 }
 
 /* ---- where to ---- */
@@ -195,6 +205,32 @@ static void print_unreachable(const struct transfer *transfer, const struct ctl_
               options->control, is_unix && os_error != 0 ? strerror((int)os_error) : error);
 }
 
+/* As curl_easy_perform, but that two descriptors of the caller's are watched too. */
+static CURLcode perform_watched(CURL *curl, const struct ctl_call *call)
+{
+    CURLM *multi = curl_multi_init();
+    CURLcode code = CURLE_ABORTED_BY_CALLBACK;
+    int running = 1, rest;
+    bool goes_on = true;
+    if (!multi || curl_multi_add_handle(multi, curl) != CURLM_OK)
+        abort();
+    while (running > 0 && goes_on) {
+        struct curl_waitfd fds[] = {{.fd = call->watch_fds[0], .events = CURL_WAIT_POLLIN},
+                                    {.fd = call->watch_fds[1], .events = CURL_WAIT_POLLIN}};
+        if (curl_multi_perform(multi, &running) != CURLM_OK)
+            break;
+        if (running > 0)
+            curl_multi_poll(multi, fds, 2, POLL_MS, NULL);
+        goes_on = call->watch(call->watch_arg);
+    }
+    const CURLMsg *message = curl_multi_info_read(multi, &rest);
+    if (running == 0 && message)
+        code = message->data.result;
+    curl_multi_remove_handle(multi, curl);
+    curl_multi_cleanup(multi);
+    return code;
+}
+
 static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, struct transfer *transfer)
 {
     char error[CURL_ERROR_SIZE] = "";
@@ -203,15 +239,20 @@ static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, stru
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, error);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
-    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    /* A stream may be slower than a byte a second for as long as nothing happens. */
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, transfer->call->data ? 0L : 1L);
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)STALL_SECONDS);
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, transfer->call->timeout_ms);
-    curl_easy_setopt(curl, CURLOPT_NOPROGRESS, transfer->call->progress ? 0L : 1L);
+    curl_easy_setopt(curl, CURLOPT_NOPROGRESS, transfer->call->progress || transfer->call->data ? 0L : 1L);
     curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_time);
     curl_easy_setopt(curl, CURLOPT_XFERINFODATA, transfer);
-    CURLcode code = curl_easy_perform(curl);
+    CURLcode code = transfer->call->watch ? perform_watched(curl, transfer->call) : curl_easy_perform(curl);
+    if (transfer->is_silent)
+        snprintf(error, sizeof error, "it is silent");
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, NULL);
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &transfer->reply->status);
+    if (code == CURLE_ABORTED_BY_CALLBACK && transfer->call->watch)
+        return CTL_OK;
     /* The gateway may refuse an upload before it has read all of it: the answer is what counts. */
     if (code != CURLE_OK && !(code == CURLE_SEND_ERROR && transfer->reply->status >= 400)) {
         if (transfer->write_failed)

@@ -110,6 +110,8 @@ static void take_line(const struct logs *logs)
 
 static void keep(struct logs *logs, const char *data, size_t len)
 {
+    if (len == 0)
+        return;
     if (logs->capacity - logs->len < len) {
         logs->capacity = 2 * (logs->len + len);
         logs->line = realloc(logs->line, logs->capacity);

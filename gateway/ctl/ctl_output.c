@@ -165,10 +165,14 @@ static size_t column_width(const struct ctl_table *table, size_t column)
 
 void ctl_table_print(struct ctl_table **table, FILE *out)
 {
+    ctl_table_write(table, out, ctl_terminal_columns(out));
+}
+
+void ctl_table_write(struct ctl_table **table, FILE *out, size_t columns)
+{
     const struct ctl_table *t = *table;
     size_t *widths = calloc(t->columns, sizeof *widths);
     size_t gaps = GAP * (t->columns - 1);
-    size_t columns = ctl_terminal_columns(out);
     if (!widths)
         abort();
     for (size_t i = 0; i < t->columns; i++)

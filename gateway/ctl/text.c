@@ -25,6 +25,11 @@ static size_t next(struct slice text, struct shown *shown)
     wchar_t letter = 0;
     mbstate_t state = {0};
     unsigned char first = (unsigned char)text.ptr[0];
+    if (first >= 0x20 && first < 0x7f) { /* nearly all, in tables of a million rows too */
+        shown->bytes = slice_make(text.ptr, 1);
+        shown->columns = 1;
+        return 1;
+    }
     size_t len = first == 0 ? 1 : mbrtowc(&letter, text.ptr, text.len, &state);
     if (first < 0x20 || first == 0x7f || len > text.len) {
         escape(shown, 'x', 2, first);

@@ -97,6 +97,10 @@ static void count_end(struct exchange *x)
     COUNTER_ADD(counters, bytes_sent_total, x->bytes_out);
     if (x->is_tunnel)
         COUNTER_DEC(counters, tunnels_active);
+    if (x->is_tunnel && x->traffic)
+        COUNTER_DEC(x->traffic, tunnels);
+    app_traffic_leave(&x->traffic, x->front_answered ? x->response_status : 0, x->error != STATUS_OK,
+                      x->proxy->loop->now_us);
     if (!x->response_ended)
         COUNTER_INC(counters, requests_aborted_total);
     if (!x->front_answered)
@@ -159,6 +163,8 @@ static void front_body(void *owner, const char *data, size_t len, bool end)
 {
     struct exchange *x = owner;
     x->bytes_in += len;
+    if (x->traffic)
+        COUNTER_ADD(x->traffic, bytes_in, len);
     x->request_ended |= end;
     if (!x->back) {
         x->front->ops->credit(x->front, len); /* answered already: thrown away */
@@ -275,6 +281,8 @@ static void become_tunnel(struct exchange *x)
     x->request_ended = false; /* the client's direction is open again */
     COUNTER_INC(counters, tunnels_active);
     COUNTER_INC(counters, tunnels_total);
+    if (x->traffic)
+        COUNTER_INC(x->traffic, tunnels);
 }
 
 static void back_head(void *owner, const struct message_head *head, bool end)
@@ -299,6 +307,8 @@ static void back_head(void *owner, const struct message_head *head, bool end)
     x->front_answered = true;
     x->response_status = head->status;
     x->first_byte_us = x->proxy->loop->now_us;
+    if (x->traffic)
+        app_traffic_answered(x->traffic, x->first_byte_us - x->started_us);
     x->is_grpc = x->is_grpc && head_is_grpc(head) && !head->has_content_length; /* trailers of ours could end it */
     block_queue_drop(x->proxy->loop, &x->kept);
     if (head->body == BODY_RAW)
@@ -319,6 +329,8 @@ static void back_body(void *owner, const char *data, size_t len, bool end)
         return;
     }
     x->bytes_out += len;
+    if (x->traffic)
+        COUNTER_ADD(x->traffic, bytes_out, len);
     x->response_ended = end;
     x->app_ended_first = end && !x->request_ended;
     x->front->ops->send_body(x->front, data, len, end);

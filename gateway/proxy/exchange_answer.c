@@ -46,6 +46,8 @@ static void answer(struct exchange *x, struct message_head *head, struct slice b
     if (!no_body) {
         x->front->ops->send_body(x->front, body.ptr, body.len, true);
         x->bytes_out += body.len;
+        if (x->traffic)
+            COUNTER_ADD(x->traffic, bytes_out, body.len);
     }
     x->response_ended = true;
     exchange_finish(x, STATUS_OK, STATUS_CLIENT_CANCELLED);

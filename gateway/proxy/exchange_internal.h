@@ -6,6 +6,7 @@
 #define GATEWAY_PROXY_EXCHANGE_INTERNAL_H
 
 #include "gateway/net/block_queue.h"
+#include "gateway/proxy/app_traffic.h"
 #include "gateway/proxy/exchange.h"
 #include "gateway/proxy/pool.h"
 #include "gateway/proxy/upstream.h"
@@ -35,7 +36,8 @@ struct exchange {
     const struct claim *claim; /* that `back` uses; valid while it does, since its pool holds a reference */
     uint64_t back_serial;      /* of that claim, and its address, for the retry and the log */
     struct ip_addr back_address;
-    struct meter *meter; /* of the app, until the exchange is over; NULL: it has no limits */
+    struct app_traffic_entry *traffic; /* of the app, since it is known; NULL: not counted */
+    struct meter *meter;               /* of the app, until the exchange is over; NULL: it has no limits */
     struct upstream_tried tried;
     struct slice host; /* without port, lower case */
     struct slice request_id;

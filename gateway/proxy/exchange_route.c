@@ -104,11 +104,22 @@ static enum status open_instance(struct exchange *x, struct claim *claim, unsign
     return STATUS_OK;
 }
 
+/* From here on the app is known. What of the body came with the head is counted too. */
+static void count_begin(struct exchange *x)
+{
+    if (!x->proxy->traffic)
+        return;
+    x->traffic = app_traffic_enter(x->proxy->traffic, x->app_id, x->proxy->loop->now_us);
+    COUNTER_ADD(x->traffic, bytes_in, x->bytes_in);
+}
+
 /* Names are what the log shows; ids of the record are gone when the read section ends. */
 static void remember(struct exchange *x, const struct route_target *target, const struct route_instance *instance)
 {
-    if (target->app && x->app_id.len == 0)
+    if (target->app && x->app_id.len == 0) {
         x->app_id = arena_copy(&x->arena, slice_str(target->app->id));
+        count_begin(x);
+    }
     if (instance)
         x->instance_id = arena_copy(&x->arena, slice_str(instance->id));
     x->port = target->port;

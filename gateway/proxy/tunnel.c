@@ -1,6 +1,7 @@
 #include "gateway/proxy/tunnel.h"
 
 #include "gateway/net/block_queue.h"
+#include "gateway/proxy/app_traffic.h"
 #include "gateway/proxy/back_header.h"
 #include "gateway/proxy/domains.h"
 #include "gateway/proxy/pool.h"
@@ -24,8 +25,11 @@ struct tunnel {
     struct proxy *proxy;
     struct stream *back;
     struct pool_guest guest;
-    const struct claim *claim; /* valid while the guest is in the pool */
-    struct meter *meter;       /* of the app; NULL: it has no limits */
+    const struct claim *claim;         /* valid while the guest is in the pool */
+    struct app_traffic_entry *traffic; /* of the app, since it is known; NULL: not counted */
+    uint64_t counted_in;               /* bytes that it was told */
+    uint64_t counted_out;
+    struct meter *meter; /* of the app; NULL: it has no limits */
     struct timer timer;
     struct deferred deferred;
     struct block_queue kept; /* from the client, until it may go on */
@@ -74,8 +78,30 @@ static struct slice name_of(const struct tunnel *t)
     return slice_make(t->name, t->name_len);
 }
 
+/* What has passed since the last time. */
+static void count_bytes(struct tunnel *t)
+{
+    uint64_t in = stream_bytes_in(front_of(t)), out = stream_bytes_out(front_of(t));
+    if (!t->traffic)
+        return;
+    COUNTER_ADD(t->traffic, bytes_in, in - t->counted_in);
+    COUNTER_ADD(t->traffic, bytes_out, out - t->counted_out);
+    t->counted_in = in;
+    t->counted_out = out;
+}
+
+static void count_end(struct tunnel *t, enum status error)
+{
+    count_bytes(t);
+    if (t->traffic)
+        COUNTER_DEC(t->traffic, tunnels);
+    bool had_answer = t->connect_us > 0 || error == STATUS_OK;
+    app_traffic_leave(&t->traffic, had_answer ? 200 : status_http(error), error != STATUS_OK, t->proxy->loop->now_us);
+}
+
 static void touch(struct tunnel *t)
 {
+    count_bytes(t);
     loop_timer_arm(t->proxy->loop, &t->timer, t->connection->settings->tunnel_idle_ms);
 }
 
@@ -112,6 +138,7 @@ static void write_log(struct tunnel *t, enum status error)
         .close = t->close,
     };
     access_log_write(t->proxy->log, &record);
+    count_end(t, error);
 }
 
 static void free_tunnel(struct deferred *deferred)
@@ -127,6 +154,8 @@ static void free_tunnel(struct deferred *deferred)
 static void leave(struct tunnel *t)
 {
     set_state(t, TUNNEL_OVER);
+    if (t->traffic)
+        count_end(t, STATUS_OK);
     t->connection->tunnel = NULL;
     loop_timer_disarm(&t->timer);
     pool_leave(t->proxy->pool, &t->guest);
@@ -442,11 +471,22 @@ static enum status enter_app(struct tunnel *t, const struct route_app *app)
     return status;
 }
 
+/* A tunnel that is tried again was counted. */
+static void count_begin(struct tunnel *t)
+{
+    if (!t->proxy->traffic || t->traffic)
+        return;
+    t->traffic = app_traffic_enter(t->proxy->traffic, slice_str(t->app_id), t->proxy->loop->now_us);
+    COUNTER_INC(t->traffic, tunnels);
+}
+
 static enum status pick_and_dial(struct tunnel *t, const struct route_target *target)
 {
     enum status status = target->status;
-    if (target->app)
+    if (target->app) {
         copy_id(t->app_id, target->app->id);
+        count_begin(t);
+    }
     t->port = target->port;
     bool is_passthrough = status == STATUS_MISDIRECTED && target->protocol == ROUTE_PROTOCOL_PASSTHROUGH;
     if (status != STATUS_OK && !is_passthrough)

@@ -50,6 +50,7 @@ struct server {
     struct server_control *controls;
     size_t control_count;
     struct worker **workers;
+    const struct app_traffic **traffic; /* of each worker, its own */
     unsigned worker_count;
     unsigned workers_ended;
     struct loop_watch *signal_watch;

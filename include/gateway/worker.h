@@ -48,6 +48,8 @@ void worker_drain(struct worker *worker);
 /* The same at once. */
 void worker_close(struct worker *worker);
 
+/* What apps do there; may be read while the worker is. */
+const struct app_traffic *worker_traffic(const struct worker *worker);
 const struct counters *worker_counters(const struct worker *worker);
 
 /* For the watchdog: asks the loop for a turn; true if it has made one since the last call. */

@@ -3,7 +3,9 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -154,6 +156,31 @@ def test_a_gateway_that_ends_ends_the_stream(make_gateway):
 
 
 # ---- gatewayctl logs ----
+
+def test_ctl_passes_over_signs_of_life(tmp_path):
+    """Empty lines, first and between, and lines in pieces."""
+    pieces = [b"\n", b"\n\n", b'{"path":"/a', b'"}\n\n{"dropped":3}', b"\n\n"]
+    path = tmp_path / "control.sock"
+
+    def serve():
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for piece in pieces:
+                connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece))
+            connection.sendall(b"0\r\n\r\n")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        result = subprocess.run([BUILD / "gatewayctl", "--control", f"unix:{path}", "logs"], capture_output=True,
+                                check=False, timeout=60, stdin=subprocess.DEVNULL)
+        thread.join()
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout == b'{"path":"/a"}\n{"dropped":3}\n'
+
 
 def test_ctl_prints_ndjson_into_a_pipe(gateway, origin):
     app = gateway.app(origin())

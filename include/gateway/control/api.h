@@ -15,12 +15,14 @@
 
 struct access_log;
 struct api;
+struct app_traffic;
 struct health_survey;
 
 /* What the program tells about itself; filled by main on the control thread each time it is asked. */
 struct api_status {
     struct counters totals; /* of all workers */
     unsigned workers;
+    const struct app_traffic *const *traffic; /* of each worker */
     uint64_t started_wall_us;
     bool ready; /* listeners open, routes loaded, not draining */
     bool draining;

@@ -12,6 +12,7 @@
 #include "gateway/proxy/settings.h"
 #include "gateway/route/route_table.h"
 
+struct app_traffic;
 struct domains;
 struct pool;
 struct health;
@@ -27,6 +28,7 @@ struct proxy {
     struct domains *domains; /* owned; NULL: custom domains by route records only */
     struct health *health;
     struct checks *checks;
+    struct app_traffic *traffic;    /* borrowed; NULL: not counted */
     struct access_log_ring *log;    /* owned; NULL: none */
     struct list connections_idle;   /* oldest first: evicted when the proxy is full */
     struct list connections_active; /* handshaking or with a request in progress */
