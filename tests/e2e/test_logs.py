@@ -94,6 +94,14 @@ def test_wrong_parameters_are_refused(gateway, query, field):
     assert answer.status == 400 and answer.code == "invalid_parameter" and answer.json["field"] == field
 
 
+def tail(path):
+    """The end of the file, two long lines of it."""
+    with open(path, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 10000))
+        return file.read()
+
+
 def test_a_slow_reader_loses_lines_and_holds_up_nobody(gateway, origin):
     """It reads nothing while more is logged than its buffers hold."""
     app = gateway.app(origin())
@@ -104,7 +112,8 @@ def test_a_slow_reader_loses_lines_and_holds_up_nobody(gateway, origin):
             for _ in range(2500):
                 count += 1
                 assert connection.request("GET", f"/{count}?{padding}", app.host()).status == 200
-        assert gateway.log_line(app_id=app.id, path=f"/{count}?{padding}")["status"] == 200
+                if count % 50 == 0:     # the worker's own ring must not run over, however busy the machine is
+                    wait_until(lambda: f"/{count}?".encode() in tail(gateway.access_log), f"line {count} in the file")
         got, dropped = 0, 0
         while got + dropped < count:
             line = slow.line()
