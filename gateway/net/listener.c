@@ -14,7 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { BACKLOG = 4096, ACCEPTS_AT_ONCE = 16, PAUSE_MS = 200 };
+enum { BACKLOG = 4096, MAX_AT_ONCE = 16, FULL_TURNS = 4, PAUSE_MS = 200 };
 
 struct listener {
     struct loop *loop;
@@ -23,6 +23,9 @@ struct listener {
     listener_accept_cb accepted;
     void *owner;
     struct timer pause;
+    unsigned at_once; /* how many are accepted in one turn */
+    unsigned full;    /* turns in a row that found as many */
+    uint64_t turn;    /* the last one */
 };
 
 __attribute__((format(printf, 3, 4))) static int fail(int fd, char *ret_error, const char *format, ...)
@@ -121,32 +124,52 @@ static void out_of_descriptors(struct listener *l)
     loop_timer_arm(l->loop, &l->pause, PAUSE_MS);
 }
 
-static void on_acceptable(evutil_socket_t listening, short what, void *arg)
+/* True if a connection was taken, or one that is gone already. */
+static bool accept_one(struct listener *l)
 {
-    (void)what;
+    union {
+        struct sockaddr_storage storage;
+        struct sockaddr sa;
+    } from = {.sa = {.sa_family = AF_UNSPEC}};
+    socklen_t len = sizeof from;
+    int fd = accept4(l->fd, &from.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+            out_of_descriptors(l);
+        return errno == ECONNABORTED || errno == EINTR;
+    }
+    struct ip_addr peer = {.family = 0};
+    uint16_t port = 0;
+    if (from.sa.sa_family == AF_INET || from.sa.sa_family == AF_INET6)
+        ip_from_sockaddr(&from.sa, &peer, &port);
+    l->accepted(l->owner, fd, &peer, port);
+    stream_flush_dirty(l->loop);
+    return true;
+}
+
+/*
+ * One a turn as long as they come singly: a second call would only hear that there is no other. When they wait in turn
+ * after turn, more at once.
+ */
+static void on_acceptable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
     struct listener *l = arg;
     loop_wake(l->loop);
-    for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
-        union {
-            struct sockaddr_storage storage;
-            struct sockaddr sa;
-        } from = {.sa = {.sa_family = AF_UNSPEC}};
-        socklen_t len = sizeof from;
-        int fd = accept4(listening, &from.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
-                out_of_descriptors(l);
-            else if (errno == ECONNABORTED || errno == EINTR)
-                continue;
+    uint64_t turn = loop_turns(l->loop);
+    if (turn != l->turn + 1) {
+        l->at_once = 1;
+        l->full = 0;
+    }
+    l->turn = turn;
+    for (unsigned i = 0; i < l->at_once; i++)
+        if (!accept_one(l)) {
+            l->at_once = 1;
+            l->full = 0;
             return;
         }
-        struct ip_addr peer = {.family = 0};
-        uint16_t port = 0;
-        if (from.sa.sa_family == AF_INET || from.sa.sa_family == AF_INET6)
-            ip_from_sockaddr(&from.sa, &peer, &port);
-        l->accepted(l->owner, fd, &peer, port);
-        stream_flush_dirty(l->loop);
-    }
+    if (++l->full >= FULL_TURNS && l->at_once < MAX_AT_ONCE)
+        l->at_once *= 2;
 }
 
 struct listener *listener_new(struct loop *loop, int fd, listener_accept_cb accepted, void *owner)
@@ -158,6 +181,7 @@ struct listener *listener_new(struct loop *loop, int fd, listener_accept_cb acce
     l->fd = fd;
     l->accepted = accepted;
     l->owner = owner;
+    l->at_once = 1;
     timer_init(&l->pause, on_pause_over);
     l->event = event_new(loop->base, fd, EV_READ | EV_PERSIST, on_acceptable, l);
     if (!l->event || event_add(l->event, NULL))

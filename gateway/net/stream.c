@@ -68,6 +68,8 @@ void stream_destroy(struct stream *s)
     stream_set_state(s, STREAM_DEAD);
     int fd = event_get_fd(&s->event);
     event_del(&s->event);
+    if (s->write_event)
+        event_free(s->write_event);
     close(fd);
     stream_splice_end(s);
     stream_drop_queue(s);
@@ -159,6 +161,24 @@ void stream_hand_out(struct stream *s, const char *data, size_t len)
     stream_flush_dirty(loop);
 }
 
+static bool may_read(const struct stream *s)
+{
+    switch ((enum stream_state)s->state) {
+    case STREAM_HANDSHAKE:
+    case STREAM_LINGER:
+        return true;
+    case STREAM_OPEN:
+        return s->pauses == 0;
+    case STREAM_CONNECTING:
+    case STREAM_FAILED:
+    case STREAM_DEAD:
+        return false;
+    case STREAM_CLOSING:
+        return s->linger;
+    }
+    return false;
+}
+
 /* One read; true if another one may bring more now. */
 static bool read_once(struct stream *s)
 {
@@ -177,6 +197,10 @@ static bool read_once(struct stream *s)
         if (!s->readable && s->state == STREAM_OPEN)
             loop_timer_arm(s->loop, &s->timer, RECHECK_MS);
         got_data(s, s->loop->scratch, (size_t)n);
+        if (!full && s->hangup && !s->write_broken && may_read(s)) {
+            got_end(s); /* the FIN was there before the read, which has taken all that precedes it */
+            return false;
+        }
         return s->readable && !full;
     }
     s->readable = false;
@@ -186,24 +210,6 @@ static bool read_once(struct stream *s)
         stream_fail(s, STATUS_PEER_RESET);
     else if (s->write_broken)
         stream_fail(s, STATUS_PEER_RESET);
-    return false;
-}
-
-static bool may_read(const struct stream *s)
-{
-    switch ((enum stream_state)s->state) {
-    case STREAM_HANDSHAKE:
-    case STREAM_LINGER:
-        return true;
-    case STREAM_OPEN:
-        return s->pauses == 0;
-    case STREAM_CONNECTING:
-    case STREAM_FAILED:
-    case STREAM_DEAD:
-        return false;
-    case STREAM_CLOSING:
-        return s->linger;
-    }
     return false;
 }
 
@@ -246,12 +252,19 @@ static enum status connect_status(int error)
                                  : STATUS_CONNECT_UNREACHABLE;
 }
 
-static void finish_connect(struct stream *s)
+static int connect_error(const struct stream *s)
 {
     int error = 0;
     socklen_t len = sizeof error;
-    if (getsockopt(event_get_fd(&s->event), SOL_SOCKET, SO_ERROR, &error, &len) || error) {
-        stream_fail(s, connect_status(error ? error : errno));
+    return getsockopt(event_get_fd(&s->event), SOL_SOCKET, SO_ERROR, &error, &len) ? errno : error;
+}
+
+/* An error comes as both directions at once; so does a success with data behind it, but not one alone. */
+static void finish_connect(struct stream *s, short what)
+{
+    int error = (what & EV_READ) && (what & EV_WRITE) ? connect_error(s) : 0;
+    if (error) {
+        stream_fail(s, connect_status(error));
         return;
     }
     loop_timer_disarm(&s->timer);
@@ -270,7 +283,7 @@ static void on_event(evutil_socket_t fd, short what, void *arg)
     if (what & EV_CLOSED)
         s->hangup = true;
     if (s->state == STREAM_CONNECTING)
-        finish_connect(s);
+        finish_connect(s, what);
     if (what & EV_WRITE && s->blocked) {
         s->blocked = false;
         stream_mark_dirty(s);
@@ -280,6 +293,35 @@ static void on_event(evutil_socket_t fd, short what, void *arg)
         read_some(s);
     }
     stream_flush_dirty(loop);
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd, (void)what;
+    struct stream *s = arg;
+    struct loop *loop = s->loop;
+    loop_wake(loop);
+    if (s->blocked) {
+        s->blocked = false;
+        stream_mark_dirty(s);
+    }
+    stream_flush_dirty(loop);
+}
+
+/*
+ * Few accepted streams are ever blocked, and one that waited for room from the start would wake the loop at once, as
+ * its send buffer is empty.
+ */
+void stream_block(struct stream *s)
+{
+    if (s->write_broken)
+        return;
+    s->blocked = true;
+    if (s->write_event || event_get_events(&s->event) & EV_WRITE)
+        return;
+    s->write_event = event_new(s->loop->base, event_get_fd(&s->event), EV_WRITE | EV_ET | EV_PERSIST, on_writable, s);
+    if (!s->write_event || event_add(s->write_event, NULL))
+        stream_fail_later(s, STATUS_INTERNAL);
 }
 
 static void on_timer(struct timer *timer)
@@ -312,8 +354,8 @@ static void on_timer(struct timer *timer)
 
 /* ---- making ---- */
 
-static struct stream *new_stream(struct loop *loop, int fd, enum stream_state state, const struct stream_events *events,
-                                 void *owner)
+static struct stream *new_stream(struct loop *loop, int fd, short what, enum stream_state state,
+                                 const struct stream_events *events, void *owner)
 {
     struct stream *s = calloc(1, sizeof *s);
     if (!s)
@@ -326,7 +368,7 @@ static struct stream *new_stream(struct loop *loop, int fd, enum stream_state st
     list_init(&s->ready_link);
     list_push(&loop->streams, &s->all_link);
     timer_init(&s->timer, on_timer);
-    event_assign(&s->event, loop->base, fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, on_event, s);
+    event_assign(&s->event, loop->base, fd, what | EV_CLOSED | EV_ET | EV_PERSIST, on_event, s);
     return s;
 }
 
@@ -352,7 +394,7 @@ struct stream *stream_accept(struct loop *loop, int fd, const struct ip_addr *pe
                              struct tls_server *tls, uint64_t handshake_ms, const struct stream_events *events,
                              void *owner)
 {
-    struct stream *s = new_stream(loop, fd, tls ? STREAM_HANDSHAKE : STREAM_OPEN, events, owner);
+    struct stream *s = new_stream(loop, fd, EV_READ, tls ? STREAM_HANDSHAKE : STREAM_OPEN, events, owner);
     s->peer = *peer;
     s->peer_port = peer_port;
     if (tls)
@@ -368,7 +410,7 @@ struct stream *stream_connect(struct loop *loop, const struct ip_addr *addr, uin
     union ip_sockaddr to;
     socklen_t len = ip_to_sockaddr(addr, port, &to);
     int fd = socket(addr->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
-    struct stream *s = new_stream(loop, fd, STREAM_CONNECTING, events, owner);
+    struct stream *s = new_stream(loop, fd, EV_READ | EV_WRITE, STREAM_CONNECTING, events, owner);
     s->peer = *addr;
     s->peer_port = port;
     if (fd < 0) {

@@ -49,6 +49,7 @@ struct stream {
     struct timer timer; /* handshake or connect, then closing */
     struct deferred deferred;
     struct event event;
+    struct event *write_event; /* an accepted stream's, from the first time that it was blocked */
     uint64_t bytes_in;
     uint64_t bytes_out;
     struct ip_addr peer;
@@ -98,6 +99,8 @@ void stream_drop_queue(struct stream *stream);
 
 /* A write has failed or would block: errno says which. */
 void stream_send_failed(struct stream *stream);
+/* The kernel took less than it was given: waits until it takes more. Not when writing has failed. */
+void stream_block(struct stream *stream);
 
 /* stream_splice's part of reading: is it due instead of a read; one turn of it, after which `readable` says if more. */
 bool stream_splice_is_due(const struct stream *stream);

@@ -116,7 +116,7 @@ static bool empty_pipe(struct stream *s)
             s->pipe->bytes -= (size_t)n;
             to->bytes_out += (uint64_t)n;
         } else if (n == 0) {
-            to->blocked = true;
+            stream_block(to);
         } else {
             stream_send_failed(to);
         }

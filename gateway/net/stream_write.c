@@ -51,7 +51,7 @@ static size_t send_pieces(struct stream *s, struct iovec *pieces, int count)
 void stream_send_failed(struct stream *s)
 {
     if (errno == EAGAIN) {
-        s->blocked = true;
+        stream_block(s);
         return;
     }
     /* What the peer said before it left may still be unread: reading ends with the reason. */
@@ -75,7 +75,7 @@ static void flush_queue(struct stream *s)
         size_t sent = send_pieces(s, pieces, count);
         block_queue_consume(s->loop, &s->queue, sent);
         if (sent < total) {
-            s->blocked |= !s->write_broken;
+            stream_block(s);
             break;
         }
     }
@@ -108,7 +108,7 @@ static void write_plain(struct stream *s, const struct iovec *data, int count, s
             memcpy(pieces + queued, data, (size_t)count * sizeof *data);
             sent = send_pieces(s, pieces, queued + count);
             if (sent < before + len)
-                s->blocked |= !s->write_broken;
+                stream_block(s);
             size_t from_queue = sent < before ? sent : before;
             block_queue_consume(s->loop, &s->queue, from_queue);
             sent -= from_queue;

@@ -92,6 +92,25 @@ static void more_connections_than_one_callback_takes_all_come(void **state)
     listener_free(&listener);
 }
 
+static void a_connection_may_come_in_any_turn(void **state)
+{
+    struct loop *loop = *state;
+    for (unsigned turns = 0; turns < 4; turns++) {
+        int fd = open_tcp(0);
+        struct listener *listener = listener_new(loop, fd, on_accepted, &counters);
+        accepted_count = 0;
+        while (loop_turns(loop) < turns)
+            loop_turn(loop, 0);
+        int client = connect_to(port_of(fd));
+        TURN_UNTIL(loop, accepted_count == 1);
+        close(client);
+        listener_free(&listener);
+        loop_free(&loop);
+        loop = loop_new(&counters);
+    }
+    *state = loop;
+}
+
 static void workers_share_a_port(void **state)
 {
     (void)state;
@@ -199,6 +218,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(tcp_connections_come_ready_to_use, set_up, tear_down),
         cmocka_unit_test_setup_teardown(more_connections_than_one_callback_takes_all_come, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_connection_may_come_in_any_turn, set_up, tear_down),
         cmocka_unit_test(workers_share_a_port),
         cmocka_unit_test(a_taken_port_is_said_so),
         cmocka_unit_test_setup_teardown(a_unix_socket_has_its_mode_and_no_peer, make_folder, remove_folder),
