@@ -116,7 +116,7 @@ static void give_up(struct export *export)
 static void on_changing(struct changes_watcher *watcher, struct slice app_id, const struct route_app *before)
 {
     struct export *export = CONTAINER_OF(watcher, struct export, watcher);
-    if (export->walked)
+    if (export->walked || export->kept_bytes > MAX_KEPT_BYTES)
         return;
     struct kept *kept = calloc(1, sizeof *kept);
     if (!kept)

@@ -85,6 +85,11 @@ static void leave(struct etcd_client *client, size_t endpoint)
         client->current = (endpoint + 1) % client->params.config->endpoint_count;
 }
 
+void etcd_client_renew(struct etcd_client *client)
+{
+    forget_token(client);
+}
+
 void etcd_client_leave(struct etcd_client *client)
 {
     leave(client, client->current);

@@ -401,6 +401,7 @@ static void on_line(void *arg, struct slice line)
     } else if (answer.canceled && answer.compact_revision > 0) {
         load_again(s, "what was missed is compacted away");
     } else if (answer.canceled) {
+        etcd_client_renew(s->client);
         etcd_client_leave(s->client);
         fail(s, answer.text[0] ? answer.text : "the watch was cancelled");
     } else if (answer.header.cluster_id != s->cluster_id) {

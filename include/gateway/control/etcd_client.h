@@ -32,6 +32,8 @@ void etcd_client_free(struct etcd_client **client);
 /* The member in use, and going on to the next one. */
 const char *etcd_client_endpoint(const struct etcd_client *client);
 void etcd_client_leave(struct etcd_client *client);
+/* The next call authenticates anew. A watch hears of a token that is not known any more only as "permission denied". */
+void etcd_client_renew(struct etcd_client *client);
 
 enum etcd_end {
     ETCD_ANSWERED,
