@@ -128,7 +128,7 @@ static void send_entry(struct watch *w, const struct history_entry *entry)
     const struct route_app *app = route_table_app(table_of(w), id);
     char *line = app && app->revision == entry->revision ? change_line_put(app) : NULL;
     route_table_read_end();
-    if (!line && !app && history_tombstone(history_of(w), id) == entry->revision)
+    if (!app && history_tombstone(history_of(w), id) <= entry->revision) /* or forgotten already */
         line = change_line_delete(id, entry->revision);
     if (line) /* else a later entry has the app's state */
         add(w, line);

@@ -337,6 +337,35 @@ def test_watch_a_whole_table_replaced(make_gateway):
         assert beat["apps"] == 70000 and beat["revision"] == 2
 
 
+def test_deletions_reach_a_slow_reader_though_they_are_forgotten(make_gateway):
+    """65,536 tombstones are kept, and as many changes: a change may outlive its tombstone."""
+    gateway = make_gateway()
+    early, late = ([{"app_id": new_id()} for _ in range(count)] for count in (641, 8 * 8112))
+    assert gateway.control("PUT", "/v1/snapshot", ndjson(early + late)).status == 200
+    with Watch(gateway, timeout=120) as watch:
+        assert watch.line()["op"] == "heartbeat"
+        push(gateway, *({"op": "delete", "app_id": app["app_id"]} for app in early))
+        assert len(watch.burst()[0]) == len(early)
+        # More than the socket takes, so that the reader is behind from here on.
+        pad = [{"name": f"{'n' * 60}.{'m' * 60}.{i}.", "port": 80} for i in range(100)]
+        big = [document(domains=[{**domain, "name": f"{domain['name']}{number}.example"} for domain in pad])
+               for number in range(200)]
+        push(gateway, *({"op": "put", "app": app} for app in big))
+        for start in range(0, len(late), 8112):
+            lines = [{"op": "delete", "app_id": app["app_id"]} for app in late[start:start + 8112]]
+            assert push(gateway, *lines).json["applied"] == 8112
+        end = push(gateway, {"op": "put", "app": document()}).json["revision"]
+        assert gateway.control("GET", "/v1/watch?since=100").code == "revision_gone"    # some are forgotten
+        deleted, line = set(), {"op": ""}
+        while line["op"] != "heartbeat" or line["revision"] < end:
+            line = watch.line()
+            assert line["op"] != "end", line
+            if line["op"] == "delete":
+                deleted.add(line["app_id"])
+        assert deleted == {app["app_id"] for app in late}
+        assert line["apps"] == len(ids(gateway)) == len(big) + 1
+
+
 def test_a_reader_that_takes_nothing_does_not_cost_memory(make_gateway):
     gateway = make_gateway()
     with Watch(gateway, 0) as idle:
