@@ -10,7 +10,7 @@ static const struct api_route routes[] = {
     {METHOD_DELETE, "v1/apps/*", "", false, api_apps_delete},
     {METHOD_PATCH, "v1/apps/*/instances/*", "", true, api_apps_patch_instance},
     {METHOD_GET, "v1/snapshot", "", false, api_export_snapshot},
-    {METHOD_PUT, "v1/snapshot", "revision strict", false, api_import_snapshot},
+    {METHOD_PUT, "v1/snapshot", "empty revision strict", false, api_import_snapshot},
     {METHOD_POST, "v1/changes", "", false, api_changes_post},
     {METHOD_GET, "v1/watch", "since", false, api_watch_changes},
     {METHOD_GET, "v1/certificates", "", false, api_certs_list},

@@ -11,6 +11,7 @@ struct import {
     struct changes_snapshot *snapshot;
     struct ndjson lines;
     struct changes_snapshot_options options;
+    bool may_be_empty;
     uint64_t line_number;
     uint64_t accepted;
     uint64_t refused;
@@ -103,19 +104,30 @@ static void on_committed(void *arg, const struct change_result *result)
     api_answer_problem_with(call, &problem, counts);
 }
 
+static void refuse_whole(struct import *import, const char *why)
+{
+    struct route_problem problem;
+    changes_snapshot_abort(&import->snapshot);
+    api_problem_fill(&problem, STATUS_INVALID_RECORD, "", "%s; nothing was changed", why);
+    api_answer_problem_with(import->call, &problem, counts_of(import));
+}
+
 /* A body without one valid line is taken for a mistake, not for the wish to delete every route. */
 static void on_end(void *self)
 {
     struct import *import = self;
     struct api_call *call = import->call;
-    struct route_problem problem;
     ndjson_end(&import->lines);
-    if (import->refused > 0 && (import->options.strict || import->accepted == 0)) {
-        changes_snapshot_abort(&import->snapshot);
-        api_problem_fill(&problem, STATUS_INVALID_RECORD, "", "%s; nothing was changed",
-                         import->options.strict ? "strict was asked for and not every line is valid"
-                                                : "no line is valid");
-        api_answer_problem_with(call, &problem, counts_of(import));
+    if (import->refused > 0 && import->options.strict) {
+        refuse_whole(import, "strict was asked for and not every line is valid");
+        return;
+    }
+    if (import->refused > 0 && import->accepted == 0) {
+        refuse_whole(import, "no line is valid");
+        return;
+    }
+    if (import->accepted == 0 && !import->may_be_empty && route_table_app_count(call->api->params.table) > 0) {
+        refuse_whole(import, "the body is empty; add empty=1 to delete every route");
         return;
     }
     call->changing = true;
@@ -152,11 +164,13 @@ void api_import_snapshot(struct api_call *call)
 {
     static const struct local_handler handler = {.body = on_body, .end = on_end, .gone = on_gone};
     struct changes_snapshot_options options;
-    if (!api_check_content_type(call) || !read_options(call, &options))
+    bool may_be_empty;
+    if (!api_check_content_type(call) || !read_options(call, &options) || !api_check_flag(call, "empty", &may_be_empty))
         return;
     struct import *import = arena_alloc_zeroed(call->arena, sizeof *import);
     import->call = call;
     import->options = options;
+    import->may_be_empty = may_be_empty;
     import->errors = json_array();
     ndjson_init(&import->lines, API_MAX_DOCUMENT_BYTES, on_line, import);
     import->snapshot = changes_snapshot_begin(call->api->params.changes, CHANGES_REPLACE);

@@ -52,6 +52,7 @@ struct ctl_options {
     bool dry_run;
     bool exit_code;
     bool strict;
+    bool empty;
     int argc; /* arguments after the command's words */
     char **argv;
 };

@@ -66,6 +66,7 @@ const struct ctl_option ctl_option_table[] = {
     {"dry-run", 0, NULL, MEMBER(dry_run), "compose", "change nothing, and show what would change"},
     {"exit-code", 0, NULL, MEMBER(exit_code), "compose", "with --dry-run: tell by the exit status if something would"},
     {"strict", 0, NULL, MEMBER(strict), "snapshot load", "change nothing if any line is bad"},
+    {"empty", 0, NULL, MEMBER(empty), "snapshot load", "a file without apps is meant: delete every app"},
 
     {"etcd", 0, "URL,…", MEMBER(etcd), CTL_ETCD_COMMANDS,
      "talk to the members of a fleet's etcd with these client URLs instead of to a gateway; all gateways follow"},

@@ -127,7 +127,8 @@ static void take_line(struct loading *l, size_t number, struct slice line)
     route_app_free(&app);
 }
 
-static void read_lines(struct loading *l, FILE *in)
+/* False after saying that the input cannot be read to its end. */
+static bool read_lines(struct loading *l, FILE *in)
 {
     char *line = NULL;
     size_t capacity = 0, number = 0;
@@ -140,6 +141,21 @@ static void read_lines(struct loading *l, FILE *in)
             take_line(l, number, slice_make(line, (size_t)len));
     }
     free(line);
+    if (!ferror(in))
+        return true;
+    ctl_error("%s: %s; nothing was changed", l->etcd.options->argv[0], strerror(errno));
+    return false;
+}
+
+/* NULL: it may be written. */
+static const char *why_not(const struct loading *l)
+{
+    const struct ctl_options *options = l->etcd.options;
+    if (l->refused > 0 && options->strict)
+        return "not every line is valid";
+    if (l->refused > 0 && l->accepted == 0)
+        return "no line is valid";
+    return l->accepted == 0 && !options->empty ? "there is no app in it; --empty deletes every app" : NULL;
 }
 
 /* What is there already needs no writing; what the file does not have goes. */
@@ -220,9 +236,11 @@ enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in
     enum ctl_exit result = ctl_etcd_open(options, &l.etcd);
     if (result != CTL_OK)
         return result;
-    read_lines(&l, in);
-    if (l.refused > 0 && (options->strict || l.accepted == 0)) {
-        ctl_error("%s; nothing was changed", l.accepted == 0 ? "no line is valid" : "not every line is valid");
+    const char *reason = NULL;
+    if (!read_lines(&l, in)) {
+        result = CTL_USAGE;
+    } else if ((reason = why_not(&l)) != NULL) {
+        ctl_error("%s; nothing was changed", reason);
         result = CTL_REFUSED;
     } else {
         result = write_all(&l);

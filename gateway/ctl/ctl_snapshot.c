@@ -158,8 +158,10 @@ static enum ctl_exit load(const struct ctl_options *options, FILE *in)
     struct ctl_reply reply;
     if (options->etcd)
         return ctl_etcd_snapshot_load(options, in);
+    char path[64];
+    snprintf(path, sizeof path, "/v1/snapshot?strict=%d&empty=%d", options->strict, options->empty);
     struct ctl_call call = {.method = "PUT",
-                            .path = options->strict ? "/v1/snapshot?strict=1" : "/v1/snapshot",
+                            .path = path,
                             .content_type = "application/x-ndjson",
                             .upload = in,
                             .progress = ctl_progress_new("loading", size_of(in), 0)};

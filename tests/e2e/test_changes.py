@@ -248,6 +248,22 @@ def test_snapshot_takes_a_revision(make_gateway):
     assert {json.loads(line)["revision"] for line in gateway.control("GET", "/v1/snapshot").body.splitlines()} == {500}
 
 
+def test_an_empty_snapshot_must_be_meant(make_gateway, tmp_path):
+    gateway = make_gateway()
+    empty = tmp_path / "empty"
+    empty.write_text("")
+    assert gateway.gatewayctl("snapshot", "load", empty).returncode == 0      # nothing there, nothing lost
+    gateway.put_app(document())
+    refused = gateway.control("PUT", "/v1/snapshot", b"\n")
+    assert refused.status == 422 and "empty=1" in refused.json["detail"]
+    result = gateway.gatewayctl("snapshot", "load", empty)
+    assert result.returncode == 1 and "nothing was changed" in result.stderr
+    assert gateway.gatewayctl("snapshot", "load", tmp_path).returncode != 0   # a folder cannot be read
+    assert len(ids(gateway)) == 1
+    assert gateway.gatewayctl("snapshot", "load", "--empty", empty).returncode == 0
+    assert ids(gateway) == set()
+
+
 def test_an_export_is_of_one_state(make_gateway):
     """What changes while it is read, before and behind the place where it is, does not show."""
     gateway = make_gateway()

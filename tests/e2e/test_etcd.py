@@ -646,6 +646,15 @@ def test_gatewayctl_talks_to_etcd(shared_etcd, make_gateway, tmp_path):
     assert ctl("app", "rm", apps[1]["app_id"], "--json").returncode == 0
     wait_gone(gateway, apps[1]["app_id"])
     assert len(ctl("app", "ls", "--json").stdout.splitlines()) == 228
+    # what cannot be read to its end, or has nothing in it, does not stand for an empty table
+    unread = ctl("snapshot", "load", tmp_path)
+    assert unread.returncode == 2 and "nothing was changed" in unread.stderr, unread
+    snapshot.write_text("\n\n")
+    empty = ctl("snapshot", "load", snapshot)
+    assert empty.returncode == 1 and "--empty" in empty.stderr, empty
+    assert len(ctl("app", "ls", "--json").stdout.splitlines()) == 228
+    assert ctl("snapshot", "load", "--empty", snapshot).returncode == 0
+    assert ctl("app", "ls", "--json").stdout == ""
 
 
 def test_gatewayctl_with_tls(etcd, authority):

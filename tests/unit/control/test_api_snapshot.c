@@ -49,7 +49,10 @@ static void bad_lines_are_told(void **state)
     assert_int_equal(call(f, "PUT", "/v1/snapshot?strict=perhaps", LINE("a")), 400);
     assert_int_equal(call(f, "PUT", "/v1/snapshot", "<html>\n</html>\n"), 422);
     assert_int_equal(call(f, "GET", "/v1/apps/a", NULL), 200);
-    assert_int_equal(call(f, "PUT", "/v1/snapshot", ""), 200);
+    assert_int_equal(call(f, "PUT", "/v1/snapshot", ""), 422);
+    assert_int_equal(call(f, "PUT", "/v1/snapshot", "\n \n"), 422);
+    assert_int_equal(call(f, "GET", "/v1/apps/a", NULL), 200);
+    assert_int_equal(call(f, "PUT", "/v1/snapshot?empty=1", ""), 200);
     assert_int_equal(call(f, "GET", "/v1/snapshot", NULL), 200);
     assert_int_equal(f->body_len, 0);
 }
