@@ -30,6 +30,8 @@ class Terminal:
         streams = {"stdin": slave, "stdout": slave, "stderr": slave, **options}
 
         def take_terminal():
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):   # who runs the tests may ignore them
+                signal.signal(number, signal.SIG_DFL)
             os.setsid()
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
         self.slave = slave
