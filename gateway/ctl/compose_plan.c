@@ -231,9 +231,17 @@ static void compare_limits(json_t *changes, const json_t *from, const json_t *to
     }
 }
 
-void compose_diff_remove_app(json_t *changes, const json_t *app)
+void compose_diff_remove_app(json_t *changes, const json_t *app, const json_t *successor)
 {
+    size_t i;
+    const json_t *item;
     add_change(changes, "app", json_object_get(app, "app_id"), app, NULL);
+    json_array_foreach(json_object_get(app, "instances"), i, item)
+    {
+        const json_t *id = json_object_get(item, "instance_id");
+        if (!compose_document_item(successor, "instances", "instance_id", id))
+            add_change(changes, "instance", id, item, NULL);
+    }
 }
 
 json_t *compose_diff(const json_t *from, const json_t *to)

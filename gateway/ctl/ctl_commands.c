@@ -60,7 +60,7 @@ const struct ctl_option ctl_option_table[] = {
      "the instance at --address; default: the one known there, else <app id>-i1"},
     {"generation", 0, "N", MEMBER(generation), "compose", "of the instance; default: what the gateway knows, else 1"},
     {"replace", 0, "ID", MEMBER(replace), "compose",
-     "take the place of that app: its instances, domains and limits move, and it goes"},
+     "take the place of that app, which goes: its domains and limits move, and its instances if this one has none yet"},
     {"domain", 0, "DOMAIN", MEMBER(domain), "compose", "for the URLs; default: the gateway's base domains"},
     {"profile", 0, "NAME,…", MEMBER(profile), "compose", "active profiles; default: $COMPOSE_PROFILES"},
     {"dry-run", 0, NULL, MEMBER(dry_run), "compose", "change nothing, and show what would change"},

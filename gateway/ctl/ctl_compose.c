@@ -213,7 +213,7 @@ static enum ctl_exit make_plan(struct ctl_project *p)
     p->planned = compose_plan(p->stored, p->replaced, &wish);
     p->changes = compose_diff(p->stored ? p->stored : p->replaced, p->planned);
     if (p->stored && p->replaced)
-        compose_diff_remove_app(p->changes, p->replaced);
+        compose_diff_remove_app(p->changes, p->replaced, p->planned);
     return CTL_OK;
 }
 
@@ -236,13 +236,20 @@ static json_t *text_json(const char *text)
     return json;
 }
 
-/* Of domains that the app keeps, but that lead nowhere any more. */
-static json_t *lost_domains_json(const struct ctl_project *p)
+/* Of domains that the app keeps, but that lead nowhere any more; and of an app to replace that is not there. */
+static json_t *plan_notes_json(const struct ctl_project *p)
 {
     size_t i;
     char *text;
     const json_t *domain;
     json_t *notes = json_array();
+    const char *old = p->options->replace;
+    if (old && strcmp(old, p->app_id) != 0 && !p->replaced) {
+        if (asprintf(&text, "--replace %s: there is no such app (any more)", old) < 0)
+            abort();
+        json_array_append_new(notes, text_json(text));
+        free(text);
+    }
     bool restricts = json_is_true(json_object_get(p->planned, "restrict_ports"));
     json_array_foreach(json_object_get(p->planned, "domains"), i, domain)
     {
@@ -261,14 +268,14 @@ static json_t *lost_domains_json(const struct ctl_project *p)
 static json_t *notes_json(const struct ctl_project *p)
 {
     json_t *notes = json_array();
-    json_t *lost = lost_domains_json(p);
+    json_t *more = plan_notes_json(p);
     for (size_t i = 0; i < p->compose->note_count; i++) {
         char *line = compose_note_line(&p->compose->notes[i]);
         json_array_append_new(notes, text_json(line));
         free(line);
     }
-    json_array_extend(notes, lost);
-    json_decref(lost);
+    json_array_extend(notes, more);
+    json_decref(more);
     return notes;
 }
 
@@ -350,11 +357,11 @@ static void print_urls(const json_t *urls)
 
 /* ---- output: the whole ---- */
 
-static void print_lost_domains(const struct ctl_project *p)
+static void print_plan_notes(const struct ctl_project *p)
 {
     size_t i;
     const json_t *note;
-    json_t *notes = lost_domains_json(p);
+    json_t *notes = plan_notes_json(p);
     json_array_foreach(notes, i, note)
     {
         ctl_error("note: %s", json_string_value(note));
@@ -377,7 +384,7 @@ static void print_plan(const struct ctl_project *p)
     else
         printf("%zu change%s\n", count, count == 1 ? "" : "s");
     compose_diff_print(p->changes, stdout);
-    print_lost_domains(p);
+    print_plan_notes(p);
 }
 
 static void print_result(const struct ctl_project *p, json_t *app)

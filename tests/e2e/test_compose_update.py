@@ -335,6 +335,7 @@ def test_replace_moves_all_but_the_id(gateway, compose, origin):
     assert gateway.fetch("GET", "/", f"{app_id}-{server.port}.{DOMAIN}").body == b"same CVM"
     again = compose(new_text, "--replace", old_id)
     assert again.returncode == 0 and "nothing changes" in again.stdout
+    assert f"--replace {old_id}: there is no such app" in again.stderr
 
 
 def test_replace_of_an_app_that_has_a_successor(gateway, compose):
@@ -344,6 +345,7 @@ def test_replace_of_an_app_that_has_a_successor(gateway, compose):
     assert compose(COMPOSE.format('"80:80"'), "--app", new, "--address", address).returncode == 0
     result = compose(COMPOSE.format('"80:80"'), "--app", new, "--replace", old["app_id"])
     assert result.returncode == 0, result.stderr
+    assert all(f"- instance {one['instance_id']}" in result.stdout for one in old["instances"])
     assert f"- app {old['app_id']}" in result.stdout and stored(gateway, old["app_id"]) is None
     after = stored(gateway, new)
     assert after["domains"] == old["domains"] and after["limits"] == old["limits"]

@@ -33,8 +33,8 @@ json_t *compose_plan(const json_t *stored, const json_t *replaced, const struct 
  * "what":"app"|"port"|"domain"|"limit"|"instance"|"restrict_ports","key":…,"from":…,"to":…}.
  */
 json_t *compose_diff(const json_t *from, const json_t *to);
-/* Another app goes: one change more. */
-void compose_diff_remove_app(json_t *changes, const json_t *app);
+/* Another app goes, with those of its instances that its successor does not have. */
+void compose_diff_remove_app(json_t *changes, const json_t *app, const json_t *successor);
 /* For people: one line each, "+ port 80: protocol auto", "~ port 81: protocol auto -> http", "- domain …". */
 void compose_diff_print(const json_t *changes, FILE *out);
 

@@ -56,7 +56,7 @@ static void check(const char *stored_text, const char *replaced_text, const char
     assert_null(json_object_get(planned, "revision"));
     json_t *changes = compose_diff(stored ? stored : replaced, planned);
     if (stored && replaced)
-        compose_diff_remove_app(changes, replaced);
+        compose_diff_remove_app(changes, replaced, planned);
     FILE *out = open_memstream(&got, &len);
     assert_non_null(out);
     compose_diff_print(changes, out);
@@ -144,7 +144,8 @@ static void another_app_is_replaced(void **state)
           OLD, "\"80:80\"", wish,
           "  + domain x.example: port 80\n"
           "  ~ limit max_connections: 0 -> 5\n"
-          "  - app old: its domains and limits move\n");
+          "  - app old: its domains and limits move\n"
+          "  - instance old-i1: address 10.0.0.1, generation 3, state running, weight 1\n");
     check(DOCUMENT("new", PORT(80, ""), "{\"name\":\"x.example\",\"port\":81}", NO_LIMITS, ""), OLD, "\"80:80\"", wish,
           "  + instance old-i1: address 10.0.0.1, generation 3, state running, weight 1\n"
           "  ~ limit max_connections: 0 -> 5\n"
