@@ -170,7 +170,7 @@ static void note_unchanged(struct server *s, const struct config *new)
     if (!same_dns(&old->dns, &new->dns))
         s->needs_restart[count++] = "dns";
     if (!same_etcd(&old->etcd, &new->etcd))
-        s->needs_restart[count++] = "sync";
+        s->needs_restart[count++] = "sync.etcd";
     s->needs_restart[count] = NULL;
     for (size_t i = 0; i < count; i++)
         log_warn("reload: %s changed; that needs a restart, the old value stays in force", s->needs_restart[i]);

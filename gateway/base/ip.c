@@ -139,6 +139,22 @@ bool ip_port_parse(struct slice text, struct ip_addr *ret_addr, uint16_t *ret_po
     return true;
 }
 
+bool ip_host_is_loopback(struct slice host)
+{
+    struct ip_addr addr;
+    return slice_eq_nocase(host, SLICE("localhost")) || (ip_parse(host, &addr) && ip_kind(&addr) == IP_LOOPBACK);
+}
+
+bool ip_authority_is_loopback(struct slice authority)
+{
+    struct ip_addr addr;
+    uint16_t port;
+    if (ip_port_parse(authority, &addr, &port))
+        return ip_kind(&addr) == IP_LOOPBACK;
+    const char *colon = authority.len > 0 ? memchr(authority.ptr, ':', authority.len) : NULL;
+    return ip_host_is_loopback(colon ? slice_make(authority.ptr, (size_t)(colon - authority.ptr)) : authority);
+}
+
 size_t ip_format(const struct ip_addr *addr, char *buffer)
 {
     assert(addr->family == AF_INET || addr->family == AF_INET6);

@@ -23,7 +23,6 @@ struct top {
     struct traffic_sample *before;
     struct counters totals; /* then */
     uint64_t began_us;
-    uint64_t interval_ms;
     uint64_t rows;
     struct slice order;
 };
@@ -168,7 +167,6 @@ void api_top_get(struct api_call *call)
         abort();
     memset(top, 0, sizeof *top);
     top->call = call;
-    top->interval_ms = interval_ms;
     top->rows = rows;
     top->order = order;
     timer_init(&top->timer, on_timer);

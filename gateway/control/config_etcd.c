@@ -124,16 +124,6 @@ static bool is_plain(const char *endpoint)
     return slice_has_prefix(slice_str(endpoint), SLICE("http://"));
 }
 
-/* To this machine: nobody between can read along. */
-static bool is_loopback(const char *endpoint)
-{
-    struct ip_addr addr;
-    uint16_t port;
-    struct slice host = slice_from(slice_str(endpoint), strlen("http://"));
-    return ip_port_parse(host, &addr, &port) ? ip_kind(&addr) == IP_LOOPBACK
-                                             : slice_has_prefix(host, SLICE("localhost:"));
-}
-
 static bool check_endpoints(struct config_reader *reader, const struct config_etcd *etcd)
 {
     for (size_t i = 0; i < etcd->endpoint_count; i++) {
@@ -143,7 +133,7 @@ static bool check_endpoints(struct config_reader *reader, const struct config_et
         if (etcd->ca || etcd->certificate)
             return config_refuse_member(reader, "tls", "it is of no use with %s; write https:// there, or remove tls",
                                         endpoint);
-        if (etcd->user && !is_loopback(endpoint))
+        if (etcd->user && !ip_authority_is_loopback(slice_from(slice_str(endpoint), strlen("http://"))))
             return config_refuse_member(reader, "user", "%s would carry the password in the clear; write https://",
                                         endpoint);
     }

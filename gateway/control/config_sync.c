@@ -67,12 +67,6 @@ static bool parse_url(struct slice text, struct url *ret_url)
     return rest.len == 0 || rest.ptr[0] == '/';
 }
 
-static bool is_this_machine(struct slice host)
-{
-    struct ip_addr addr;
-    return slice_eq_nocase(host, SLICE("localhost")) || (ip_parse(host, &addr) && ip_kind(&addr) == IP_LOOPBACK);
-}
-
 static bool read_unix_source(struct config_reader *reader, struct slice path, void *target)
 {
     if (path.len == 0)
@@ -97,7 +91,7 @@ static bool read_source(struct config_reader *reader, const struct config_key *k
                              "%.*s is not where a control API can be; write https://host, https://host:port/path, or "
                              "unix:/path of a socket, without user, query and fragment",
                              config_shown(text), text.ptr);
-    if (!url.is_tls && !is_this_machine(url.host))
+    if (!url.is_tls && !ip_host_is_loopback(url.host))
         return config_refuse(reader, "%.*s can be read and changed on its way; use https://, or http:// to 127.0.0.1",
                              config_shown(text), text.ptr);
     while (text.ptr[text.len - 1] == '/')

@@ -112,6 +112,8 @@ void ctl_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void ctl_print_json(const json_t *json);
 /* {"<key>":"<value>","<done>":true} for what answers nothing by itself. */
 void ctl_print_done(const char *key, const char *value, const char *done);
+/* "line N: field: detail (code)" of each error of a snapshot, on stderr. */
+void ctl_print_line_errors(const json_t *errors);
 /* For jansson's dumps to `out`. */
 size_t ctl_json_flags(FILE *out);
 /* A string member, "" if it is not there. */

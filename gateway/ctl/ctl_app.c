@@ -31,7 +31,7 @@ static char *document_id(const char *file, const char *text, size_t len)
     return id;
 }
 
-static void print_stored(const struct ctl_options *options, const struct ctl_reply *reply)
+static enum ctl_exit print_stored(const struct ctl_options *options, const struct ctl_reply *reply)
 {
     json_t *json = ctl_reply_json(reply);
     if (json && options->json)
@@ -40,6 +40,7 @@ static void print_stored(const struct ctl_options *options, const struct ctl_rep
         printf("app %s %s, revision %lld\n", ctl_string(json, "app_id"), reply->status == 201 ? "created" : "replaced",
                (long long)json_integer_value(json_object_get(json, "revision")));
     json_decref(json);
+    return json ? CTL_OK : CTL_UNREACHABLE;
 }
 
 enum ctl_exit ctl_app_put(const struct ctl_options *options)
@@ -62,7 +63,7 @@ enum ctl_exit ctl_app_put(const struct ctl_options *options)
                             .if_match = options->if_match};
     enum ctl_exit result = ctl_http_call(options, &call, &reply);
     if (result == CTL_OK)
-        print_stored(options, &reply);
+        result = print_stored(options, &reply);
     ctl_reply_free(&reply);
     free(path);
     free(id);

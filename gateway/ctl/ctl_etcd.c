@@ -1,5 +1,7 @@
 #include "ctl_etcd.h"
 
+#include "gateway/base/ip.h"
+
 #include <stdlib.h>
 
 enum { PAGE = 256 };
@@ -19,6 +21,19 @@ static bool add_endpoint(struct ctl_etcd *etcd, char *url)
         return false;
     }
     etcd->endpoints[etcd->count++] = url;
+    return true;
+}
+
+static bool check_secrecy(const struct ctl_etcd *etcd)
+{
+    const struct slice plain = SLICE("http://");
+    for (size_t i = 0; i < etcd->count; i++) {
+        struct slice url = slice_str(etcd->endpoints[i]);
+        if (!slice_has_prefix(url, plain) || ip_authority_is_loopback(slice_from(url, plain.len)))
+            continue;
+        ctl_error("--etcd %s would carry the password of --etcd-user in the clear; write https://", etcd->endpoints[i]);
+        return false;
+    }
     return true;
 }
 
@@ -52,6 +67,8 @@ enum ctl_exit ctl_etcd_open(const struct ctl_options *options, struct ctl_etcd *
         ok = add_endpoint(ret_etcd, url);
     if (ok && ret_etcd->count == 0)
         ok = add_endpoint(ret_etcd, ret_etcd->list);
+    if (ok && options->etcd_user)
+        ok = check_secrecy(ret_etcd);
     if (ok)
         ret_etcd->prefix = make_prefix(options->etcd_prefix);
     if (ok && ret_etcd->prefix)

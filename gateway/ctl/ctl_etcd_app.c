@@ -16,7 +16,8 @@ static char *read_document(const char *file, char **ret_id)
     char *text = ctl_read_file(file, &len), *document = NULL;
     if (!text)
         return NULL;
-    if (app_document_parse(slice_make(text, len), &app, &problem) == STATUS_OK) {
+    if (app_document_parse(slice_make(text, len), &app, &problem) == STATUS_OK &&
+        route_app_check(app, NULL, &problem) == STATUS_OK) {
         document = app_document_format_bare(app);
         *ret_id = strdup(app->id);
         if (!*ret_id)
@@ -180,13 +181,34 @@ enum ctl_exit ctl_etcd_app_show(const struct ctl_options *options)
     return result;
 }
 
+static bool has_in(const json_t *items, const char *member, const char *q)
+{
+    size_t i;
+    const json_t *item;
+    json_array_foreach(items, i, item)
+    {
+        if (strcasestr(ctl_string(item, member), q))
+            return true;
+    }
+    return false;
+}
+
+/* As the gateway searches: in an id, a domain or an address. */
+static bool is_wanted(const json_t *app, const char *q)
+{
+    const json_t *instances = json_object_get(app, "instances");
+    return !q || strcasestr(ctl_string(app, "app_id"), q) || has_in(json_object_get(app, "domains"), "name", q) ||
+           has_in(instances, "instance_id", q) || has_in(instances, "address", q);
+}
+
 static void on_listed(void *arg, const struct etcd_wire_kv *kv)
 {
     const struct shown *shown = arg;
-    const char *q = shown->options->q;
-    if (q && *q && !memmem(kv->value.ptr, kv->value.len, q, strlen(q)))
-        return;
     json_t *app = parse_app(kv);
+    if (app && !is_wanted(app, shown->options->q)) {
+        json_decref(app);
+        return;
+    }
     if (!app)
         complain(shown, kv);
     else if (shown->options->json)

@@ -61,6 +61,7 @@ struct loading {
     void *wanted; /* a tree of items by id: those to be written */
     size_t accepted;
     size_t refused;
+    json_t *errors; /* of the refused lines */
     struct etcd_wire_op ops[CTL_ETCD_MAX_OPS];
     char *keys[CTL_ETCD_MAX_OPS];
     size_t op_count;
@@ -106,8 +107,11 @@ static void add(struct loading *l, const char *id, size_t id_len, char *document
 static void refuse_line(struct loading *l, size_t number, const struct route_problem *problem)
 {
     l->refused++;
-    fprintf(stderr, "  line %zu: %s%s%s (%s)\n", number, problem->field, problem->field[0] ? ": " : "", problem->detail,
-            status_code(problem->status));
+    json_t *error = json_pack("{sI ss ss ss}", "line", (json_int_t)number, "code", status_code(problem->status),
+                              "field", problem->field, "detail", problem->detail);
+    if (!error) /* what was in the line is no text */
+        error = json_pack("{sI ss}", "line", (json_int_t)number, "code", status_code(problem->status));
+    json_array_append_new(l->errors, error);
 }
 
 static void take_line(struct loading *l, size_t number, struct slice line)
@@ -117,6 +121,8 @@ static void take_line(struct loading *l, size_t number, struct slice line)
     enum status status = app_document_parse(line, &app, &problem);
     if (status == STATUS_OK && find(l, slice_str(app->id)))
         status = route_problem_set(&problem, STATUS_INVALID_RECORD, "app_id", "%s is in the file twice", app->id);
+    if (status == STATUS_OK)
+        status = route_app_check(app, NULL, &problem);
     problem.status = status;
     if (status == STATUS_OK) {
         l->accepted++;
@@ -222,12 +228,31 @@ static enum ctl_exit write_all(struct loading *l)
 
 static enum ctl_exit tell_loaded(const struct loading *l)
 {
-    if (l->etcd.options->json)
-        printf("{\"apps\":%zu,\"refused\":%zu,\"revision\":%ju}\n", l->accepted, l->refused, (uintmax_t)l->revision);
-    else
+    if (!l->etcd.options->json) {
         printf("%zu apps loaded into etcd, %zu refused, revision %ju\n", l->accepted, l->refused,
                (uintmax_t)l->revision);
+        ctl_print_line_errors(l->errors);
+    } else {
+        json_t *json = json_pack("{sI sI sI sO}", "apps", (json_int_t)l->accepted, "refused", (json_int_t)l->refused,
+                                 "revision", (json_int_t)l->revision, "errors", l->errors);
+        ctl_print_json(json);
+        json_decref(json);
+    }
     return l->refused > 0 ? CTL_REFUSED : CTL_OK;
+}
+
+static void tell_refused(const struct loading *l, const char *reason)
+{
+    if (!l->etcd.options->json) {
+        ctl_error("%s; nothing was changed", reason);
+        ctl_print_line_errors(l->errors);
+        return;
+    }
+    json_t *json =
+        json_pack("{ss ss sO}", "code", status_code(STATUS_INVALID_RECORD), "detail", reason, "errors", l->errors);
+    json_dumpf(json, stderr, JSON_COMPACT | ctl_json_flags(stderr));
+    fputc('\n', stderr);
+    json_decref(json);
 }
 
 enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in)
@@ -236,11 +261,12 @@ enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in
     enum ctl_exit result = ctl_etcd_open(options, &l.etcd);
     if (result != CTL_OK)
         return result;
+    l.errors = json_array();
     const char *reason = NULL;
     if (!read_lines(&l, in)) {
         result = CTL_USAGE;
     } else if ((reason = why_not(&l)) != NULL) {
-        ctl_error("%s; nothing was changed", reason);
+        tell_refused(&l, reason);
         result = CTL_REFUSED;
     } else {
         result = write_all(&l);
@@ -248,6 +274,7 @@ enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in
     if (result == CTL_OK)
         result = tell_loaded(&l);
     tdestroy(l.wanted, free_item);
+    json_decref(l.errors);
     ctl_etcd_close(&l.etcd);
     return result;
 }

@@ -12,7 +12,8 @@ struct transfer {
     CURL *curl;
     const struct ctl_call *call;
     struct ctl_reply *reply;
-    bool write_failed;
+    int write_error; /* errno of our own output, or input; 0: none */
+    int read_error;
     curl_off_t received; /* of a stream, when it was last looked at */
     time_t received_at;
     bool is_silent; /* not even a sign of life came for too long */
@@ -35,13 +36,17 @@ static size_t on_data(char *data, size_t size, size_t count, void *arg)
     size_t len = size * count;
     curl_easy_getinfo(transfer->curl, CURLINFO_RESPONSE_CODE, &status);
     if (transfer->call->data && status / 100 == 2) {
-        transfer->write_failed = !transfer->call->data(transfer->call->data_arg, data, len);
-        return transfer->write_failed ? 0 : len;
+        if (transfer->call->data(transfer->call->data_arg, data, len))
+            return len;
+        transfer->write_error = errno;
+        return 0;
     }
     if (transfer->call->download && status / 100 == 2) {
         ctl_progress_add(transfer->call->progress, data, len);
-        transfer->write_failed = fwrite(data, 1, len, transfer->call->download) != len;
-        return transfer->write_failed ? 0 : len;
+        if (fwrite(data, 1, len, transfer->call->download) == len)
+            return len;
+        transfer->write_error = errno;
+        return 0;
     }
     grow(transfer->reply, data, len);
     return len;
@@ -49,12 +54,15 @@ static size_t on_data(char *data, size_t size, size_t count, void *arg)
 
 static size_t on_read(char *buffer, size_t size, size_t count, void *arg)
 {
-    const struct transfer *transfer = arg;
+    struct transfer *transfer = arg;
     size_t len = fread(buffer, 1, size * count, transfer->call->upload);
     ctl_progress_add(transfer->call->progress, buffer, len);
     if (len == 0)
         ctl_progress_phase(transfer->call->progress, "sent; the gateway stores it");
-    return len == 0 && ferror(transfer->call->upload) ? CURL_READFUNC_ABORT : len;
+    if (len > 0 || !ferror(transfer->call->upload))
+        return len;
+    transfer->read_error = errno;
+    return CURL_READFUNC_ABORT;
 }
 
 /* libcurl calls it several times a second while a transfer waits. */
@@ -255,9 +263,12 @@ static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, stru
         return CTL_OK;
     /* The gateway may refuse an upload before it has read all of it: the answer is what counts. */
     if (code != CURLE_OK && !(code == CURLE_SEND_ERROR && transfer->reply->status >= 400)) {
-        if (transfer->write_failed)
-            ctl_error("cannot write: %s", strerror(errno));
-        else if (!transfer->call->quiet)
+        if (transfer->write_error || transfer->read_error) {
+            ctl_error("cannot %s: %s", transfer->write_error ? "write" : "read the input",
+                      strerror(transfer->write_error ? transfer->write_error : transfer->read_error));
+            return CTL_USAGE;
+        }
+        if (!transfer->call->quiet)
             print_unreachable(transfer, options, error[0] ? error : curl_easy_strerror(code));
         return CTL_UNREACHABLE;
     }

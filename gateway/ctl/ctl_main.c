@@ -75,6 +75,15 @@ static bool check_options(const struct given *given, const struct ctl_command *c
     return true;
 }
 
+/* Given alone they would be passed over, and a gateway changed instead of a fleet. */
+static bool check_etcd_options(const struct ctl_options *options)
+{
+    if (options->etcd || (!options->etcd_prefix && !options->etcd_user && !options->etcd_password_file))
+        return true;
+    ctl_error("--etcd-prefix, --etcd-user and --etcd-password-file are about --etcd; give it too");
+    return false;
+}
+
 /* ---- commands ---- */
 
 /* The second words of a command, or all first words for NULL, as a sentence's list. */
@@ -168,7 +177,7 @@ static int choose(struct ctl_options *options, const struct given *given, char *
         explain_words(words, (size_t)count);
         return usage();
     }
-    return check_options(given, command) ? run(options, command, words, count) : usage();
+    return check_options(given, command) && check_etcd_options(options) ? run(options, command, words, count) : usage();
 }
 
 int main(int argc, char **argv)

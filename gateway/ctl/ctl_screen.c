@@ -11,7 +11,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-enum { DEFAULT_LINES = 24, MIN_LINES = 8 };
+enum { DEFAULT_LINES = 24 };
 
 #define ENTER "\033[?1049h\033[?25l"
 #define LEAVE "\033[?25h\033[?1049l"

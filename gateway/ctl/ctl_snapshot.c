@@ -37,13 +37,21 @@ static enum ctl_exit download(const struct ctl_options *options, FILE *out)
     return result;
 }
 
-/* Into an open file, which is closed. */
-static enum ctl_exit download_and_close(const struct ctl_options *options, FILE *out, bool syncs)
+static enum ctl_exit complain(const char *path)
 {
+    ctl_error("%s: %s", path, strerror(errno));
+    return CTL_USAGE;
+}
+
+static enum ctl_exit download_as(const struct ctl_options *options, const char *path, bool syncs)
+{
+    FILE *out = fopen(path, "we");
+    if (!out)
+        return complain(path);
     enum ctl_exit result = download(options, out);
     bool written = fflush(out) == 0 && (!syncs || fsync(fileno(out)) == 0);
     written = fclose(out) == 0 && written;
-    return result == CTL_OK && !written ? CTL_USAGE : result;
+    return result == CTL_OK && !written ? complain(path) : result;
 }
 
 /* Into a file beside the wanted one, which then takes its place: a broken download leaves the old one as it was. */
@@ -52,35 +60,22 @@ static enum ctl_exit download_to_file(const struct ctl_options *options, const c
     char *part;
     if (asprintf(&part, "%s.part", path) < 0)
         abort();
-    FILE *out = fopen(part, "we");
-    enum ctl_exit result = out ? download_and_close(options, out, true) : CTL_USAGE;
+    enum ctl_exit result = download_as(options, part, true);
     if (result == CTL_OK && rename(part, path) != 0)
-        result = CTL_USAGE;
-    if (result == CTL_USAGE)
-        ctl_error("%s: %s", path, strerror(errno));
+        result = complain(path);
     if (result != CTL_OK)
         unlink(part);
     free(part);
     return result;
 }
 
-/* A pipe or a device, which must not be replaced by a file. */
-static enum ctl_exit download_to_special(const struct ctl_options *options, const char *path)
-{
-    FILE *out = fopen(path, "we");
-    enum ctl_exit result = out ? download_and_close(options, out, false) : CTL_USAGE;
-    if (result == CTL_USAGE)
-        ctl_error("%s: %s", path, strerror(errno));
-    return result;
-}
-
-/* Where links lead, so that they stay. */
+/* Where links lead, so that they stay; a pipe or a device must not be replaced by a file. */
 static enum ctl_exit download_to_path(const struct ctl_options *options, const char *path)
 {
     struct stat stat_buffer;
     bool exists = stat(path, &stat_buffer) == 0;
     if (exists && !S_ISREG(stat_buffer.st_mode))
-        return download_to_special(options, path);
+        return download_as(options, path, false);
     char *real = exists ? realpath(path, NULL) : NULL;
     enum ctl_exit result = download_to_file(options, real ? real : path);
     free(real);
@@ -104,7 +99,7 @@ enum ctl_exit ctl_snapshot_save(const struct ctl_options *options)
 
 /* ---- load ---- */
 
-static void print_line_errors(const json_t *errors)
+void ctl_print_line_errors(const json_t *errors)
 {
     size_t i;
     const json_t *error;
@@ -134,7 +129,7 @@ static enum ctl_exit print_loaded(const struct ctl_options *options, const struc
                (long long)json_integer_value(json_object_get(json, "apps")), refused,
                (long long)json_integer_value(json_object_get(json, "revision")));
     if (!options->json)
-        print_line_errors(json_object_get(json, "errors"));
+        ctl_print_line_errors(json_object_get(json, "errors"));
     json_decref(json);
     return refused > 0 ? CTL_REFUSED : CTL_OK;
 }
@@ -142,7 +137,7 @@ static enum ctl_exit print_loaded(const struct ctl_options *options, const struc
 static void print_refused_lines(const struct ctl_options *options, const struct ctl_reply *reply)
 {
     json_t *json = options->json ? NULL : json_loadb(reply->body, reply->len, 0, NULL);
-    print_line_errors(json_object_get(json, "errors"));
+    ctl_print_line_errors(json_object_get(json, "errors"));
     json_decref(json);
 }
 

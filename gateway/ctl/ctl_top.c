@@ -15,7 +15,6 @@
 enum {
     FIRST_MS = 200,
     INTERVAL_MS = 1000,
-    MIN_MS = 100,
     MAX_MS = 60000,
     RETRY_MS = 500,
     SCREEN_ROWS = 200,
@@ -245,7 +244,8 @@ static enum ctl_exit ask(struct top *top, uint64_t interval_ms, uint64_t rows, b
     }
     enum ctl_exit result =
         watches ? ctl_http_try(top->options, &call, &reply) : ctl_http_call(top->options, &call, &reply);
-    json_t *json = result == CTL_OK ? json_loadb(reply.body, reply.len, 0, NULL) : NULL;
+    json_t *json =
+        result == CTL_OK ? watches ? json_loadb(reply.body, reply.len, 0, NULL) : ctl_reply_json(&reply) : NULL;
     if (json && !top->paused) {
         json_decref(top->answer);
         top->answer = json;

@@ -242,7 +242,7 @@ static enum status check_address(const struct route_instance *instance, size_t i
                              route_state_name((enum route_state)instance->state));
         return STATUS_OK;
     }
-    if (route_rules_check(rules, &instance->address, 0, &inner) != STATUS_OK)
+    if (rules && route_rules_check(rules, &instance->address, 0, &inner) != STATUS_OK)
         return refuse_at(ret_problem, "instances", index, "address", "%s", inner.detail);
     return STATUS_OK;
 }

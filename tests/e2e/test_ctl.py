@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
-from gateway import BUILD, new_id
+from gateway import BUILD, DOMAIN, new_id
 from terminal import Terminal, plain
+from wire import wait_until
 
 CTL = str(BUILD / "gatewayctl")
 
@@ -56,6 +57,9 @@ def test_help_of_all_and_of_each_command():
     (("--control", "ftp://x", "status"), "give unix:PATH or https://HOST:PORT"),
     (("app", "put", "does/not/exist.json"), "No such file"),
     (("completion", "tcsh"), "say bash, zsh or fish"),
+    (("app", "ls", "--etcd-prefix", "/fleet"), "--etcd; give it too"),
+    (("app", "ls", "--etcd", "http://192.0.2.1:2379", "--etcd-user", "me", "--etcd-password-file", "/dev/null"),
+     "password of --etcd-user in the clear"),
 ])
 def test_wrong_usage_is_2(arguments, says):
     result = run(*arguments)
@@ -68,9 +72,18 @@ def test_exit_statuses(gateway, tmp_path):
     assert gateway.gatewayctl("app", "get", new_id()).returncode == 1
     assert gateway.gatewayctl("resolve", "nothing.example.net").returncode == 1
     assert run("--control", f"unix:{tmp_path}/none", "status").returncode == 3
+    gateway.put_app({"app_id": new_id()})
+    gateway.fetch("GET", "/", f"{new_id()}-80.{DOMAIN}")
+    wait_until(lambda: gateway.gatewayctl("logs", "-n", "1").stdout, "the line")
     with open("/dev/full", "w", encoding="ascii") as full:
         result = subprocess.run([CTL, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
         assert result.returncode == 2 and b"cannot write" in result.stderr
+        for arguments in (("logs",), ("snapshot", "save", "-")):
+            command = [CTL, "--control", f"unix:{gateway.control_path}", *arguments]
+            result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+            assert result.returncode == 2 and b"cannot write" in result.stderr, result
+    unread = gateway.gatewayctl("snapshot", "load", tmp_path)
+    assert unread.returncode == 2 and "Is a directory" in unread.stderr
     told = re.findall(r"^  (\d+) ", run("--help").stdout.split("Exit status:")[1], re.M)
     assert told == ["0", "1", "2", "3", "4"]
 

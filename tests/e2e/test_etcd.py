@@ -614,9 +614,13 @@ def test_gatewayctl_talks_to_etcd(shared_etcd, make_gateway, tmp_path):
     assert app["app_id"] in listed.stdout and "ctl.example.com" in listed.stdout and "REVISION" in listed.stdout
     assert json.loads(ctl("app", "ls", "--json", "--q", "ctl.example").stdout)["app_id"] == app["app_id"]
     assert ctl("app", "ls", "--json", "--q", "nowhere").stdout == ""
+    assert ctl("app", "ls", "--json", "--q", "protocol").stdout == ""
     # what is wrong
     done = ctl("app", "put", "-", input='{"app_id": "a", "ports": 5}')
     assert done.returncode == 2 and "ports" in done.stderr, done
+    for wrong in ("Prod_App", 'a","x":"', "a\x1b[2J"):
+        done = ctl("app", "put", "-", input=json.dumps({"app_id": wrong}))
+        assert done.returncode == 2 and "not an app id" in done.stderr and "\x1b" not in done.stderr, done
     done = ctl("app", "put", "-", "--if-match", revision + 1, input=json.dumps(app))
     assert done.returncode == 1 and "revision_conflict" in done.stderr, done
     assert ctl("app", "get", "none").returncode == 1 and ctl("app", "rm", "none").returncode == 1
@@ -634,6 +638,8 @@ def test_gatewayctl_talks_to_etcd(shared_etcd, make_gateway, tmp_path):
     snapshot.write_text("\n".join(lines))
     done = ctl("snapshot", "load", "--strict", snapshot)
     assert done.returncode == 1 and "line 231" in done.stderr and "nothing was changed" in done.stderr, done
+    done = ctl("snapshot", "load", "--strict", "--json", snapshot)
+    assert done.returncode == 1 and json.loads(done.stderr)["errors"][0]["line"] == 231, done
     done = ctl("snapshot", "load", snapshot)
     assert done.returncode == 1 and "230 apps loaded into etcd, 1 refused" in done.stdout, done
     wait_gone(gateway, app["app_id"])

@@ -40,6 +40,9 @@ bool ip_parse(struct slice text, struct ip_addr *ret_addr);
 bool ip_network_parse(struct slice text, struct ip_network *ret_network);
 /* "1.2.3.4:443", "[::1]:443". Port 0 is allowed. */
 bool ip_port_parse(struct slice text, struct ip_addr *ret_addr, uint16_t *ret_port);
+/* "localhost" or a loopback address: what is sent there stays on this machine. */
+bool ip_host_is_loopback(struct slice host);
+bool ip_authority_is_loopback(struct slice authority); /* the same, with a port or without */
 
 /* Writes the text with NUL into a buffer of IP_TEXT_MAX; returns its length. */
 size_t ip_format(const struct ip_addr *addr, char *buffer);
