@@ -96,6 +96,10 @@ enum ctl_exit ctl_http_call(const struct ctl_options *options, const struct ctl_
 enum ctl_exit ctl_http_try(const struct ctl_options *options, const struct ctl_call *call, struct ctl_reply *ret_reply);
 /* Shows a refusal, an RFC 9457 problem: what, the code, the field, what to do. */
 void ctl_http_print_problem(const struct ctl_options *options, const struct ctl_reply *reply);
+/* The same for an answer that must be JSON: *ret_json is NULL unless CTL_OK. */
+enum ctl_exit ctl_http_json(const struct ctl_options *options, const struct ctl_call *call, json_t **ret_json);
+/* The path of an app, malloc'ed. */
+char *ctl_app_path(const char *app_id);
 /* GETs the path and prints the JSON that it answers. */
 enum ctl_exit ctl_http_show(const struct ctl_options *options, const char *path);
 void ctl_reply_free(struct ctl_reply *reply);

@@ -3,16 +3,6 @@
 
 #include <stdlib.h>
 
-static char *app_path(const char *id)
-{
-    char *path;
-    char *encoded = ctl_http_encode(id);
-    if (asprintf(&path, "/v1/apps/%s", encoded) < 0)
-        abort();
-    free(encoded);
-    return path;
-}
-
 /* ---- put ---- */
 
 /* The app_id of a document, malloc'ed; NULL after saying what is wrong. */
@@ -55,7 +45,7 @@ enum ctl_exit ctl_app_put(const struct ctl_options *options)
         free(text);
         return CTL_USAGE;
     }
-    char *path = app_path(id);
+    char *path = ctl_app_path(id);
     struct ctl_call call = {.method = "PUT",
                             .path = path,
                             .body = {text, len},
@@ -77,7 +67,7 @@ enum ctl_exit ctl_app_get(const struct ctl_options *options)
 {
     if (options->etcd)
         return ctl_etcd_app_show(options);
-    char *path = app_path(options->argv[0]);
+    char *path = ctl_app_path(options->argv[0]);
     enum ctl_exit result = ctl_http_show(options, path);
     free(path);
     return result;
@@ -88,7 +78,7 @@ enum ctl_exit ctl_app_rm(const struct ctl_options *options)
     if (options->etcd)
         return ctl_etcd_app_rm(options);
     struct ctl_reply reply;
-    char *path = app_path(options->argv[0]);
+    char *path = ctl_app_path(options->argv[0]);
     struct ctl_call call = {.method = "DELETE", .path = path, .if_match = options->if_match};
     enum ctl_exit result = ctl_http_call(options, &call, &reply);
     if (result == CTL_OK && options->json)
@@ -175,10 +165,9 @@ static enum ctl_exit list_page(const struct ctl_options *options, struct ctl_tab
 {
     size_t i;
     const json_t *app;
-    struct ctl_reply reply;
+    json_t *json;
     char *path = list_path(options, *after);
-    enum ctl_exit result = ctl_http_call(options, &(struct ctl_call){.method = "GET", .path = path}, &reply);
-    json_t *json = result == CTL_OK ? ctl_reply_json(&reply) : NULL;
+    enum ctl_exit result = ctl_http_json(options, &(struct ctl_call){.method = "GET", .path = path}, &json);
     json_array_foreach(json_object_get(json, "apps"), i, app)
     {
         if (options->json)
@@ -190,10 +179,7 @@ static enum ctl_exit list_page(const struct ctl_options *options, struct ctl_tab
     *after = strdup(ctl_string(json, "next"));
     if (!*after)
         abort();
-    if (result == CTL_OK && !json)
-        result = CTL_UNREACHABLE;
     json_decref(json);
-    ctl_reply_free(&reply);
     free(path);
     return result;
 }

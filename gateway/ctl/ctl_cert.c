@@ -134,15 +134,11 @@ static void print_list(const json_t *certificates, bool as_json)
 
 enum ctl_exit ctl_cert_ls(const struct ctl_options *options)
 {
-    struct ctl_reply reply;
+    json_t *json;
     struct ctl_call call = {.method = "GET", .path = "/v1/certificates"};
-    enum ctl_exit result = ctl_http_call(options, &call, &reply);
-    json_t *json = result == CTL_OK ? ctl_reply_json(&reply) : NULL;
+    enum ctl_exit result = ctl_http_json(options, &call, &json);
     if (json)
         print_list(json_object_get(json, "certificates"), options->json);
-    else if (result == CTL_OK)
-        result = CTL_UNREACHABLE;
     json_decref(json);
-    ctl_reply_free(&reply);
     return result;
 }

@@ -154,18 +154,16 @@ static enum ctl_exit fetch_state(struct ctl_project *p)
 /* The base domains to print, from --domain or the gateway; an array of strings. */
 static enum ctl_exit fetch_domains(struct ctl_project *p)
 {
-    struct ctl_reply reply;
+    json_t *json;
     if (p->options->domain) {
         p->domains = json_pack("[s]", p->options->domain);
         return CTL_OK;
     }
-    enum ctl_exit result = ctl_http_call(p->options, &(struct ctl_call){.method = "GET", .path = "/v1/status"}, &reply);
-    json_t *json = result == CTL_OK ? ctl_reply_json(&reply) : NULL;
+    enum ctl_exit result = ctl_http_json(p->options, &(struct ctl_call){.method = "GET", .path = "/v1/status"}, &json);
     p->domains = json_incref(json_object_get(json, "base_domains"));
     if (result == CTL_OK && !json_is_array(p->domains))
         result = CTL_UNREACHABLE;
     json_decref(json);
-    ctl_reply_free(&reply);
     return result;
 }
 

@@ -10,20 +10,10 @@ long long ctl_compose_revision(const json_t *app)
     return (long long)json_integer_value(json_object_get(app, "revision"));
 }
 
-static char *app_path(const char *id)
-{
-    char *path;
-    char *encoded = ctl_http_encode(id);
-    if (asprintf(&path, "/v1/apps/%s", encoded) < 0)
-        abort();
-    free(encoded);
-    return path;
-}
-
 enum ctl_exit ctl_compose_fetch(const struct ctl_options *options, const char *id, json_t **ret_app)
 {
     struct ctl_reply reply;
-    char *path = app_path(id);
+    char *path = ctl_app_path(id);
     enum ctl_exit result = ctl_http_try(options, &(struct ctl_call){.method = "GET", .path = path}, &reply);
     if (result == CTL_OK) {
         *ret_app = ctl_reply_json(&reply);
@@ -51,7 +41,7 @@ static enum ctl_exit call_app(const struct ctl_options *options, const char *met
                               const json_t *seen, struct ctl_reply *ret_reply)
 {
     char revision[24];
-    char *path = app_path(ctl_string(document, "app_id"));
+    char *path = ctl_app_path(ctl_string(document, "app_id"));
     bool puts = strcmp(method, "PUT") == 0;
     char *text = puts ? json_dumps(document, JSON_COMPACT) : NULL;
     snprintf(revision, sizeof revision, "%lld", ctl_compose_revision(seen));
@@ -133,14 +123,10 @@ static enum ctl_exit move_in_two_steps(struct ctl_project *p, json_t **ret_app, 
 
 static enum ctl_exit fetch_table_revision(const struct ctl_options *options, char ret_revision[24])
 {
-    struct ctl_reply reply;
-    enum ctl_exit result = ctl_http_call(options, &(struct ctl_call){.method = "GET", .path = "/v1/status"}, &reply);
-    json_t *json = result == CTL_OK ? ctl_reply_json(&reply) : NULL;
+    json_t *json;
+    enum ctl_exit result = ctl_http_json(options, &(struct ctl_call){.method = "GET", .path = "/v1/status"}, &json);
     snprintf(ret_revision, 24, "%lld", ctl_compose_revision(json));
-    if (result == CTL_OK && !json)
-        result = CTL_UNREACHABLE;
     json_decref(json);
-    ctl_reply_free(&reply);
     return result;
 }
 

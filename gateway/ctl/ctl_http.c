@@ -363,18 +363,33 @@ char *ctl_http_encode(const char *text)
     return encoded;
 }
 
-enum ctl_exit ctl_http_show(const struct ctl_options *options, const char *path)
+enum ctl_exit ctl_http_json(const struct ctl_options *options, const struct ctl_call *call, json_t **ret_json)
 {
     struct ctl_reply reply;
-    enum ctl_exit result = ctl_http_call(options, &(struct ctl_call){.method = "GET", .path = path}, &reply);
-    json_t *json = result == CTL_OK ? ctl_reply_json(&reply) : NULL;
+    enum ctl_exit result = ctl_http_call(options, call, &reply);
+    *ret_json = result == CTL_OK ? ctl_reply_json(&reply) : NULL;
+    ctl_reply_free(&reply);
+    return result == CTL_OK && !*ret_json ? CTL_UNREACHABLE : result;
+}
+
+enum ctl_exit ctl_http_show(const struct ctl_options *options, const char *path)
+{
+    json_t *json;
+    enum ctl_exit result = ctl_http_json(options, &(struct ctl_call){.method = "GET", .path = path}, &json);
     if (json) {
         json_dumpf(json, stdout, (options->json ? JSON_COMPACT : JSON_INDENT(2)) | ctl_json_flags(stdout));
         putchar('\n');
-    } else if (result == CTL_OK) {
-        result = CTL_UNREACHABLE;
     }
     json_decref(json);
-    ctl_reply_free(&reply);
     return result;
+}
+
+char *ctl_app_path(const char *app_id)
+{
+    char *path;
+    char *encoded = ctl_http_encode(app_id);
+    if (asprintf(&path, "/v1/apps/%s", encoded) < 0)
+        abort();
+    free(encoded);
+    return path;
 }

@@ -6,12 +6,8 @@
 /* The answer of a call as JSON; NULL with the exit status set when there is none. */
 static json_t *fetch(const struct ctl_options *options, const char *method, const char *path, enum ctl_exit *ret_result)
 {
-    struct ctl_reply reply;
-    *ret_result = ctl_http_call(options, &(struct ctl_call){.method = method, .path = path}, &reply);
-    json_t *json = *ret_result == CTL_OK ? ctl_reply_json(&reply) : NULL;
-    if (*ret_result == CTL_OK && !json)
-        *ret_result = CTL_UNREACHABLE;
-    ctl_reply_free(&reply);
+    json_t *json;
+    *ret_result = ctl_http_json(options, &(struct ctl_call){.method = method, .path = path}, &json);
     return json;
 }
 
