@@ -4,11 +4,12 @@
  *
  * A name is an app id, an instance id, a custom domain, or (for claims) an instance's address; a place is a record and
  * the number of one of its names. One word of memory stands for both, so that a place is read and replaced at once, and
- * a table of a million apps costs about 12 bytes a name: open addressing with linear probing, four fifths full at most.
+ * a table of a million apps costs about 12 bytes a name: buckets of one cache line with seven words and a byte of hash
+ * for each, by which a look-up knows the word to follow without trying others.
  *
- * The words are spread over many small arrays (shards). When one is full, the writer makes a new one and replaces it,
+ * The buckets are spread over many small arrays (shards). When one is full, the writer makes a new one and replaces it,
  * which takes well under a millisecond at any size of the whole; readers may go on in the old one, so it is kept until
- * name_index_collect. A removed place leaves a mark that readers step over, until the next new array.
+ * name_index_collect. A removed name leaves nothing behind.
  *
  * Readers are inside an RCU read section; the writer frees a record, and collects, after a grace period.
  */

@@ -136,17 +136,22 @@ const char *route_app_strdup(struct route_app *app, struct slice text)
     return copy->bytes;
 }
 
-/* ---- one block: the record, its lists in the order of their alignment, its texts ---- */
+/* ---- one block: the record, what a look-up by the app's id needs behind it, lists and texts that it does not ---- */
+
+/* Between the id and the ports, and between the ports and the lists. */
+enum { PADDING_MAX = _Alignof(struct route_port) + _Alignof(struct route_instance) };
 
 static size_t text_size(const char *text)
 {
     return text ? strlen(text) + 1 : 0;
 }
 
+/* At least what is needed. */
 static size_t packed_size(const struct route_app *app)
 {
     size_t size = sizeof *app + app->instance_count * sizeof *app->instances + app->check_count * sizeof *app->checks +
-                  app->domain_count * sizeof *app->domains + app->port_count * sizeof *app->ports + text_size(app->id);
+                  app->domain_count * sizeof *app->domains + app->port_count * sizeof *app->ports + PADDING_MAX +
+                  text_size(app->id);
     for (size_t i = 0; i < app->instance_count; i++)
         size += text_size(app->instances[i].id);
     for (size_t i = 0; i < app->domain_count; i++)
@@ -156,37 +161,42 @@ static size_t packed_size(const struct route_app *app)
     return size;
 }
 
-/* Copies to *next and moves that on; NULL if there is nothing. */
-static void *place(char **next, const void *items, size_t size)
+/* Copies to *next, or to the first place behind that is so aligned, and moves *next on; NULL if there is nothing. */
+static void *place(char **next, const void *items, size_t size, size_t alignment)
 {
     if (size == 0)
         return NULL;
-    void *placed = memcpy(*next, items, size);
-    *next += size;
-    return placed;
+    char *begin = *next + (alignment - (uintptr_t)*next % alignment) % alignment;
+    *next = begin + size;
+    return memcpy(begin, items, size);
 }
+
+static const char *place_text(char **next, const char *text)
+{
+    return place(next, text, text_size(text), 1);
+}
+
+#define PLACE_LIST(next, type, list, count) place(next, list, (count) * sizeof(type), _Alignof(type))
 
 struct route_app *route_app_copy(const struct route_app *app)
 {
-    char *next = malloc(packed_size(app));
-    if (!next)
-        abort();
-    struct route_app *copy = place(&next, app, sizeof *app);
+    char *next = block_alloc(packed_size(app));
+    struct route_app *copy = PLACE_LIST(&next, struct route_app, app, 1);
     copy->is_packed = true;
     copy->meter = NULL;
-    copy->instances = place(&next, app->instances, app->instance_count * sizeof *app->instances);
-    copy->checks = place(&next, app->checks, app->check_count * sizeof *app->checks);
-    copy->domains = place(&next, app->domains, app->domain_count * sizeof *app->domains);
-    copy->ports = place(&next, app->ports, app->port_count * sizeof *app->ports);
-    copy->id = place(&next, app->id, text_size(app->id));
+    copy->id = place_text(&next, app->id);
+    copy->ports = PLACE_LIST(&next, struct route_port, app->ports, app->port_count);
+    copy->instances = PLACE_LIST(&next, struct route_instance, app->instances, app->instance_count);
+    copy->checks = PLACE_LIST(&next, struct route_check, app->checks, app->check_count);
+    copy->domains = PLACE_LIST(&next, struct route_domain, app->domains, app->domain_count);
     for (size_t i = 0; i < copy->instance_count; i++) {
-        copy->instances[i].id = place(&next, app->instances[i].id, text_size(app->instances[i].id));
+        copy->instances[i].id = place_text(&next, app->instances[i].id);
         copy->instances[i].claim = NULL;
     }
     for (size_t i = 0; i < copy->domain_count; i++)
-        copy->domains[i].name = place(&next, app->domains[i].name, text_size(app->domains[i].name));
+        copy->domains[i].name = place_text(&next, app->domains[i].name);
     for (size_t i = 0; i < copy->check_count; i++)
-        copy->checks[i].path = place(&next, app->checks[i].path, text_size(app->checks[i].path));
+        copy->checks[i].path = place_text(&next, app->checks[i].path);
     return copy;
 }
 
@@ -223,7 +233,7 @@ void route_app_free(struct route_app **app)
         claim_unref(&dropped->instances[i].claim);
     meter_unref(&dropped->meter);
     if (dropped->is_packed)
-        free(dropped);
+        block_free(dropped);
     else
         free_tree((struct record *)(void *)dropped);
 }

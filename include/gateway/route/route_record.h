@@ -86,8 +86,8 @@ struct route_domain {
 };
 
 struct route_instance {
+    struct claim *claim; /* set by the route table when the record is published; NULL: owns no address */
     const char *id;
-    struct claim *claim;    /* set by the route table when the record is published; NULL: owns no address */
     uint64_t generation;    /* of this boot; grows */
     struct ip_addr address; /* family 0: none yet (only while STARTING or STOPPED) */
     uint8_t state;          /* enum route_state */
@@ -95,20 +95,21 @@ struct route_instance {
 };
 
 struct route_app {
-    const char *id;
     uint64_t revision;            /* of the last change to this app */
     uint32_t max_connections;     /* requests and tunnels in progress; 0: unlimited */
     uint32_t requests_per_second; /* 0: unlimited */
-    struct meter *meter;          /* set by the route table; NULL: no limits */
+    struct route_check *checks;   /* sorted by port; each is of one that is in `ports` */
+    struct route_domain *domains;
+    /* From here on, what each look-up needs: with what follows it in the block, it is two or three cache lines. */
+    const char *id;
+    struct meter *meter; /* set by the route table; NULL: no limits */
     bool restrict_ports : 1;
     bool is_packed : 1; /* route_record's own */
     uint16_t check_count : 14;
     uint16_t port_count;
     uint16_t domain_count;
     uint16_t instance_count;
-    struct route_port *ports;   /* sorted by port */
-    struct route_check *checks; /* sorted by port; each is of one that is in `ports` */
-    struct route_domain *domains;
+    struct route_port *ports; /* sorted by port */
     struct route_instance *instances;
 };
 

@@ -1,0 +1,218 @@
+#include "slab.h"
+
+#include "gateway/base/list.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+/* Sizes are multiples of SLAB_ALIGN up to STEPS_END, then eight to each doubling. */
+enum { STEPS_END = 512, STEPS = STEPS_END / SLAB_ALIGN, PER_DOUBLING = 8, DOUBLINGS = 8 };
+enum { PAGE_BYTES = 4096, RETURNED_FROM = 4 * PAGE_BYTES };
+enum { CLASSES = STEPS + DOUBLINGS * PER_DOUBLING };
+
+static_assert(STEPS_END << DOUBLINGS == SLAB_MAX_SHARED, "the classes reach as far as chunks are shared");
+
+struct free_block {
+    struct free_block *next;
+};
+
+/* At the start of its memory, which begins at a multiple of SLAB_CHUNK_BYTES. */
+struct chunk {
+    struct list node; /* of those of its class that have room */
+    struct free_block *free;
+    size_t bytes;
+    uint32_t class_number; /* CLASSES: one block of its own */
+    uint32_t block_size;
+    uint32_t never_used; /* where the blocks begin that were never given */
+    uint32_t live;
+    _Alignas(SLAB_LINE) char blocks[];
+};
+
+struct class
+{
+    struct list with_room;
+    size_t chunks;
+};
+
+static struct slab {
+    pthread_mutex_t lock;
+    bool is_ready;
+    struct class classes[CLASSES];
+    struct chunk *spare; /* without blocks: so that one block that comes and goes is no mapping each time */
+    size_t mapped;
+} slab = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* ---- classes ---- */
+
+static unsigned class_of(size_t size)
+{
+    if (size <= STEPS_END)
+        return size > 0 ? (unsigned)((size - 1) / SLAB_ALIGN) : 0;
+    unsigned doubling = 0;
+    while (size > (size_t)STEPS_END << (doubling + 1))
+        doubling++;
+    size_t base = (size_t)STEPS_END << doubling;
+    return STEPS + doubling * PER_DOUBLING + (unsigned)((size - base - 1) / (base / PER_DOUBLING));
+}
+
+static size_t class_size(unsigned number)
+{
+    if (number < STEPS)
+        return (number + 1) * (size_t)SLAB_ALIGN;
+    size_t base = (size_t)STEPS_END << (number - STEPS) / PER_DOUBLING;
+    return base + ((number - STEPS) % PER_DOUBLING + 1) * (base / PER_DOUBLING);
+}
+
+static size_t own_mapping(size_t size)
+{
+    size_t bytes = sizeof(struct chunk) + size;
+    return (bytes + SLAB_CHUNK_BYTES - 1) / SLAB_CHUNK_BYTES * SLAB_CHUNK_BYTES;
+}
+
+size_t slab_block_size(size_t size)
+{
+    return size <= SLAB_MAX_SHARED ? class_size(class_of(size)) : own_mapping(size) - sizeof(struct chunk);
+}
+
+/* ---- chunks ---- */
+
+/* What the kernel gives begins anywhere: what is before and behind a place that fits goes back. */
+static void *map(size_t bytes)
+{
+    size_t all = bytes + SLAB_CHUNK_BYTES;
+    char *given = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (given == MAP_FAILED)
+        abort();
+    size_t before = (SLAB_CHUNK_BYTES - (uintptr_t)given % SLAB_CHUNK_BYTES) % SLAB_CHUNK_BYTES;
+    if (before > 0)
+        munmap(given, before);
+    munmap(given + before + bytes, all - before - bytes);
+    slab.mapped += bytes;
+    return given + before;
+}
+
+static void unmap(struct chunk *chunk)
+{
+    slab.mapped -= chunk->bytes;
+    munmap(chunk, chunk->bytes);
+}
+
+/* The advice has to come before the first byte: a huge page is given whole or not at all. */
+static struct chunk *chunk_new(unsigned class_number, size_t block_size, size_t bytes, int advice)
+{
+    struct chunk *chunk = slab.spare;
+    if (chunk && bytes == SLAB_CHUNK_BYTES) {
+        slab.spare = NULL;
+    } else {
+        chunk = map(bytes);
+        madvise(chunk, bytes, advice); /* refused by a system without huge pages: so be it */
+    }
+    *chunk = (struct chunk){.bytes = bytes, .class_number = class_number, .block_size = (uint32_t)block_size};
+    return chunk;
+}
+
+static struct chunk *chunk_for_class(unsigned number)
+{
+    struct class *class = &slab.classes[number];
+    if (!list_is_empty(&class->with_room))
+        return CONTAINER_OF(class->with_room.next, struct chunk, node);
+    int advice = class->chunks > 0 ? MADV_HUGEPAGE : MADV_NOHUGEPAGE;
+    struct chunk *chunk = chunk_new(number, class_size(number), SLAB_CHUNK_BYTES, advice);
+    class->chunks++;
+    list_push(&class->with_room, &chunk->node);
+    return chunk;
+}
+
+static bool chunk_is_full(const struct chunk *chunk)
+{
+    return !chunk->free && sizeof *chunk + chunk->never_used + chunk->block_size > chunk->bytes;
+}
+
+static void *take_block(struct chunk *chunk)
+{
+    void *block = chunk->free;
+    if (block) {
+        chunk->free = chunk->free->next;
+    } else {
+        block = chunk->blocks + chunk->never_used;
+        chunk->never_used += chunk->block_size;
+    }
+    chunk->live++;
+    if (chunk_is_full(chunk))
+        list_remove(&chunk->node);
+    return block;
+}
+
+static void drop_chunk(struct chunk *chunk)
+{
+    list_remove(&chunk->node);
+    slab.classes[chunk->class_number].chunks--;
+    if (slab.spare)
+        unmap(chunk);
+    else
+        slab.spare = chunk;
+}
+
+/* What is free in a chunk that has others is no use to anyone else: its whole pages go back. */
+static void return_pages(struct free_block *block, size_t size)
+{
+    uintptr_t begin = ((uintptr_t)block + sizeof *block + PAGE_BYTES - 1) & ~(uintptr_t)(PAGE_BYTES - 1);
+    uintptr_t end = ((uintptr_t)block + size) & ~(uintptr_t)(PAGE_BYTES - 1);
+    if (size >= RETURNED_FROM)
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
+static void give_back(struct chunk *chunk, struct free_block *block)
+{
+    if (chunk_is_full(chunk))
+        list_push(&slab.classes[chunk->class_number].with_room, &chunk->node);
+    block->next = chunk->free;
+    chunk->free = block;
+    if (--chunk->live == 0)
+        drop_chunk(chunk);
+    else
+        return_pages(block, chunk->block_size);
+}
+
+/* ---- calls ---- */
+
+static void make_ready(void)
+{
+    for (unsigned i = 0; !slab.is_ready && i < CLASSES; i++)
+        list_init(&slab.classes[i].with_room);
+    slab.is_ready = true;
+}
+
+void *slab_alloc(size_t size)
+{
+    pthread_mutex_lock(&slab.lock);
+    make_ready();
+    void *block = size <= SLAB_MAX_SHARED ? take_block(chunk_for_class(class_of(size)))
+                                          : chunk_new(CLASSES, 0, own_mapping(size), MADV_HUGEPAGE)->blocks;
+    pthread_mutex_unlock(&slab.lock);
+    return block;
+}
+
+void slab_free(void *block)
+{
+    if (!block)
+        return;
+    struct chunk *chunk = (struct chunk *)((uintptr_t)block & ~(uintptr_t)(SLAB_CHUNK_BYTES - 1));
+    pthread_mutex_lock(&slab.lock);
+    if (chunk->class_number == CLASSES)
+        unmap(chunk);
+    else
+        give_back(chunk, block);
+    pthread_mutex_unlock(&slab.lock);
+}
+
+size_t slab_mapped(void)
+{
+    pthread_mutex_lock(&slab.lock);
+    size_t mapped = slab.mapped;
+    pthread_mutex_unlock(&slab.lock);
+    return mapped;
+}
