@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SCHEMA_VERSION = 3, MAX_PATH_BYTES = 4096 };
+enum { SCHEMA_VERSION = 3, MAX_PATH_BYTES = 4096, LARGE_BATCH = 10000 };
 
 enum change_kind { CHANGE_APP, CHANGE_TOMBSTONE, CHANGE_FORGET, CHANGE_CERTIFICATE };
 
@@ -523,9 +523,9 @@ static struct change *sort_some(struct change *first, size_t count, struct chang
 
 /*
  * In the order of the tables' keys, so that each page is written once: changes of different keys do not depend on each
- * other, tombstones are forgotten after they were put down.
+ * other, tombstones are forgotten after they were put down. Returns how many there are.
  */
-static void sort_changes(struct store_batch *batch)
+static size_t sort_changes(struct store_batch *batch)
 {
     size_t count = 0;
     struct change *rest;
@@ -535,11 +535,13 @@ static void sort_changes(struct store_batch *batch)
         batch->first = sort_some(batch->first, count, &rest);
     for (batch->last = &batch->first; *batch->last;)
         batch->last = &(*batch->last)->next;
+    return count;
 }
 
-static void commit(struct store *s, struct store_batch *batch)
+/* Returns the number of changes. */
+static size_t commit(struct store *s, struct store_batch *batch)
 {
-    sort_changes(batch);
+    size_t count = sort_changes(batch);
     int result = exec(s->db, "BEGIN IMMEDIATE");
     for (const struct change *change = batch->first; change && result == SQLITE_OK; change = change->next)
         result = store_change(s, change);
@@ -552,12 +554,13 @@ static void commit(struct store *s, struct store_batch *batch)
         result = exec(s->db, "COMMIT");
     batch->status = STATUS_OK;
     if (result == SQLITE_OK)
-        return;
+        return count;
     batch->status = fail(s->db, batch->text, "the transaction failed");
     if (log_limit_pass(&s->failures, 1))
         log_error("store: %s", batch->text);
     if (!sqlite3_get_autocommit(s->db))
         exec(s->db, "ROLLBACK");
+    return count;
 }
 
 static void tell(void *arg)
@@ -582,15 +585,26 @@ static struct store_batch *take(struct store *s)
     return batch;
 }
 
+/*
+ * A log as long as a large transaction's is cut off by the next one that begins it again: a single change would wait
+ * for that. It is done at once instead, when nobody waits.
+ */
+static void shorten_log(struct store *s)
+{
+    sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+}
+
 static void *run(void *arg)
 {
     struct store *s = arg;
     struct store_batch *batch;
     pthread_setname_np(pthread_self(), "store");
     while ((batch = take(s)) != NULL) {
-        commit(s, batch);
+        bool is_large = commit(s, batch) >= LARGE_BATCH;
         free_changes(batch);
         loop_post(s->loop, tell, batch);
+        if (is_large)
+            shorten_log(s);
     }
     return NULL;
 }

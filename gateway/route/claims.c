@@ -49,15 +49,13 @@ void claim_unref(struct claim **claim)
         return;
     *claim = NULL;
     if (atomic_fetch_sub_explicit(&dropped->refs, 1, memory_order_acq_rel) == 1)
-        free(dropped);
+        block_free(dropped);
 }
 
 struct claim *claim_new(uint64_t serial, uint64_t generation, const struct ip_addr *address)
 {
-    struct claim *claim = route_alloc(1, sizeof *claim);
-    claim->serial = serial;
-    claim->generation = generation;
-    claim->address = *address;
+    struct claim *claim = block_alloc(sizeof *claim);
+    *claim = (struct claim){.serial = serial, .generation = generation, .address = *address};
     atomic_init(&claim->revoked, false);
     atomic_init(&claim->refs, 1);
     return claim;

@@ -8,10 +8,12 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-/* Sizes are multiples of SLAB_ALIGN up to STEPS_END, then eight to each doubling. */
-enum { STEPS_END = 512, STEPS = STEPS_END / SLAB_ALIGN, PER_DOUBLING = 8, DOUBLINGS = 8 };
-enum { PAGE_BYTES = 4096, RETURNED_FROM = 4 * PAGE_BYTES };
-enum { CLASSES = STEPS + DOUBLINGS * PER_DOUBLING };
+/* Sizes of blocks: multiples of 16, then of 32, which keeps larger ones from beginning anywhere in a cache line; then
+ * eight to each doubling. */
+enum { FINE_STEP = 16, FINE_END = 128, FINE_STEPS = FINE_END / FINE_STEP };
+enum { STEP = 32, STEPS_END = 512, STEPS = FINE_STEPS + (STEPS_END - FINE_END) / STEP };
+enum { PER_DOUBLING = 8, DOUBLINGS = 8, CLASSES = STEPS + DOUBLINGS * PER_DOUBLING };
+enum { PAGE_BYTES = 4096, RETURNED_FROM = 4 * PAGE_BYTES, ROOM_AGAIN = 15 };
 
 static_assert(STEPS_END << DOUBLINGS == SLAB_MAX_SHARED, "the classes reach as far as chunks are shared");
 
@@ -28,6 +30,7 @@ struct chunk {
     uint32_t block_size;
     uint32_t never_used; /* where the blocks begin that were never given */
     uint32_t live;
+    bool is_listed;
     _Alignas(SLAB_LINE) char blocks[];
 };
 
@@ -49,8 +52,10 @@ static struct slab {
 
 static unsigned class_of(size_t size)
 {
+    if (size <= FINE_END)
+        return size > 0 ? (unsigned)((size - 1) / FINE_STEP) : 0;
     if (size <= STEPS_END)
-        return size > 0 ? (unsigned)((size - 1) / SLAB_ALIGN) : 0;
+        return FINE_STEPS + (unsigned)((size - FINE_END - 1) / STEP);
     unsigned doubling = 0;
     while (size > (size_t)STEPS_END << (doubling + 1))
         doubling++;
@@ -60,8 +65,10 @@ static unsigned class_of(size_t size)
 
 static size_t class_size(unsigned number)
 {
+    if (number < FINE_STEPS)
+        return (number + 1) * (size_t)FINE_STEP;
     if (number < STEPS)
-        return (number + 1) * (size_t)SLAB_ALIGN;
+        return FINE_END + (number - FINE_STEPS + 1) * (size_t)STEP;
     size_t base = (size_t)STEPS_END << (number - STEPS) / PER_DOUBLING;
     return base + ((number - STEPS) % PER_DOUBLING + 1) * (base / PER_DOUBLING);
 }
@@ -114,6 +121,18 @@ static struct chunk *chunk_new(unsigned class_number, size_t block_size, size_t 
     return chunk;
 }
 
+static void enlist(struct chunk *chunk)
+{
+    list_push(&slab.classes[chunk->class_number].with_room, &chunk->node);
+    chunk->is_listed = true;
+}
+
+static void unlist(struct chunk *chunk)
+{
+    list_remove(&chunk->node);
+    chunk->is_listed = false;
+}
+
 static struct chunk *chunk_for_class(unsigned number)
 {
     struct class *class = &slab.classes[number];
@@ -122,13 +141,23 @@ static struct chunk *chunk_for_class(unsigned number)
     int advice = class->chunks > 0 ? MADV_HUGEPAGE : MADV_NOHUGEPAGE;
     struct chunk *chunk = chunk_new(number, class_size(number), SLAB_CHUNK_BYTES, advice);
     class->chunks++;
-    list_push(&class->with_room, &chunk->node);
+    enlist(chunk);
     return chunk;
 }
 
-static bool chunk_is_full(const struct chunk *chunk)
+static uint32_t chunk_room(const struct chunk *chunk)
 {
-    return !chunk->free && sizeof *chunk + chunk->never_used + chunk->block_size > chunk->bytes;
+    return (uint32_t)((chunk->bytes - sizeof *chunk) / chunk->block_size) - chunk->live;
+}
+
+/*
+ * One that was full takes blocks again when this much of it is free. If every hole were filled at once, a few new
+ * blocks would come into each old chunk, and keep it when all that is old has gone, as it does when a snapshot changes
+ * everything.
+ */
+static bool has_room_again(const struct chunk *chunk)
+{
+    return chunk_room(chunk) > chunk->live / ROOM_AGAIN;
 }
 
 static void *take_block(struct chunk *chunk)
@@ -141,14 +170,14 @@ static void *take_block(struct chunk *chunk)
         chunk->never_used += chunk->block_size;
     }
     chunk->live++;
-    if (chunk_is_full(chunk))
-        list_remove(&chunk->node);
+    if (chunk_room(chunk) == 0)
+        unlist(chunk);
     return block;
 }
 
 static void drop_chunk(struct chunk *chunk)
 {
-    list_remove(&chunk->node);
+    unlist(chunk);
     slab.classes[chunk->class_number].chunks--;
     if (slab.spare)
         unmap(chunk);
@@ -167,11 +196,12 @@ static void return_pages(struct free_block *block, size_t size)
 
 static void give_back(struct chunk *chunk, struct free_block *block)
 {
-    if (chunk_is_full(chunk))
-        list_push(&slab.classes[chunk->class_number].with_room, &chunk->node);
     block->next = chunk->free;
     chunk->free = block;
-    if (--chunk->live == 0)
+    chunk->live--;
+    if (!chunk->is_listed && has_room_again(chunk))
+        enlist(chunk);
+    if (chunk->live == 0)
         drop_chunk(chunk);
     else
         return_pages(block, chunk->block_size);

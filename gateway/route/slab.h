@@ -13,13 +13,13 @@
 
 #include <stddef.h>
 
-enum { SLAB_ALIGN = 32, SLAB_LINE = 64, SLAB_CHUNK_BYTES = 2 << 20, SLAB_MAX_SHARED = 128 << 10 };
+enum { SLAB_ALIGN = 16, SLAB_LINE = 64, SLAB_CHUNK_BYTES = 2 << 20, SLAB_MAX_SHARED = 128 << 10 };
 
 /* The size of the block that slab_alloc gives for `size`: at least that, and all of it may be used. */
 size_t slab_block_size(size_t size);
 
 /*
- * Not zeroed. Aligned to SLAB_ALIGN, and to SLAB_LINE if slab_block_size is a multiple of it. Aborts without memory.
+ * Not zeroed. Aligned to SLAB_ALIGN, to SLAB_LINE if slab_block_size is a multiple of it. Aborts without memory.
  * Free with slab_free, which takes NULL too.
  */
 void *slab_alloc(size_t size);

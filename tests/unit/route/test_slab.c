@@ -143,6 +143,31 @@ static void test_memory_goes_back(void **state)
     assert_true(slab_mapped() <= before + SLAB_CHUNK_BYTES);
 }
 
+/* Few blocks that changed one by one don't keep the memory of all others that were replaced at once afterwards. */
+static void test_replaced_memory_goes_back(void **state)
+{
+    (void)state;
+    enum { BLOCKS = 100000, SIZE = 224, CHANGED_EACH = 1000 };
+    static void *blocks[BLOCKS], *replaced[BLOCKS];
+    size_t before = slab_mapped();
+    for (unsigned i = 0; i < BLOCKS; i++)
+        blocks[i] = slab_alloc(SIZE);
+    size_t full = slab_mapped();
+    for (unsigned i = 0; i < BLOCKS; i += CHANGED_EACH) {
+        void *changed = slab_alloc(SIZE);
+        slab_free(blocks[i]);
+        blocks[i] = changed;
+    }
+    for (unsigned i = 0; i < BLOCKS; i++)
+        replaced[i] = slab_alloc(SIZE);
+    for (unsigned i = 0; i < BLOCKS; i++)
+        slab_free(blocks[i]);
+    assert_true(slab_mapped() <= full + 2 * SLAB_CHUNK_BYTES);
+    for (unsigned i = 0; i < BLOCKS; i++)
+        slab_free(replaced[i]);
+    assert_true(slab_mapped() <= before + SLAB_CHUNK_BYTES);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -150,6 +175,7 @@ int main(void)
         cmocka_unit_test(test_all_of_a_block_is_usable),
         cmocka_unit_test(test_churn_in_threads),
         cmocka_unit_test(test_memory_goes_back),
+        cmocka_unit_test(test_replaced_memory_goes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
