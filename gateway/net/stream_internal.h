@@ -52,6 +52,8 @@ struct stream {
     struct event *write_event; /* an accepted stream's, from the first time that it was blocked */
     uint64_t bytes_in;
     uint64_t bytes_out;
+    uint32_t flight_bytes; /* of data, since there was no traffic, up to a first flight: see stream_record.c */
+    uint32_t sent_at;      /* the last data, in seconds of the loop's clock */
     struct ip_addr peer;
     uint16_t peer_port;
     uint8_t state;

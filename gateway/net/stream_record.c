@@ -14,6 +14,17 @@ enum {
     MAX_IDLE_RECORDS = 32, /* received in a row without data: a peer that makes us work for nothing */
 };
 
+/*
+ * A record can be read when all of it has come. While TCP has not sent more than a first flight, which takes a round
+ * trip to acknowledge, a record is what fits into one segment: the peer reads it as soon as that one is there, whatever
+ * becomes of the others. Then, large records are cheaper. Without traffic for a second it begins again, as TCP does.
+ */
+enum {
+    SEGMENT_PLAIN_BYTES = 1400, /* an Ethernet frame of IPv6 with TCP timestamps and a sealed record */
+    FIRST_FLIGHT_BYTES = 10 * SEGMENT_PLAIN_BYTES, /* RFC 6928 section 2 */
+    IDLE_SECONDS = 1, /* RFC 5681 section 4.1: a retransmission timeout, which is at least that */
+};
+
 /* ---- sending ---- */
 
 static bool seal(struct stream *s, enum tls_content content, const void *data, size_t len)
@@ -41,10 +52,23 @@ static void send_alert(struct stream *s, uint8_t level, enum tls_alert alert)
         s->tls_broken = true;
 }
 
+/* How much of the data the next record has. */
+static size_t record_len(struct stream *s, size_t len)
+{
+    uint32_t now = (uint32_t)(s->loop->now_us / 1000000U);
+    if (now - s->sent_at > IDLE_SECONDS)
+        s->flight_bytes = 0;
+    s->sent_at = now;
+    size_t max = s->flight_bytes < FIRST_FLIGHT_BYTES ? SEGMENT_PLAIN_BYTES : TLS_RECORD_MAX_PLAIN_BYTES;
+    size_t n = len < max ? len : max;
+    s->flight_bytes += s->flight_bytes < FIRST_FLIGHT_BYTES ? (uint32_t)n : 0;
+    return n;
+}
+
 void stream_record_write(struct stream *s, const char *data, size_t len)
 {
     while (len > 0 && !s->tls_broken) {
-        size_t n = len < TLS_RECORD_MAX_PLAIN_BYTES ? len : TLS_RECORD_MAX_PLAIN_BYTES;
+        size_t n = record_len(s, len);
         bool ready = !(s->owes_key_update || tls_record_must_update(s->record)) || send_key_update(s);
         if (!ready || !seal(s, TLS_CONTENT_DATA, data, n)) {
             s->tls_broken = true;

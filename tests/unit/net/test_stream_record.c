@@ -1,6 +1,8 @@
 /* Streams over TLS 1.3 after the handshake: what peers may and may not send, record by record. */
 #include "gateway/net/tls_record.h"
 
+#include "../../../gateway/net/stream_internal.h"
+
 #include "net/stream_owner.h"
 #include "net/tls_client.h"
 
@@ -148,6 +150,67 @@ static void megabytes_go_both_ways(void **state)
     assert_true(is_pattern(&f->inbox, pattern, LEN));
     assert_true(is_pattern(&f->owner.in, pattern, LEN));
     free(pattern);
+}
+
+/* ---- sizes of records ---- */
+
+enum { MAX_SIZES = 64 };
+
+static struct {
+    size_t count;
+    size_t plain[MAX_SIZES];
+} sizes;
+
+static void on_message(int write_p, int version, int content, const void *bytes, size_t len, SSL *ssl, void *arg)
+{
+    (void)version;
+    (void)ssl;
+    (void)arg;
+    const uint8_t *header = bytes;
+    if (write_p || content != SSL3_RT_HEADER || len != TLS_RECORD_HEADER_BYTES)
+        return;
+    assert_true(sizes.count < MAX_SIZES);
+    size_t sealed = (size_t)header[3] << 8 | header[4];
+    sizes.plain[sizes.count++] = sealed - (TLS_RECORD_OVERHEAD_BYTES - TLS_RECORD_HEADER_BYTES);
+}
+
+static void send_to_client(struct fixture *f, const char *pattern, size_t len)
+{
+    tls_client_read(&f->client, &f->inbox); /* tickets */
+    inbox_clear(&f->inbox);
+    sizes.count = 0;
+    SSL_set_msg_callback(f->client.ssl, on_message);
+    stream_write(f->owner.stream, pattern, len);
+    TURN_UNTIL(f->loop, (tls_client_read(&f->client, &f->inbox), f->inbox.len == len));
+    assert_memory_equal(f->inbox.bytes, pattern, len);
+    SSL_set_msg_callback(f->client.ssl, NULL);
+}
+
+static void expect_sizes(const size_t *expected, size_t count)
+{
+    assert_int_equal(sizes.count, count);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(sizes.plain[i], expected[i]);
+}
+
+/* A first flight of TCP in records of one segment, then full ones; after a time without traffic from the beginning. */
+static void records_start_small_and_grow(void **state)
+{
+    struct fixture *f = *state;
+    static const size_t begun[] = {1400, 1400, 1400, 1400, 1400, 1400, 1400, 1400, 1400, 1400, 2384, 16384, 1232};
+    static const size_t gone_on[] = {16384, 3616};
+    static const size_t begun_again[] = {1400, 1400, 200};
+    static char pattern[34000];
+    for (size_t i = 0; i < sizeof pattern; i++)
+        pattern[i] = (char)(i * 7 + i / 251);
+    send_to_client(f, pattern, sizeof pattern);
+    expect_sizes(begun, sizeof begun / sizeof begun[0]);
+    f->owner.stream->sent_at = (uint32_t)(f->loop->now_us / 1000000U);
+    send_to_client(f, pattern, 20000);
+    expect_sizes(gone_on, sizeof gone_on / sizeof gone_on[0]);
+    f->owner.stream->sent_at -= 2; /* seconds without traffic */
+    send_to_client(f, pattern, 3000);
+    expect_sizes(begun_again, sizeof begun_again / sizeof begun_again[0]);
 }
 
 static void key_updates_of_the_client_are_followed(void **state)
@@ -353,6 +416,7 @@ int main(void)
         TEST_WITH(megabytes_go_both_ways, set_up_12),
         TEST_WITH(key_updates_of_the_client_are_followed, set_up),
         TEST_WITH(key_updates_of_the_client_are_followed, set_up_aes256),
+        TEST(records_start_small_and_grow),
         TEST(a_record_may_come_byte_by_byte),
         TEST(some_empty_records_are_fine),
         TEST(key_updates_that_nobody_reads_are_answered_once),
