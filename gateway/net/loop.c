@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 enum { SLOTS = 1024, MAX_FREE_BLOCKS = 128, MAX_FREE_ARENA_BLOCKS = 1024 };
+enum { FEW_BLOCKS = 64, MAX_LARGE_READS = 4 };
 
 struct message {
     struct message *next;
@@ -268,13 +269,20 @@ struct block *loop_block_take(struct loop *loop)
     } else if (!(block = malloc(sizeof *block))) {
         abort();
     }
+    loop->taken_blocks++;
     block->next = NULL;
     block->start = block->end = 0;
     return block;
 }
 
+bool loop_may_read_large(struct loop *loop)
+{
+    return loop->taken_blocks < FEW_BLOCKS && loop->large_reads < MAX_LARGE_READS && ++loop->large_reads;
+}
+
 void loop_block_give(struct loop *loop, struct block *block)
 {
+    loop->taken_blocks--;
     if (loop->free_block_count >= MAX_FREE_BLOCKS) {
         free(block);
         return;
@@ -321,6 +329,7 @@ static void end_turn(struct loop *loop)
         run_deferred(loop);
         stream_flush_late(loop);
     } while (p->deferred_first);
+    loop->large_reads = 0;
     atomic_store_explicit(&p->turns, atomic_load_explicit(&p->turns, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 

@@ -187,12 +187,13 @@ static bool read_once(struct stream *s)
         stream_splice_run(s);
         return s->readable && !s->is_bulk; /* of bulk, others get their turn first */
     }
+    size_t size = s->is_bulk && loop_may_read_large(s->loop) ? LOOP_SCRATCH_BYTES : LOOP_READ_BYTES;
     do
-        n = read(event_get_fd(&s->event), s->loop->scratch, LOOP_SCRATCH_BYTES);
+        n = read(event_get_fd(&s->event), s->loop->scratch, size);
     while (n < 0 && errno == EINTR);
     if (n > 0) {
-        bool full = n == LOOP_SCRATCH_BYTES;
-        s->is_bulk = full;
+        bool full = (size_t)n == size;
+        s->is_bulk = n >= LOOP_READ_BYTES;
         s->readable = full || s->hangup || s->write_broken;
         if (!s->readable && s->state == STREAM_OPEN)
             loop_timer_arm(s->loop, &s->timer, RECHECK_MS);

@@ -62,7 +62,7 @@ struct stream {
     struct stream *splice_to; /* of stream_splice */
     struct stream *splice_from;
     struct stream_pipe *pipe; /* while bytes are on their way from here */
-    bool is_bulk;             /* the last read filled the buffer */
+    bool is_bulk;             /* the last read brought LOOP_READ_BYTES or more */
     bool readable;            /* the kernel may have more */
     bool hangup;              /* it has a FIN behind what is unread */
     bool blocked;             /* the send buffer is full: wait for the edge */

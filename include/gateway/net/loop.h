@@ -22,10 +22,12 @@ struct event_base;
 struct stream;
 
 enum {
-    LOOP_SCRATCH_BYTES = 65536,   /* one read */
-    LOOP_DECRYPTED_BYTES = 98304, /* what one read can decrypt to, with the rest of a TLS record from before */
-    LOOP_BLOCK_BYTES = 32896,     /* one send block, with its header: two full TLS records */
-    LOOP_TICK_MS = 64,            /* resolution of timers */
+    LOOP_READ_BYTES = 65536,     /* one read */
+    LOOP_SCRATCH_BYTES = 262144, /* one large read: see loop_may_read_large */
+    /* What one read can decrypt to, with the rest of a TLS record from before. */
+    LOOP_DECRYPTED_BYTES = LOOP_SCRATCH_BYTES + 32768,
+    LOOP_BLOCK_BYTES = 32896, /* one send block, with its header: two full TLS records */
+    LOOP_TICK_MS = 64,        /* resolution of timers */
 };
 
 /* ---- timers: deadlines, not exact: they fire up to LOOP_TICK_MS late, never early ---- */
@@ -72,6 +74,8 @@ struct loop {
     struct arena_pool arenas;
     struct block *free_blocks;
     size_t free_block_count;
+    size_t taken_blocks;
+    unsigned large_reads;           /* of this turn */
     struct stream_pipe *free_pipes; /* of stream_splice */
     size_t free_pipe_count;
     char *scratch;             /* LOOP_SCRATCH_BYTES: what was read; valid until the callback that got it returns */
@@ -119,6 +123,12 @@ void loop_post(struct loop *loop, void (*fn)(void *arg), void *arg);
 /* An empty block; a used one goes back. */
 struct block *loop_block_take(struct loop *loop);
 void loop_block_give(struct loop *loop, struct block *block);
+
+/*
+ * A large transfer costs an eighth less in large reads. There are some in a turn, so that it stays short for others,
+ * and none while peers that don't take what is sent to them keep many blocks: a read can become a queue of its size.
+ */
+bool loop_may_read_large(struct loop *loop);
 
 /* Calls readable(arg) while the descriptor has something to read; the caller keeps it. For signals and the like. */
 struct loop_watch;

@@ -293,6 +293,36 @@ static void blocks_are_recycled_empty(void **state)
     loop_block_give(loop, again);
 }
 
+/* Some in each turn; none while many blocks wait for peers. */
+static void large_reads_are_bounded(void **state)
+{
+    enum { MANY = 1000 };
+    struct loop *loop = *state;
+    unsigned allowed = 0;
+    while (allowed < MANY && loop_may_read_large(loop))
+        allowed++;
+    assert_in_range(allowed, 1, 16);
+    assert_false(loop_may_read_large(loop));
+    loop_turn(loop, 0);
+    assert_true(loop_may_read_large(loop));
+    loop_turn(loop, 0);
+    struct block *taken = NULL;
+    unsigned count = 0;
+    for (; count < MANY && loop_may_read_large(loop); count++) {
+        struct block *block = loop_block_take(loop);
+        block->next = taken;
+        taken = block;
+        loop_turn(loop, 0);
+    }
+    assert_in_range(count, 1, MANY - 1);
+    while (taken) {
+        struct block *block = taken;
+        taken = block->next;
+        loop_block_give(loop, block);
+    }
+    assert_true(loop_may_read_large(loop));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +337,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(stop_ends_run_from_another_thread, set_up, tear_down),
         cmocka_unit_test(posts_left_when_the_loop_ends_are_still_run),
         cmocka_unit_test_setup_teardown(blocks_are_recycled_empty, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(large_reads_are_bounded, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
