@@ -182,7 +182,7 @@ static enum result result_of(struct stream *s, int ret)
 
 static enum result handshake(struct stream *s)
 {
-    int ret = SSL_do_handshake(s->ssl);
+    int ret = tls_handshake(s->ssl);
     if (ret == 1) {
         stream_set_state(s, STREAM_OPEN);
         loop_timer_disarm(&s->timer);

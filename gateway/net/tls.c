@@ -241,12 +241,33 @@ static void on_secret(const SSL *ssl, const char *line)
     }
 }
 
-/* Counts what is sent under the server's traffic secret: the sequence number to go on with. */
+static void tell_secrets(SSL *ssl, bool wanted)
+{
+    SSL_CTX_set_keylog_callback(SSL_get_SSL_CTX(ssl), wanted ? on_secret : NULL);
+}
+
+/*
+ * Counts what is sent under the server's traffic secret: the sequence number to go on with. OpenSSL writes each line by
+ * 64 calls of sprintf, so those of the handshake's own secrets, which come between these two messages, are not asked
+ * for.
+ */
 static void on_message(int is_written, int version, int content, const void *bytes, size_t len, SSL *ssl, void *arg)
 {
     (void)version, (void)arg;
-    if (is_written && content == SSL3_RT_HEADER && len > 0 && *(const uint8_t *)bytes == TLS_CONTENT_DATA)
+    if (!is_written || len == 0)
+        return;
+    uint8_t first = *(const uint8_t *)bytes;
+    if (content == SSL3_RT_HEADER && first == TLS_CONTENT_DATA)
         connection_of(ssl)->secrets.sent++;
+    else if (content == SSL3_RT_HANDSHAKE && (first == SSL3_MT_SERVER_HELLO || first == SSL3_MT_FINISHED))
+        tell_secrets(ssl, first == SSL3_MT_FINISHED);
+}
+
+int tls_handshake(SSL *ssl)
+{
+    int ret = SSL_do_handshake(ssl);
+    tell_secrets(ssl, true); /* the client's secret comes in a later call, and others use the same SSL_CTX */
+    return ret;
 }
 
 /* Only adds the reason, which OpenSSL keeps out of its error queue. */

@@ -77,6 +77,7 @@ void tls_server_free(struct tls_server **server);
  */
 SSL *tls_server_accept(struct tls_server *server, bool any_alpn);
 void tls_connection_free(SSL **ssl);
+int tls_handshake(SSL *ssl); /* as SSL_do_handshake, which must not be called for it */
 
 /*
  * Right after the handshake, before anything was read: the connection without its SSL, which is freed, for

@@ -152,6 +152,73 @@ static void megabytes_go_both_ways(void **state)
     free(pattern);
 }
 
+/* ---- handshakes ---- */
+
+/* One more connection to the fixture's server. */
+struct guest {
+    struct stream_owner owner;
+    int peer;
+    struct tls_client client;
+    struct inbox inbox;
+};
+
+static void guest_begin(struct fixture *f, struct guest *guest, const char *groups)
+{
+    int pair[2];
+    struct ip_addr addr = loopback_ip();
+    tcp_pair(pair);
+    *guest = (struct guest){.peer = pair[0]};
+    tls_client_init(&guest->client, guest->peer, 0);
+    assert_int_equal(SSL_set1_groups_list(guest->client.ssl, groups), 1);
+    guest->owner.stream = stream_accept(f->loop, pair[1], &addr, 4712, f->server, 10000, &owner_events, &guest->owner);
+}
+
+/* Sends what the client begins with, and waits for the answer, which the client does not read yet. */
+static void guest_hello(struct fixture *f, struct guest *guest, uint8_t *ret_answer, size_t len)
+{
+    assert_false(tls_client_handshake(&guest->client));
+    TURN_UNTIL(f->loop, recv(guest->peer, ret_answer, len, MSG_PEEK | MSG_DONTWAIT) == (ssize_t)len);
+}
+
+static void guest_talk(struct fixture *f, struct guest *guest)
+{
+    TURN_UNTIL(f->loop, tls_client_handshake(&guest->client) && guest->owner.readies == 1);
+    tls_client_write(&guest->client, "question");
+    TURN_UNTIL(f->loop, guest->owner.in.len == 8);
+    stream_write(guest->owner.stream, "answer", 6);
+    TURN_UNTIL(f->loop, tls_client_read(&guest->client, &guest->inbox) == 6);
+    assert_string_equal(guest->inbox.bytes, "answer");
+}
+
+static void guest_end(struct guest *guest)
+{
+    stream_close(&guest->owner.stream, false);
+    tls_client_fini(&guest->client);
+    close(guest->peer);
+    inbox_clear(&guest->inbox);
+    inbox_clear(&guest->owner.in);
+}
+
+/* One waits for its client when another one is asked for a second hello (RFC 8446 section 4.1.4). */
+static void handshakes_of_one_server_overlap(void **state)
+{
+    static const uint8_t retry_random[] = {0xcf, 0x21, 0xad, 0x74}; /* how it begins, section 4.1.3 */
+    enum { RANDOM_AT = 11, ANSWER = RANDOM_AT + sizeof retry_random };
+    struct fixture *f = *state;
+    struct guest plain, retried;
+    uint8_t answer[ANSWER];
+    guest_begin(f, &plain, "X25519");
+    guest_begin(f, &retried, "P-521:X25519");
+    guest_hello(f, &plain, answer, sizeof answer);
+    assert_memory_not_equal(answer + RANDOM_AT, retry_random, sizeof retry_random);
+    guest_hello(f, &retried, answer, sizeof answer);
+    assert_memory_equal(answer + RANDOM_AT, retry_random, sizeof retry_random);
+    guest_talk(f, &plain);
+    guest_talk(f, &retried);
+    guest_end(&plain);
+    guest_end(&retried);
+}
+
 /* ---- sizes of records ---- */
 
 enum { MAX_SIZES = 64 };
@@ -416,6 +483,7 @@ int main(void)
         TEST_WITH(megabytes_go_both_ways, set_up_12),
         TEST_WITH(key_updates_of_the_client_are_followed, set_up),
         TEST_WITH(key_updates_of_the_client_are_followed, set_up_aes256),
+        TEST(handshakes_of_one_server_overlap),
         TEST(records_start_small_and_grow),
         TEST(a_record_may_come_byte_by_byte),
         TEST(some_empty_records_are_fine),
