@@ -226,9 +226,13 @@ static void on_done(void *arg, const struct fetch_result *result)
     s->connected = false;
     if (result->end != FETCH_COMPLETE) {
         sync_fail(s, "%s", result->text);
-    } else if (s->state == SYNC_LOADING) {
+        return;
+    }
+    if (!sync_lines_end(s))
+        return;
+    if (s->state == SYNC_LOADING) {
         set_state(s, SYNC_APPLYING);
-        sync_lines_end_snapshot(s);
+        sync_lines_apply_snapshot(s);
     } else {
         sync_fail(s, "it ended the stream of changes");
     }

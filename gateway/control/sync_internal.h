@@ -98,8 +98,10 @@ bool sync_goes_on(struct sync *sync);
 /* A response begins; what it becomes depends on the state. */
 void sync_lines_begin(struct sync *sync);
 void sync_lines_feed(struct sync *sync, struct slice piece);
-/* The snapshot is whole: commits it, or fails. */
-void sync_lines_end_snapshot(struct sync *sync);
+/* The response is whole: takes its last line, which may have no newline. False if that gave the stream up. */
+bool sync_lines_end(struct sync *sync);
+/* Commits the snapshot that has ended, or fails. */
+void sync_lines_apply_snapshot(struct sync *sync);
 /* Drops what is not being committed yet. */
 void sync_lines_drop(struct sync *sync);
 void sync_lines_free(struct sync *sync);

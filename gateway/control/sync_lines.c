@@ -350,11 +350,17 @@ static void accept_nothing(struct sync *s)
     on_snapshot_committed(s, &result);
 }
 
-void sync_lines_end_snapshot(struct sync *s)
+bool sync_lines_end(struct sync *s)
+{
+    ndjson_end(&s->lines);
+    bool was_reading = s->reading;
+    s->reading = false;
+    return was_reading;
+}
+
+void sync_lines_apply_snapshot(struct sync *s)
 {
     size_t apps = route_table_app_count(s->table);
-    ndjson_end(&s->lines);
-    s->reading = false;
     if (s->accepted == 0 && apps > 0)
         sync_fail(s, "its snapshot has no app that can be taken (%zu refused), which is taken for a mistake",
                   s->verdicts.count + s->unnamed);

@@ -584,13 +584,14 @@ def test_digest_that_never_fits_is_no_endless_loop(web_server, follow):
 class Script:
     """A source whose answers are written down: lines of its snapshot, then lines of each watch."""
 
-    def __init__(self, snapshot, *watches, tag=1):
+    def __init__(self, snapshot, *watches, tag=1, newline=True):
         self.snapshot, self.watches, self.tag = snapshot, list(watches), tag
+        self.newline = newline      # at the end of the last line of an answer
         self.ended = False
 
-    @staticmethod
-    def text(lines):
-        return b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
+    def text(self, lines):
+        text = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
+        return text + b"\n" if lines and self.newline else text
 
     def __call__(self, handler):
         if handler.path == "/v1/snapshot":
@@ -608,6 +609,7 @@ class Script:
             handler.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
         while not self.ended:       # until the test is over
             time.sleep(0.05)
+        handler.wfile.write(b"0\r\n\r\n")
 
 
 def beat(number, digest="0" * 16, apps=1):
@@ -644,6 +646,40 @@ def test_bad_lines_are_left_out_alone(web_server, follow):
     assert follower.metric("sync_resyncs_total") == 1
     assert follower.metric("sync_refused_records") >= 4
     script.ended = True
+
+
+def test_snapshot_without_a_last_newline(web_server, follow):
+    apps = [{**document(), "revision": number} for number in (1, 2, 3)]
+    script = Script(apps, [beat(3, apps=3), beat(3, apps=3)], tag=3, newline=False)
+    follower = follow(web_server(script).url)
+    wait_until(lambda: sync_status(follower)["state"] == "following", "it to be in step", DEADLINE)
+    assert {one["app_id"] for one in table(follower)} == {app["app_id"] for app in apps}
+    assert follower.metric("sync_refused_records") == 0
+    script.ended = True
+
+
+@pytest.mark.parametrize("line", [
+    {"op": "end", "code": "shutdown", "detail": "the gateway stops"}, {"op": "end", "code": "revision_gone"}, beat(1)])
+def test_line_of_a_watch_at_the_end_of_a_snapshot(web_server, follow, line):
+    """It is a record like the others there, and a bad one."""
+    app = {**document(), "revision": 1}
+    script = Script([app, line], tag=1, newline=False)
+    follower = follow(web_server(script).url)
+    wait_until(lambda: sync_status(follower)["state"] == "catching_up", "the snapshot to be loaded", DEADLINE)
+    assert [one["app_id"] for one in table(follower)] == [app["app_id"]]
+    assert follower.metric("sync_refused_records") == 1
+    script.ended = True
+
+
+def test_watch_that_ends_without_a_last_newline(web_server, follow):
+    app, other = {**document(), "revision": 1}, {**document(), "revision": 2}
+    put = {"revision": 2, "op": "put", "app": other}
+    script = Script([app], [put, beat(2, apps=2)], newline=False)
+    script.ended = True         # each watch ends at once
+    follower = follow(web_server(script).url)
+    wait_until(lambda: len(table(follower)) == 2, "the change before the end", DEADLINE)
+    wait_for_error(follower, "it ended the stream of changes")
+    assert sync_status(follower)["revision"] == 2
 
 
 def test_revision_that_is_gone_and_one_that_goes_back(web_server, follow):
