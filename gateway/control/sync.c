@@ -295,12 +295,16 @@ static void begin(struct sync *s)
     start(s);
 }
 
-/* What is being committed is what the old source has, and is not to be interrupted. */
+/* What is being committed is what the old source has, and is not to be interrupted; no more is taken from there. */
 static void begin_when_committed(struct sync *s)
 {
     s->reconfigured = s->committing;
-    if (!s->committing)
+    if (!s->committing) {
         begin(s);
+        return;
+    }
+    hang_up(s);
+    wait_for(s, COMMIT_WAIT_MS);
 }
 
 bool sync_goes_on(struct sync *s)
@@ -325,9 +329,15 @@ void sync_configure(struct sync *s, const struct sync_options *options)
     begin_when_committed(s);
 }
 
+/* Also what is not committed yet. */
+static bool leaves_out(const struct sync *s)
+{
+    return s->refused.count + s->unnamed + s->verdicts.count + s->committing_verdicts.count > 0;
+}
+
 void sync_rules_changed(struct sync *s)
 {
-    if (!s->options.source || s->refused.count + s->unnamed == 0)
+    if (!s->options.source || !leaves_out(s))
         return;
     s->needs_snapshot = true;
     begin_when_committed(s);

@@ -158,6 +158,10 @@ static void on_delta_committed(void *arg, const struct change_result *result)
 static void apply_heartbeat(struct sync *s)
 {
     s->has_held = false;
+    if (s->held.revision < s->revision) {
+        sync_reload(s);
+        return;
+    }
     s->heartbeat = s->held;
     if (!s->staged && s->held.revision == s->revision) {
         compare(s);
@@ -177,15 +181,16 @@ static void on_snapshot_committed(void *arg, const struct change_result *result)
         return;
     refusals_clear(&s->refused);
     apply_verdicts(s);
+    s->resyncs_total++;
+    if (!sync_goes_on(s)) /* it may be another source's, or was judged by other rules */
+        return;
     s->revision = s->snapshot_revision;
     s->is_fresh = true;
-    sync_was_read(s);
     s->needs_snapshot = false;
-    s->resyncs_total++;
+    sync_was_read(s);
     log_info("sync: loaded the snapshot of %s: revision %" PRIu64 ", %zu apps, %zu left out", s->options.source,
              s->revision, route_table_app_count(s->table), s->refused.count + s->unnamed);
-    if (sync_goes_on(s))
-        sync_follow(s);
+    sync_follow(s);
 }
 
 /* ---- lines of the snapshot ---- */
@@ -258,10 +263,6 @@ static void take_put(struct sync *s, const struct change_line *line)
 
 static void take_heartbeat(struct sync *s, const struct change_line *line)
 {
-    if (line->revision < s->revision) {
-        sync_reload(s);
-        return;
-    }
     s->held = (struct sync_heartbeat){.revision = line->revision, .apps = line->apps, .digest = line->digest};
     s->has_held = true;
     if (!s->committing)
