@@ -2,6 +2,8 @@
 
 #include "app_document_internal.h"
 
+#include "gateway/control/changes.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +28,14 @@ static enum status read_op(const json_t *root, enum change_op *ret_op, struct ro
     return refuse(problem, "op", "it must be \"put\" or \"delete\"");
 }
 
+static enum status check_app_revision(const struct route_app *app, struct route_problem *problem)
+{
+    if (app->revision <= CHANGES_MAX_REVISION)
+        return STATUS_OK;
+    return route_problem_set(problem, STATUS_INVALID_RECORD, "app.revision", "%ju is out of range; use 0 to %ju",
+                             (uintmax_t)app->revision, (uintmax_t)CHANGES_MAX_REVISION);
+}
+
 static enum status read_put(const json_t *root, struct change_line *line, struct route_problem *problem)
 {
     static const char *const known[] = {"revision", "op", "app", NULL};
@@ -39,7 +49,10 @@ static enum status read_put(const json_t *root, struct change_line *line, struct
     char id[HOSTNAME_MAX_LABEL + 1];
     if (app_document_id(app, "app_id", id, &ignored) == STATUS_OK)
         memcpy(line->app_id, id, sizeof line->app_id);
-    return app_document_read(app, "app.", &line->app, problem);
+    status = app_document_read(app, "app.", &line->app, problem);
+    if (status == STATUS_OK && (status = check_app_revision(line->app, problem)) != STATUS_OK)
+        route_app_free(&line->app);
+    return status;
 }
 
 static enum status read_delete(const json_t *root, struct change_line *line, struct route_problem *problem)
@@ -82,9 +95,9 @@ static enum status read_end(const json_t *root, struct change_line *line, struct
 
 static enum status read_line(const json_t *root, struct change_line *line, struct route_problem *problem)
 {
-    enum status status = app_document_integer(root, "revision", INT64_MAX, &line->revision, problem);
-    if (status == STATUS_OK)
-        status = read_op(root, &line->op, problem);
+    enum status status = read_op(root, &line->op, problem); /* first: a bad heartbeat must be known as one */
+    if (status == STATUS_OK && line->op != CHANGE_END)
+        status = app_document_integer(root, "revision", CHANGES_MAX_REVISION, &line->revision, problem);
     if (status != STATUS_OK)
         return status;
     switch (line->op) {

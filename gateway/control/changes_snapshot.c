@@ -134,6 +134,9 @@ enum status changes_snapshot_add(struct changes_snapshot *s, struct route_app *a
     enum status status = route_app_check(app, s->changes->rules, ret_problem);
     if (status != STATUS_OK)
         return status;
+    if (s->mode != CHANGES_REPLACE && app->revision > CHANGES_MAX_REVISION)
+        return route_problem_set(ret_problem, STATUS_INVALID_RECORD, "revision", "%ju is out of range; use 0 to %ju",
+                                 (uintmax_t)app->revision, (uintmax_t)CHANGES_MAX_REVISION);
     struct entry *entry = entry_for(s, slice_str(app->id), &is_new);
     if (!is_new && s->mode != CHANGES_DELTA)
         return route_problem_set(ret_problem, STATUS_INVALID_RECORD, "app_id", "%s is in the snapshot twice", app->id);

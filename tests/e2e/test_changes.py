@@ -154,11 +154,29 @@ def test_a_bad_line_is_refused_alone(gateway):
     ("{", ""), ("[]", ""), ('{"op":"put"}', "app"), ('{"op":"delete"}', "app_id"), ('{"op":"erase"}', "op"),
     ('{"op":"heartbeat","digest":"0123456789abcdef"}', "op"), ('{"op":"delete","app_id":"a","b":1}', "b"),
     ('{"op":"put","app":[]}', "app"), ('{"op":"delete","app_id":"a","revision":-1}', "revision"),
+    (f'{{"op":"delete","app_id":"a","revision":{2**62 + 1}}}', "revision"),
+    (f'{{"op":"put","app":{{"app_id":"a","revision":{2**63 - 1}}}}}', "app.revision"),
 ])
 def test_malformed_lines(gateway, line, field):
     answer = push(gateway, line)
     assert answer.status == 200 and outcomes(answer) == ["refused"]
     assert answer.json["results"][0].get("field", "") == field and answer.json["results"][0]["detail"]
+
+
+def test_own_changes_go_on_after_the_greatest_revision(make_gateway):
+    """Nobody else may set the table to a later one, but the gateway itself still counts on."""
+    gateway = make_gateway()
+    first, second = document(), document()
+    limit = 2**62
+    answer = gateway.control("PUT", f"/v1/snapshot?revision={limit}", ndjson([first]))
+    assert answer.status == 200 and revision(gateway) == limit
+    late = push(gateway, put(limit + 1, second))
+    assert outcomes(late) == ["refused"] and str(limit) in late.json["results"][0]["detail"]
+    assert gateway.put_app(second).status == 201
+    for _ in range(2):
+        assert revision(gateway) == limit + 1 and ids(gateway) == {first["app_id"], second["app_id"]}
+        gateway.kill()
+        gateway.start()
 
 
 def test_what_supersedes_counts_as_one_change(gateway):

@@ -682,6 +682,27 @@ def test_watch_that_ends_without_a_last_newline(web_server, follow):
     assert sync_status(follower)["revision"] == 2
 
 
+def test_revisions_without_measure(web_server, follow):
+    """What the gateway's own next change would be must remain a number that can be stored."""
+    first, second = ({**document(), "revision": number} for number in (1, 2**63 - 1))
+    put = {"revision": 2**63 - 1, "op": "put", "app": {**document(), "revision": 1}}
+    script = Script([first, second], [beat(2**63 - 1)], [put, beat(1)], tag=1)
+    follower = follow(web_server(script).url)
+    wait_until(lambda: sync_status(follower)["state"] == "following", "it to be in step", DEADLINE)
+    assert f"its heartbeat can't be read: revision: {2**63 - 1} is out of range; use 0 to {2**62}" in follower.stderr()
+    assert f"app {second['app_id']} at revision {2**63 - 1} is left out: revision: " in follower.stderr()
+    assert sync_status(follower)["revision"] == 1 and len(table(follower)) == 1
+    script.ended = True
+    del follower.config["sync"]
+    follower.write_config()
+    assert follower.control("POST", "/v1/reload").status == 200
+    own = document()
+    assert follower.put_app(own).status == 201
+    follower.kill()
+    follower.start()
+    assert {app["app_id"] for app in table(follower)} == {first["app_id"], own["app_id"]}
+
+
 def test_revision_that_is_gone_and_one_that_goes_back(web_server, follow):
     app = {**document(), "revision": 1}
     gone = [{"op": "end", "code": "revision_gone", "detail": "too far behind"}]

@@ -1,6 +1,7 @@
 /* A line of changes: what is read must come back the same from its own text; what is refused says why. */
 #include "gateway/control/app_document.h"
 #include "gateway/control/change_line.h"
+#include "gateway/control/changes.h"
 #include "gateway/control/ndjson.h"
 
 #include <stdlib.h>
@@ -58,6 +59,7 @@ static void on_line(void *arg, uint64_t number, struct slice text, bool too_long
         must(!line.app && problem.status != STATUS_OK && problem.detail[0]);
         return;
     }
+    must(line.revision <= CHANGES_MAX_REVISION && (!line.app || line.app->revision <= CHANGES_MAX_REVISION));
     must(memchr(line.app_id, '\0', sizeof line.app_id) && memchr(line.detail, '\0', sizeof line.detail));
     char *own = text_of(&line);
     if (own)

@@ -16,7 +16,7 @@ enum change_op { CHANGE_PUT, CHANGE_DELETE, CHANGE_HEARTBEAT, CHANGE_END };
 
 struct change_line {
     enum change_op op;
-    uint64_t revision;                   /* 0: none is given */
+    uint64_t revision;                   /* 0: none is given; at most CHANGES_MAX_REVISION, as the app's */
     char app_id[HOSTNAME_MAX_LABEL + 1]; /* put, delete; "" if it could not be read */
     struct route_app *app;               /* put; the caller's to free */
     uint64_t apps;                       /* heartbeat */

@@ -107,7 +107,8 @@ void changes_submit(struct changes *changes, struct changes_batch **batch, uint6
 
 enum changes_snapshot_mode {
     CHANGES_REPLACE, /* apps that differ get a new revision; what was not added is deleted */
-    CHANGES_MIRROR,  /* the same, but each app keeps the revision that it comes with: the table follows another one */
+    CHANGES_MIRROR,  /* the same, but each app keeps the revision that it comes with, at most CHANGES_MAX_REVISION:
+                        the table follows another one */
     CHANGES_DELTA,   /* as MIRROR, but only what was added or deleted changes */
 };
 
