@@ -36,7 +36,7 @@ static void on_line(void *arg, uint64_t number, struct slice text, bool too_long
     line->number = number;
     if (too_long) {
         api_problem_fill(&line->problem, STATUS_PAYLOAD_TOO_LARGE, "", "the line has more than %d bytes",
-                         API_MAX_DOCUMENT_BYTES);
+                         CHANGE_LINE_MAX_BYTES);
         return;
     }
     enum status status = change_line_parse(text, &content, &line->problem);
@@ -149,6 +149,6 @@ void api_changes_post(struct api_call *call)
     push->call = call;
     push->expected_revision = expected_revision;
     push->batch = changes_batch_new();
-    ndjson_init(&push->lines, API_MAX_DOCUMENT_BYTES, on_line, push);
+    ndjson_init(&push->lines, CHANGE_LINE_MAX_BYTES, on_line, push);
     local_handle(call->local, &handler, push);
 }

@@ -71,12 +71,12 @@ static enum status refuse_duplicate(const json_error_t *error, struct route_prob
                              error->column);
 }
 
-enum status app_document_load(struct slice json, json_t **ret_root, struct route_problem *ret_problem)
+enum status app_document_load(struct slice json, size_t max_bytes, json_t **ret_root, struct route_problem *ret_problem)
 {
     json_error_t error;
-    if (json.len > APP_DOCUMENT_MAX_BYTES)
-        return route_problem_set(ret_problem, STATUS_PAYLOAD_TOO_LARGE, "", "%zu bytes; at most %d are read", json.len,
-                                 (int)APP_DOCUMENT_MAX_BYTES);
+    if (json.len > max_bytes)
+        return route_problem_set(ret_problem, STATUS_PAYLOAD_TOO_LARGE, "", "%zu bytes; at most %zu are read", json.len,
+                                 max_bytes);
     if (is_too_deep(json))
         return route_problem_set(ret_problem, STATUS_INVALID_JSON, "", "nested deeper than %d levels",
                                  (int)APP_DOCUMENT_MAX_DEPTH);
@@ -567,7 +567,7 @@ enum status app_document_parse(struct slice json, struct route_app **ret_app, st
     json_t *root;
     if (app_scan(json, ret_app))
         return STATUS_OK;
-    enum status status = app_document_load(json, &root, ret_problem);
+    enum status status = app_document_load(json, APP_DOCUMENT_MAX_BYTES, &root, ret_problem);
     if (status != STATUS_OK)
         return status;
     status = app_document_read(root, "", ret_app, ret_problem);
@@ -603,7 +603,7 @@ enum status app_document_patch_instance(struct slice json, struct route_app *app
     if (!instance)
         return route_problem_set(ret_problem, STATUS_NOT_FOUND, "instance_id", "app %s has no instance %.*s", app->id,
                                  SLICE_ARG(instance_id));
-    enum status status = app_document_load(json, &root, ret_problem);
+    enum status status = app_document_load(json, APP_DOCUMENT_MAX_BYTES, &root, ret_problem);
     if (status != STATUS_OK)
         return status;
     struct route_instance changed = *instance;

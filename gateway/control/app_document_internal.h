@@ -7,8 +7,9 @@
 
 #include <jansson.h>
 
-/* A JSON object, read as strictly as an app document; json_decref it. */
-MUST_CHECK enum status app_document_load(struct slice json, json_t **ret_root, struct route_problem *ret_problem);
+/* A JSON object of at most max_bytes, read as strictly as an app document; json_decref it. */
+MUST_CHECK enum status app_document_load(struct slice json, size_t max_bytes, json_t **ret_root,
+                                         struct route_problem *ret_problem);
 
 /* The record of an object that is a member of another: `path` leads to it, such as "app.". */
 MUST_CHECK enum status app_document_read(const json_t *root, const char *path, struct route_app **ret_app,

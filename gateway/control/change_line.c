@@ -117,7 +117,7 @@ enum status change_line_parse(struct slice json, struct change_line *ret_line, s
 {
     json_t *root;
     *ret_line = (struct change_line){.op = CHANGE_PUT};
-    enum status status = app_document_load(json, &root, ret_problem);
+    enum status status = app_document_load(json, CHANGE_LINE_MAX_BYTES, &root, ret_problem);
     if (status != STATUS_OK)
         return status;
     status = read_line(root, ret_line, ret_problem);

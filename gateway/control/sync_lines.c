@@ -11,7 +11,6 @@
 #include <string.h>
 
 enum {
-    LINE_MAX_BYTES = APP_DOCUMENT_MAX_BYTES,
     LOGGED_PER_SECOND = 10,
     DISTRUST_MS = 600 * 1000, /* a source whose digest did not fit its own snapshot gets no other one so soon */
 };
@@ -200,7 +199,7 @@ static void read_identity(struct slice json, char ret_app_id[HOSTNAME_MAX_LABEL 
 {
     struct route_problem ignored;
     json_t *root;
-    if (app_document_load(json, &root, &ignored) != STATUS_OK)
+    if (app_document_load(json, APP_DOCUMENT_MAX_BYTES, &root, &ignored) != STATUS_OK)
         return;
     enum status status = app_document_id(root, "app_id", ret_app_id, &ignored);
     if (status != STATUS_OK || app_document_integer(root, "revision", INT64_MAX, ret_revision, &ignored) != STATUS_OK)
@@ -316,7 +315,8 @@ static void on_line(void *arg, uint64_t number, struct slice line, bool too_long
         return;
     s->word_us = clock_now_us();
     if (too_long) {
-        route_problem_set(&problem, STATUS_PAYLOAD_TOO_LARGE, "", "a line has more than %d bytes", LINE_MAX_BYTES);
+        route_problem_set(&problem, STATUS_PAYLOAD_TOO_LARGE, "", "a line has more than %zu bytes",
+                          s->lines.max_bytes);
         refuse(s, SLICE_NONE, 0, &problem);
     } else if (s->state == SYNC_LOADING) {
         take_document(s, line);
@@ -329,7 +329,7 @@ void sync_lines_begin(struct sync *s)
 {
     sync_lines_drop(s);
     ndjson_free(&s->lines);
-    ndjson_init(&s->lines, LINE_MAX_BYTES, on_line, s);
+    ndjson_init(&s->lines, s->state == SYNC_LOADING ? APP_DOCUMENT_MAX_BYTES : CHANGE_LINE_MAX_BYTES, on_line, s);
     s->reading = true;
     if (s->state != SYNC_LOADING)
         return;

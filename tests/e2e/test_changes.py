@@ -205,6 +205,21 @@ def test_too_many_lines(gateway):
     assert answer.status == 200 and answer.json["ignored"] == 10000
 
 
+def test_longest_document(make_gateway):
+    """What PUT takes, a snapshot and a line of changes take too."""
+    gateway = make_gateway()
+    app = document()
+    text = json.dumps(app).encode()
+    text = text[:-1] + b" " * ((1 << 20) - len(text)) + text[-1:]
+    assert gateway.control("PUT", f"/v1/apps/{app['app_id']}", text).status == 201
+    assert gateway.control("PUT", "/v1/snapshot", text + b"\n").json["apps"] == 1
+    at = revision(gateway)
+    line = b'{"revision": %d, "op": "put", "app": %s}\n'
+    answer = gateway.control("POST", "/v1/changes", line % (at + 1, text) + line % (at + 2, b" " * 2048 + text))
+    assert outcomes(answer) == ["applied", "refused"], answer
+    assert answer.json["results"][1]["code"] == "payload_too_large"
+
+
 def test_no_line(gateway):
     assert push(gateway).code == "invalid_json"
 

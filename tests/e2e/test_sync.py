@@ -637,7 +637,7 @@ def test_bad_lines_are_left_out_alone(web_server, follow):
     watch = [b"nonsense", {"revision": 2, "op": "put", "app": second}, {"op": "sing"}, beat(2),
              {"revision": 3, "op": "put", "app": {**third, "colour": "red"}}, {"revision": 3, "op": "delete"},
              {"revision": 3, "op": "delete", "app_id": second["app_id"]},
-             b'"' + b"x" * (1 << 20) + b'"', {"revision": 3, "op": "put", "app": third}, beat(3)]
+             b'"' + b"x" * (2 << 20) + b'"', {"revision": 3, "op": "put", "app": third}, beat(3)]
     script = Script(snapshot, watch)
     follower = follow(web_server(script).url)
     wait_until(lambda: sync_status(follower)["revision"] == 3, "all of it", DEADLINE)
@@ -645,6 +645,18 @@ def test_bad_lines_are_left_out_alone(web_server, follow):
     assert "ports[0].port" in follower.stderr()
     assert follower.metric("sync_resyncs_total") == 1
     assert follower.metric("sync_refused_records") >= 4
+    script.ended = True
+
+
+def test_longest_documents_arrive_on_every_way(web_server, follow):
+    texts = []
+    for number in (1, 2):
+        text = json.dumps({**document(), "revision": number}).encode()
+        texts.append(text[:-1] + b" " * ((1 << 20) - len(text)) + text[-1:])
+    script = Script([texts[0]], [b'{"revision": 2, "op": "put", "app": ' + texts[1] + b"}", beat(2, apps=2)])
+    follower = follow(web_server(script).url)
+    wait_until(lambda: sync_status(follower)["state"] == "following", "it to be in step", DEADLINE)
+    assert [app["revision"] for app in sorted(table(follower), key=lambda app: app["revision"])] == [1, 2]
     script.ended = True
 
 

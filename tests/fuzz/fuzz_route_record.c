@@ -45,7 +45,7 @@ static void check_scan(struct slice json)
     json_t *root;
     if (!app_scan(json, &scanned))
         return;
-    must(app_document_load(json, &root, &problem) == STATUS_OK);
+    must(app_document_load(json, APP_DOCUMENT_MAX_BYTES, &root, &problem) == STATUS_OK);
     must(app_document_read(root, "", &read, &problem) == STATUS_OK);
     must(route_app_equal(scanned, read) && scanned->revision == read->revision);
     json_decref(root);

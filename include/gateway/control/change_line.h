@@ -9,8 +9,12 @@
 #ifndef GATEWAY_CONTROL_CHANGE_LINE_H
 #define GATEWAY_CONTROL_CHANGE_LINE_H
 
+#include "gateway/control/app_document.h"
 #include "gateway/http/hostname.h"
 #include "gateway/route/route_record.h"
+
+/* A put of the longest document fits, with room for spaces around it. */
+enum { CHANGE_LINE_MAX_BYTES = APP_DOCUMENT_MAX_BYTES + 1024 };
 
 enum change_op { CHANGE_PUT, CHANGE_DELETE, CHANGE_HEARTBEAT, CHANGE_END };
 
@@ -27,7 +31,7 @@ struct change_line {
 
 /*
  * INVALID_JSON, INVALID_RECORD or PAYLOAD_TOO_LARGE with the problem filled; then revision and app_id are there as far
- * as they could be read, and nothing is left to free. Unknown members are refused.
+ * as they could be read, and nothing is left to free. Unknown members and lines over CHANGE_LINE_MAX_BYTES are refused.
  */
 MUST_CHECK enum status change_line_parse(struct slice json, struct change_line *ret_line,
                                          struct route_problem *ret_problem);

@@ -18,7 +18,7 @@ static struct route_app *read_long(struct slice json)
     struct route_app *app = NULL;
     struct route_problem problem;
     json_t *root;
-    if (app_document_load(json, &root, &problem) != STATUS_OK)
+    if (app_document_load(json, APP_DOCUMENT_MAX_BYTES, &root, &problem) != STATUS_OK)
         return NULL;
     if (app_document_read(root, "", &app, &problem) != STATUS_OK)
         app = NULL;

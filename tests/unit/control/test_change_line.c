@@ -56,10 +56,77 @@ static void test_revisions(void **state)
     }
 }
 
+/* As long as a record can be, but for what it is judged by as a whole. */
+static void fill_longest(struct route_app *app)
+{
+    static char path[ROUTE_CHECK_MAX_PATH + 1], label[HOSTNAME_MAX_LABEL + 1], name[HOSTNAME_MAX + 1];
+    struct route_instance instance = {
+        .id = label, .generation = INT64_MAX, .state = ROUTE_STATE_STARTING, .weight = ROUTE_MAX_WEIGHT};
+    memset(path, '"', sizeof path - 1);
+    memset(label, 'a', sizeof label - 1);
+    memset(name, 'a', sizeof name - 1);
+    path[0] = '/';
+    assert_true(ip_parse(SLICE("1111:2222:3333:4444:5555:6666:7777:8888"), &instance.address));
+    app->id = label;
+    app->revision = CHANGES_MAX_REVISION;
+    app->max_connections = app->requests_per_second = UINT32_MAX;
+    for (size_t i = 0; i < ROUTE_MAX_PORTS; i++) {
+        uint16_t port = (uint16_t)(UINT16_MAX - ROUTE_MAX_PORTS + i);
+        app->ports[i] = (struct route_port){.port = port, .protocol = ROUTE_PROTOCOL_PASSTHROUGH};
+        app->checks[i] = (struct route_check){port, ROUTE_CHECK_HTTP, 10, 10, 300000, 60000, path};
+        app->domains[i] = (struct route_domain){name, UINT16_MAX};
+    }
+    for (size_t i = 0; i < ROUTE_MAX_INSTANCES; i++)
+        app->instances[i] = instance;
+}
+
+/* What one gateway holds can be told to another, however long it is. */
+static void test_the_longest_record_fits(void **state)
+{
+    static struct route_port ports[ROUTE_MAX_PORTS];
+    static struct route_check checks[ROUTE_MAX_PORTS];
+    static struct route_domain domains[ROUTE_MAX_DOMAINS];
+    static struct route_instance instances[ROUTE_MAX_INSTANCES];
+    struct route_app app = {.ports = ports, .checks = checks, .domains = domains, .instances = instances};
+    struct change_line line;
+    struct route_problem problem;
+    (void)state;
+    app.port_count = app.check_count = ROUTE_MAX_PORTS;
+    app.domain_count = ROUTE_MAX_DOMAINS;
+    app.instance_count = ROUTE_MAX_INSTANCES;
+    fill_longest(&app);
+    char *text = change_line_put(&app);
+    assert_in_range(strlen(text), APP_DOCUMENT_MAX_BYTES / 4, APP_DOCUMENT_MAX_BYTES);
+    if (change_line_parse(slice_str(text), &line, &problem) != STATUS_OK)
+        fail_msg("%s: %s", problem.field, problem.detail);
+    assert_true(route_app_equal(line.app, &app));
+    route_app_free(&line.app);
+    free(text);
+}
+
+static void test_the_longest_line(void **state)
+{
+    static const char json[] = "{\"op\":\"put\",\"app\":{\"app_id\":\"a\"}}";
+    struct change_line line;
+    struct route_problem problem;
+    char *text = test_malloc(CHANGE_LINE_MAX_BYTES + 1);
+    (void)state;
+    memset(text, ' ', CHANGE_LINE_MAX_BYTES + 1);
+    memcpy(text, json, sizeof json - 1);
+    assert_int_equal(change_line_parse(slice_make(text, CHANGE_LINE_MAX_BYTES), &line, &problem), STATUS_OK);
+    route_app_free(&line.app);
+    assert_int_equal(change_line_parse(slice_make(text, CHANGE_LINE_MAX_BYTES + 1), &line, &problem),
+                     STATUS_PAYLOAD_TOO_LARGE);
+    assert_non_null(strstr(problem.detail, "at most 1049600 are read"));
+    test_free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_revisions),
+        cmocka_unit_test(test_the_longest_record_fits),
+        cmocka_unit_test(test_the_longest_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
