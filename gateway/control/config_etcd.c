@@ -12,23 +12,15 @@ static const char default_prefix[] = "/phala-gateway/";
 
 /* ---- endpoints ---- */
 
-static bool is_host_byte(char c)
-{
-    char lower = ascii_lower(c);
-    return (lower >= 'a' && lower <= 'z') || ascii_is_digit(c) || c == '-' || c == '.' || c == '_';
-}
-
 /* name:port, address:port or [address]:port. */
 static bool is_host_and_port(struct slice text)
 {
     struct ip_addr addr;
     uint16_t port;
     uint64_t number;
-    size_t len = 0;
+    size_t len = config_host_length(text);
     if (ip_port_parse(text, &addr, &port))
         return port > 0;
-    while (len < text.len && is_host_byte(text.ptr[len]))
-        len++;
     return len > 0 && len < text.len && text.ptr[len] == ':' && slice_to_u64(slice_from(text, len + 1), &number) &&
            number > 0 && number <= UINT16_MAX;
 }

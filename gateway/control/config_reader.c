@@ -153,6 +153,20 @@ static bool scalar_text(struct config_reader *reader, const char *expected, stru
     return true;
 }
 
+static bool is_host_byte(char c)
+{
+    char lower = ascii_lower(c);
+    return (lower >= 'a' && lower <= 'z') || ascii_is_digit(c) || c == '-' || c == '.' || c == '_';
+}
+
+size_t config_host_length(struct slice text)
+{
+    size_t len = 0;
+    while (len < text.len && is_host_byte(text.ptr[len]))
+        len++;
+    return len;
+}
+
 int config_shown(struct slice text)
 {
     return (int)(text.len < SHOWN_VALUE_MAX ? text.len : SHOWN_VALUE_MAX);

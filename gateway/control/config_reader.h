@@ -56,6 +56,9 @@ size_t config_list_length(const struct config_reader *reader);
 /* The text of a string, which lives as long as the document. */
 bool config_text(struct config_reader *reader, struct slice *ret_text);
 
+/* How many bytes at the front of a URL's authority can be a host's name or IPv4 address. */
+size_t config_host_length(struct slice text);
+
 /* How much of a value errors quote, for printf's "%.*s". */
 int config_shown(struct slice text);
 

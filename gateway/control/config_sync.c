@@ -11,17 +11,10 @@ struct url {
     struct slice path;
 };
 
-static bool is_host_byte(char c)
-{
-    char lower = ascii_lower(c);
-    return (lower >= 'a' && lower <= 'z') || ascii_is_digit(c) || c == '-' || c == '.' || c == '_';
-}
-
 /* Takes "name", "1.2.3.4" or "[::1]" from the front. */
 static bool take_host(struct slice *text, struct slice *ret_host)
 {
     struct ip_addr addr;
-    size_t len = 0;
     if (text->len > 0 && text->ptr[0] == '[') {
         const char *end = memchr(text->ptr, ']', text->len);
         if (!end)
@@ -30,11 +23,9 @@ static bool take_host(struct slice *text, struct slice *ret_host)
         *text = slice_from(*text, ret_host->len + 2);
         return ip_parse(*ret_host, &addr) && addr.family == AF_INET6;
     }
-    while (len < text->len && is_host_byte(text->ptr[len]))
-        len++;
-    *ret_host = slice_make(text->ptr, len);
-    *text = slice_from(*text, len);
-    return len > 0;
+    *ret_host = slice_make(text->ptr, config_host_length(*text));
+    *text = slice_from(*text, ret_host->len);
+    return ret_host->len > 0;
 }
 
 static bool take_port(struct slice *text)
