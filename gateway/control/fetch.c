@@ -36,7 +36,9 @@ struct fetch {
     struct list link;
     struct fetcher *fetcher;
     CURL *easy;
-    struct curl_slist *fields;
+    struct curl_slist *fields; /* may hold a token, as `body` a password: both are wiped */
+    char *body;                /* libcurl reads it here; NULL: none, or empty */
+    size_t body_len;
     const struct fetch_events *events;
     void *arg;
     struct timer idle;
@@ -79,6 +81,16 @@ static void tell(struct fetch *f, enum fetch_end end, const char *text)
     f->events->done(f->arg, &result);
 }
 
+static void wipe_request(struct fetch *f)
+{
+    for (struct curl_slist *field = f->fields; field; field = field->next)
+        explicit_bzero(field->data, strlen(field->data));
+    curl_slist_free_all(f->fields);
+    if (f->body)
+        explicit_bzero(f->body, f->body_len);
+    free(f->body);
+}
+
 static void free_fetch(struct fetch *f)
 {
     list_remove(&f->link);
@@ -86,7 +98,7 @@ static void free_fetch(struct fetch *f)
     if (f->added)
         curl_multi_remove_handle(f->fetcher->multi, f->easy);
     curl_easy_cleanup(f->easy);
-    curl_slist_free_all(f->fields);
+    wipe_request(f);
     free(f);
 }
 
@@ -346,18 +358,29 @@ static void set_tls(CURL *easy, const struct fetch_tls *tls)
         curl_easy_setopt(easy, CURLOPT_SSLKEY, tls->private_key);
 }
 
+static void set_body(struct fetch *f, struct slice body)
+{
+    f->body_len = body.len;
+    if (body.len > 0) {
+        f->body = malloc(body.len);
+        if (!f->body)
+            abort();
+        memcpy(f->body, body.ptr, body.len);
+    }
+    curl_easy_setopt(f->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body.len);
+    curl_easy_setopt(f->easy, CURLOPT_POSTFIELDS, f->body ? f->body : "");
+}
+
 static void set_request(struct fetch *f, const struct fetch_request *request)
 {
     curl_easy_setopt(f->easy, CURLOPT_URL, request->url);
     curl_easy_setopt(f->easy, CURLOPT_CUSTOMREQUEST, request->method);
     if (request->unix_socket)
         curl_easy_setopt(f->easy, CURLOPT_UNIX_SOCKET_PATH, request->unix_socket);
-    if (request->has_body) {
-        curl_easy_setopt(f->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body.len);
-        curl_easy_setopt(f->easy, CURLOPT_COPYPOSTFIELDS, request->body.len ? request->body.ptr : "");
-    } else if (strcmp(request->method, "HEAD") == 0) {
+    if (request->has_body)
+        set_body(f, request->body);
+    else if (strcmp(request->method, "HEAD") == 0)
         curl_easy_setopt(f->easy, CURLOPT_NOBODY, 1L);
-    }
     set_fields(f, request);
     set_tls(f->easy, &request->tls);
 }
