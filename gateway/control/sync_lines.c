@@ -315,8 +315,7 @@ static void on_line(void *arg, uint64_t number, struct slice line, bool too_long
         return;
     s->word_us = clock_now_us();
     if (too_long) {
-        route_problem_set(&problem, STATUS_PAYLOAD_TOO_LARGE, "", "a line has more than %zu bytes",
-                          s->lines.max_bytes);
+        route_problem_set(&problem, STATUS_PAYLOAD_TOO_LARGE, "", "a line has more than %zu bytes", s->lines.max_bytes);
         refuse(s, SLICE_NONE, 0, &problem);
     } else if (s->state == SYNC_LOADING) {
         take_document(s, line);

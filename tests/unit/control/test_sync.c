@@ -100,8 +100,8 @@ static void wait_for_state(struct sync_place *p, enum sync_state state)
 }
 
 #define APP(id, address, revision)                                                                                     \
-    "{\"app_id\":\"" id "\",\"revision\":" revision ",\"instances\":[{\"instance_id\":\"" id "-i\",\"address\":\""     \
-    address "\",\"generation\":1}]}"
+    "{\"app_id\":\"" id "\",\"revision\":" revision ",\"instances\":[{\"instance_id\":\"" id                           \
+    "-i\",\"address\":\"" address "\",\"generation\":1}]}"
 #define BEAT(revision, apps)                                                                                           \
     "{\"revision\":" revision ",\"op\":\"heartbeat\",\"apps\":" apps ",\"digest\":\"0000000000000000\"}\n"
 
