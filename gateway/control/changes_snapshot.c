@@ -11,12 +11,14 @@ struct entry {
     char *id_copy;         /* when no app is held */
     struct route_app *app; /* NULL: as it is in the table already, taken by the table, or deleted */
     uint64_t deleted;      /* the revision; 0: it is not */
+    uint64_t kept;         /* the revision at which the table had it already; 0: it had not */
 };
 
 struct changes_snapshot {
     struct changes *changes;
     enum changes_snapshot_mode mode;
     struct changes_snapshot_options options;
+    uint64_t begun_at; /* the table's revision */
     struct entry *entries;
     size_t count;
     size_t capacity;
@@ -63,6 +65,7 @@ struct changes_snapshot *changes_snapshot_begin(struct changes *changes, enum ch
         abort();
     s->changes = changes;
     s->mode = mode;
+    s->begun_at = route_table_revision(changes->table);
     grow(s);
     return s;
 }
@@ -144,6 +147,7 @@ enum status changes_snapshot_add(struct changes_snapshot *s, struct route_app *a
         drop_content(entry);
     if (s->mode != CHANGES_DELTA && is_in_table(s, app)) {
         set_without_app(entry, slice_str(app->id), 0);
+        entry->kept = app->revision;
         route_app_free(&app);
     } else {
         *entry = (struct entry){.id = app->id, .app = app};
@@ -330,6 +334,23 @@ static void sort(struct changes_snapshot *s)
         qsort(s->entries, s->count, sizeof *s->entries, by_revision);
 }
 
+/* What equalled the table when it was added was not kept: if it has changed since, the mirror would not be one. */
+static bool is_overtaken(const struct changes_snapshot *s, struct change_result *ret_result)
+{
+    struct route_table *table = s->changes->table;
+    bool may_be = s->mode == CHANGES_MIRROR && route_table_revision(table) != s->begun_at;
+    for (size_t i = 0; i < s->count && may_be; i++) {
+        const struct entry *entry = &s->entries[i];
+        const struct route_app *now = entry->kept > 0 ? route_table_staged_app(table, slice_str(entry->id)) : NULL;
+        if (entry->kept == 0 || (now && now->revision == entry->kept))
+            continue;
+        ret_result->status = route_problem_set(&ret_result->problem, STATUS_REVISION_CONFLICT, "",
+                                               "app %s has changed since its record was read", entry->id);
+        return true;
+    }
+    return false;
+}
+
 /* If not, all that watchers were told is still true. */
 static bool differs(const struct changes_snapshot *s, uint64_t revision)
 {
@@ -342,6 +363,8 @@ void changes_snapshot_stage(struct changes_snapshot *s, struct change_result *re
     struct changes *c = s->changes;
     uint64_t known = route_table_staged_revision(c->table);
     uint64_t revision = s->options.revision != 0 ? s->options.revision : known + 1;
+    if (is_overtaken(s, ret_result))
+        return;
     c->replacing = s->mode != CHANGES_DELTA;
     stage_deletions(s, revision);
     sort(s);

@@ -198,6 +198,42 @@ static void test_a_mirror_of_what_is_there_changes_nothing(void **state)
 
 /* ---- the gate ---- */
 
+/* What was staged by then is not ours any more: the mirror would be none. */
+static void check_overtaken(struct place *place, bool is_deletion)
+{
+    struct outcome own = {0}, outcome = {0};
+    struct changes_snapshot *mirror = changes_snapshot_begin(place->changes, CHANGES_MIRROR);
+    const struct changes_snapshot_options options = {.revision = 9};
+    uint64_t at = app_of(place, "a")->revision;
+    add(mirror, make_numbered("a", "10.0.0.1", 1, at));
+    add(mirror, make_numbered("b", "10.0.0.2", 1, 9));
+    if (is_deletion)
+        changes_delete(place->changes, SLICE("a"), CHANGES_ANY_REVISION, on_done, &own);
+    else
+        changes_put(place->changes, make_app("a", "10.0.0.7", 2), CHANGES_ANY_REVISION, on_done, &own);
+    changes_snapshot_commit(&mirror, &options, on_done, &outcome);
+    wait_for(place, &outcome);
+    check(&own.result, STATUS_OK, "");
+    check(&outcome.result, STATUS_REVISION_CONFLICT, "app a has changed");
+    assert_null(app_of(place, "b"));
+    check_digest(place);
+}
+
+static void test_a_mirror_that_was_overtaken_is_refused(void **state)
+{
+    struct place *place = *state;
+    put(place, "a", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    check_overtaken(place, true);
+    put(place, "a", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    check_overtaken(place, false);
+    struct changes_snapshot *mirror = changes_snapshot_begin(place->changes, CHANGES_MIRROR);
+    add(mirror, make_numbered("a", "10.0.0.7", 2, app_of(place, "a")->revision));
+    put(place, "other", "10.0.0.8", 1, CHANGES_ANY_REVISION); /* which it replaces */
+    commit(place, mirror, 9);
+    assert_null(app_of(place, "other"));
+    assert_non_null(app_of(place, "a"));
+}
+
 static void test_the_gate(void **state)
 {
     struct place *place = *state;
@@ -363,6 +399,7 @@ int main(void)
         T(test_conflicts_are_told_one_by_one),
         T(test_the_first_to_claim_an_address_keeps_it),
         T(test_a_mirror_of_what_is_there_changes_nothing),
+        T(test_a_mirror_that_was_overtaken_is_refused),
         T(test_the_gate),
         T(test_watchers),
         T(test_batch),
