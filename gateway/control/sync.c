@@ -206,6 +206,7 @@ static void on_head(void *arg, const struct fetch_head *head)
         return;
     }
     s->connected = true;
+    s->is_delimited = head->is_delimited;
     s->word_us = clock_now_us();
     if (is_snapshot) {
         s->snapshots++;
@@ -228,7 +229,7 @@ static void on_done(void *arg, const struct fetch_result *result)
         sync_fail(s, "%s", result->text);
         return;
     }
-    if (!sync_lines_end(s))
+    if (s->is_delimited && !sync_lines_end(s))
         return;
     if (s->state == SYNC_LOADING) {
         set_state(s, SYNC_APPLYING);

@@ -51,6 +51,7 @@ struct sync {
     uint64_t snapshot_at_ms; /* the last one of them */
     bool needs_snapshot;
     bool connected;
+    bool is_delimited; /* the answer: its end can be told from a connection that breaks off */
     bool reconfigured; /* while a commit was on its way: begin anew when it is done */
     bool was_read;     /* the source's snapshot was applied, or the tables were equal */
     char error[SYNC_ERROR_TEXT_MAX];

@@ -694,6 +694,22 @@ def test_watch_that_ends_without_a_last_newline(web_server, follow):
     assert sync_status(follower)["revision"] == 2
 
 
+def test_watch_that_breaks_off_unseen(web_server, follow):
+    """Without a length or chunks the end of the connection is the end of the answer: half a line says nothing."""
+    app = {**document(), "revision": 1}
+
+    def answer(handler):
+        if handler.path == "/v1/snapshot":
+            respond(handler, 200, json.dumps(app).encode() + b"\n", ETag='"1"')
+            return
+        undelimited(handler)
+        handler.wfile.write(json.dumps(beat(1)).encode() + b'\n{"revision": 2, "op": "put", "app": {')
+    follower = follow(web_server(answer).url)
+    wait_for_error(follower, "it ended the stream of changes")
+    assert follower.metric("sync_refused_records") == 0
+    assert "left out:" not in follower.stderr()
+
+
 def test_revisions_without_measure(web_server, follow):
     """What the gateway's own next change would be must remain a number that can be stored."""
     first, second = ({**document(), "revision": number} for number in (1, 2**63 - 1))
