@@ -305,7 +305,10 @@ static void begin_when_committed(struct sync *s)
         return;
     }
     hang_up(s);
-    wait_for(s, COMMIT_WAIT_MS);
+    if (s->options.source)
+        wait_for(s, COMMIT_WAIT_MS);
+    else
+        set_state(s, SYNC_OFF);
 }
 
 bool sync_goes_on(struct sync *s)

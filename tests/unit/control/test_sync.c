@@ -133,7 +133,9 @@ static void source_goes_during_the_commit(void **state)
     follow(p, &source);
     wait_for_state(p, SYNC_APPLYING);
     follow(p, NULL);
-    wait_for_state(p, SYNC_OFF);
+    assert_int_equal(p->sync->state, SYNC_OFF);
+    TURN_UNTIL(p->place->loop, !p->sync->committing);
+    assert_int_equal(p->sync->state, SYNC_OFF);
     assert_non_null(app_of(p->place, "a")); /* what was being committed is there */
     assert_false(p->sync->was_read);
     assert_int_equal(put(p->place, "own", "10.0.0.2", 1, CHANGES_ANY_REVISION).status, STATUS_OK);
@@ -159,8 +161,8 @@ static void source_goes_during_the_commit_of_a_difference(void **state)
     TURN_UNTIL(p->place->loop, p->sync->committing);
     follow(p, NULL);
     assert_null(p->sync->fetch);
-    wait_for_state(p, SYNC_OFF);
-    assert_false(p->sync->committing);
+    assert_int_equal(p->sync->state, SYNC_OFF);
+    TURN_UNTIL(p->place->loop, !p->sync->committing);
     assert_non_null(app_of(p->place, "b"));
     http_server_stop(&source.server);
 }
