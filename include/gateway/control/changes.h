@@ -124,8 +124,9 @@ struct changes_snapshot_options {
 /*
  * Begin, add every app, commit. Nothing is visible or durable before commit is done; apps that are equal to what is
  * there keep their revision and claims, and are not held in memory: one that somebody else changes between its add and
- * the commit keeps that change (REPLACE), or has the commit end with REVISION_CONFLICT (MIRROR). A bad record is refused alone (add says why) and does not stop the rest. Of a DELTA,
- * the last word on an app counts. Apps are staged in an order that lets addresses and names move between them.
+ * the commit keeps that change (REPLACE), or has the commit end with REVISION_CONFLICT (MIRROR). A bad record is
+ * refused alone (add says why) and does not stop the rest. Of a DELTA, the last word on an app counts. Apps are staged
+ * in an order that lets addresses and names move between them.
  */
 struct changes_snapshot;
 struct changes_snapshot *changes_snapshot_begin(struct changes *changes, enum changes_snapshot_mode mode);
