@@ -49,10 +49,13 @@ static bool app_exists(const struct api_call *call)
     return exists;
 }
 
-/* RFC 9110 section 13.1.1. An ETag is a revision, so that one that is no number can match none. */
-static bool check_if_match(struct api_call *call, const char *of, bool exists, uint64_t *ret_revision)
+/*
+ * RFC 9110 section 13.1.1. An ETag is a revision, so that one that is no number can match none. `zero` is what "0"
+ * stands for; CHANGES_ANY_REVISION: nothing has it.
+ */
+static bool check_if_match(struct api_call *call, const char *of, bool exists, uint64_t zero, uint64_t *ret_revision)
 {
-    uint64_t revision = CHANGES_ANY_REVISION;
+    uint64_t revision = CHANGES_ANY_REVISION, tag;
     struct slice value = slice_trim(fields_value(&call->head->fields, FIELD_IF_MATCH));
     size_t count = fields_count_of(&call->head->fields, FIELD_IF_MATCH);
     if (count > 1 || (count == 1 && value.len == 0) || (value.len > 0 && memchr(value.ptr, ',', value.len))) {
@@ -60,9 +63,9 @@ static bool check_if_match(struct api_call *call, const char *of, bool exists, u
                           "send one revision in quotes, as in \"42\", or *");
         return false;
     }
-    bool met = count == 0 || (slice_eq(value, SLICE("*")) && exists) ||
-               (parse_etag(value, &revision) && revision != CHANGES_ANY_REVISION && revision != CHANGES_NO_APP);
-    if (!met) {
+    if (parse_etag(value, &tag) && tag <= INT64_MAX)
+        revision = tag > 0 ? tag : zero;
+    if (count > 0 && revision == CHANGES_ANY_REVISION && !(slice_eq(value, SLICE("*")) && exists)) {
         api_answer_refuse(call, STATUS_REVISION_CONFLICT, "If-Match", "no revision of the %s matches %.*s", of,
                           (int)(value.len < 40 ? value.len : 40), value.ptr);
         return false;
@@ -73,7 +76,7 @@ static bool check_if_match(struct api_call *call, const char *of, bool exists, u
 
 bool api_check_if_match(struct api_call *call, uint64_t *ret_revision)
 {
-    return check_if_match(call, "app", app_exists(call), ret_revision);
+    return check_if_match(call, "app", app_exists(call), CHANGES_ANY_REVISION, ret_revision);
 }
 
 /* How many If-None-Match there are, and the last one's value. */
@@ -107,7 +110,7 @@ bool api_check_put_condition(struct api_call *call, uint64_t *ret_revision)
 
 bool api_check_table_if_match(struct api_call *call, uint64_t *ret_revision)
 {
-    return check_if_match(call, "table", true, ret_revision);
+    return check_if_match(call, "table", true, CHANGES_NEVER, ret_revision);
 }
 
 bool api_check_flag(struct api_call *call, const char *name, bool *ret_on)

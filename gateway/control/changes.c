@@ -116,7 +116,8 @@ static bool is_expected(struct changes *c, struct change_request *r)
 static bool is_table_expected(struct changes *c, struct change_request *r)
 {
     uint64_t now = route_table_staged_revision(c->table);
-    if (r->expected_revision == CHANGES_ANY_REVISION || now == r->expected_revision)
+    uint64_t wanted = r->expected_revision == CHANGES_NEVER ? 0 : r->expected_revision;
+    if (r->expected_revision == CHANGES_ANY_REVISION || now == wanted)
         return true;
     char detail[128];
     snprintf(detail, sizeof detail, "the table is at revision %llu now", (unsigned long long)now);

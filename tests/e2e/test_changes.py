@@ -197,6 +197,20 @@ def test_if_match_on_the_table(gateway):
     assert snapshot.status == 412 and revision(gateway) == at + 1
 
 
+def test_if_match_on_a_table_that_has_never_changed(make_gateway):
+    gateway = make_gateway()
+    etag = gateway.control("GET", "/v1/snapshot").fields["ETag"]
+    assert etag == '"0"'
+    first = gateway.control("PUT", "/v1/snapshot", ndjson([document()]), If_Match=etag)
+    assert first.status == 200 and first.json["revision"] == 1, first
+    for answer in (gateway.control("PUT", "/v1/snapshot", ndjson([document()]), If_Match=etag),
+                   push(gateway, put(2, document()), If_Match=etag)):
+        assert answer.status == 412 and answer.code == "revision_conflict" and revision(gateway) == 1, answer
+    other = make_gateway()
+    assert push(other, put(1, document()), If_Match='"18446744073709551615"').status == 412
+    assert push(other, put(1, document()), If_Match=etag).status == 200 and revision(other) == 1
+
+
 def test_too_many_lines(gateway):
     line = json.dumps({"op": "delete", "app_id": "nobody"})
     answer = push(gateway, *[line] * 10001)

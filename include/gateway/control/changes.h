@@ -22,6 +22,7 @@ enum { CHANGES_ANY_REVISION = 0 };
 /* The greatest that others may set the table to: all that follow fit into the signed integers of JSON and SQLite. */
 #define CHANGES_MAX_REVISION (UINT64_C(1) << 62)
 #define CHANGES_NO_APP       UINT64_MAX /* for changes_put, in the place of a revision: there must be none yet */
+#define CHANGES_NEVER        UINT64_MAX /* in the place of the table's revision: it must be 0 */
 
 struct change_result {
     enum status status;
@@ -98,7 +99,7 @@ struct changes_line *changes_batch_add(struct changes_batch *batch);
 /*
  * Applies the lines in order, each alone, in one transaction. A revision must be the next one: an older one is ignored,
  * or refused when it was another change; after a gap it is refused. What is refused for its content uses its revision
- * up. expected_revision: of the table. The status tells of the batch as a whole.
+ * up. expected_revision: of the table; CHANGES_ANY_REVISION; CHANGES_NEVER. The status tells of the batch as a whole.
  */
 void changes_submit(struct changes *changes, struct changes_batch **batch, uint64_t expected_revision,
                     change_done_cb done, void *arg);
@@ -115,7 +116,7 @@ enum changes_snapshot_mode {
 struct changes_snapshot_options {
     bool strict;       /* REPLACE: a conflict between its apps refuses all of it; else such an app is left out */
     uint64_t revision; /* that the table takes; 0: REPLACE: the next one if anything differs */
-    uint64_t expected_revision; /* of the table, else REVISION_CONFLICT; CHANGES_ANY_REVISION: any */
+    uint64_t expected_revision; /* of the table, else REVISION_CONFLICT; CHANGES_ANY_REVISION: any; CHANGES_NEVER */
     /* MIRROR, DELTA: an app is left out for a conflict with another one. May be NULL. */
     void (*refused)(void *arg, struct slice app_id, uint64_t revision, const struct route_problem *problem);
     void *refused_arg;
