@@ -55,6 +55,8 @@ static void let_streams_end(struct worker *w)
         pool_close_idle(w->proxy->pool);
         loop_turn(w->loop, LAST_BYTES_TURN_MS);
     }
+    pool_close_all(w->proxy->pool);
+    loop_turn(w->loop, 0);
 }
 
 static void *run(void *arg)

@@ -450,6 +450,16 @@ void pool_close_idle(struct pool *pool)
         }
 }
 
+void pool_close_all(struct pool *pool)
+{
+    for (size_t i = 0; i < pool->slot_count; i++)
+        for (struct bucket *bucket = pool->slots[i]; bucket; bucket = bucket->next) {
+            close_list(&bucket->idle, STATUS_SHUTDOWN);
+            close_list(&bucket->busy, STATUS_SHUTDOWN);
+            close_list(&bucket->shared, STATUS_SHUTDOWN);
+        }
+}
+
 size_t pool_count(const struct pool *pool)
 {
     return pool->count;

@@ -4,9 +4,12 @@ import ssl
 import threading
 import time
 
+import h2.settings
 import pytest
 
+from front import open_front
 from gateway import DOMAIN, free_port, new_id
+from h2_origin import H2Origin
 from origin import OK
 from wire import wait_until
 
@@ -76,6 +79,24 @@ def test_drain_deadline(make_gateway, origin):
         gateway.send_signal(signal.SIGTERM)
         assert gateway.wait(30) == 0
     holder.go.set()
+
+
+@pytest.mark.parametrize("front", ["h1", "h2"])
+def test_an_app_that_takes_nothing_holds_up_no_end(make_gateway, front):
+    """A tunnel has ended on both sides, but bytes for the app wait for its window, which stays closed."""
+    gateway = make_gateway()
+    app_settings = {h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
+                    h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0}
+    server = H2Origin(lambda peer, request: peer.head(request, 200, end=True), early=True, settings=app_settings)
+    app = gateway.app(server, ports=[{"port": server.port, "protocol": "h2c"}])
+    with open_front(gateway, front, app.host()) as client:
+        call = client.tunnel("/socket")
+        assert call.head()[0] in (101, 200)
+        call.data(b"nobody reads this", end=True)
+        gateway.log_line(app_id=app.id)
+    gateway.send_signal(signal.SIGTERM)
+    assert gateway.wait(40) == 0
+    server.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])

@@ -75,6 +75,8 @@ void pool_revoke(struct pool *pool, const struct claim *claim);
 void pool_leave_owner(struct list *owner);
 
 void pool_close_idle(struct pool *pool);
+/* Also those on which bytes wait that an app does not take, though nobody uses them any more. */
+void pool_close_all(struct pool *pool);
 size_t pool_count(const struct pool *pool); /* connections, in use and idle */
 
 #endif
