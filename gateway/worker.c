@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LAST_BYTES_TURNS = 100, LAST_BYTES_TURN_MS = 20, REVOKE_TURN = 512, FIRST_REVOKED = 16 };
+enum { LAST_BYTES_MS = 2000, LAST_BYTES_TURN_MS = 20, REVOKE_TURN = 512, FIRST_REVOKED = 16 };
 
 /* Claims that have ended, each with a reference, which the worker does not know yet. */
 struct revoked {
@@ -48,10 +48,11 @@ static bool has_last_work(const struct worker *w)
     return !list_is_empty(&w->loop->streams) || checks_running(w->proxy->checks) > 0;
 }
 
-/* Idle connections to instances and last bytes to clients get a moment to go. */
+/* Idle connections to instances and last bytes to clients get a moment to go, however many turns that takes. */
 static void let_streams_end(struct worker *w)
 {
-    for (int i = 0; i < LAST_BYTES_TURNS && has_last_work(w); i++) {
+    uint64_t until_ms = loop_now_ms(w->loop) + LAST_BYTES_MS;
+    while (has_last_work(w) && loop_now_ms(w->loop) < until_ms) {
         pool_close_idle(w->proxy->pool);
         loop_turn(w->loop, LAST_BYTES_TURN_MS);
     }

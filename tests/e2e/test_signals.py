@@ -1,5 +1,6 @@
 """What each signal does."""
 import signal
+import socket
 import ssl
 import threading
 import time
@@ -11,7 +12,7 @@ from front import open_front
 from gateway import DOMAIN, free_port, new_id
 from h2_origin import H2Origin
 from origin import OK
-from wire import wait_until
+from wire import TIMEOUT, Connection, wait_until
 
 
 class Holder:
@@ -79,6 +80,51 @@ def test_drain_deadline(make_gateway, origin):
         gateway.send_signal(signal.SIGTERM)
         assert gateway.wait(30) == 0
     holder.go.set()
+
+
+class Chatter:
+    """A client that was told to go, and sends byte after byte all the same; as long as the gateway listens."""
+
+    def __init__(self, gateway):
+        self.sock, self.sent, self.stop = gateway.dial(gateway.http_port), 0, False
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+        while self.sock.recv(4096):
+            pass
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def run(self):
+        try:
+            while not self.stop:
+                self.sent += self.sock.send(b"x")
+        except OSError:
+            self.stop = True
+        self.sock.close()
+
+
+def test_last_bytes_leave_whatever_others_send(make_gateway, origin):
+    """The response is complete for the gateway, but its client has yet to take it."""
+    body = b"a" * 131072
+    gateway = make_gateway(workers=1)
+    app = gateway.app(origin(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body))
+    sock = socket.socket()
+    sock.settimeout(TIMEOUT)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)     # so that the kernel takes little
+    sock.connect(("127.0.0.1", gateway.port))
+    with Connection(gateway.tls_context().wrap_socket(sock, server_hostname=app.host())) as connection:
+        connection.send(f"GET / HTTP/1.1\r\nHost: {app.host()}\r\nConnection: close\r\n\r\n")
+        assert gateway.log_line(app_id=app.id)["bytes_out"] == len(body)
+        chatter = Chatter(gateway)
+        gateway.send_signal(signal.SIGTERM)
+        wait_until(lambda: is_refused(gateway), "draining")
+        seen = chatter.sent
+        wait_until(lambda: chatter.stop or chatter.sent > seen + 3000, "many turns")
+        assert connection.read_response().body == body
+    chatter.stop = True
+    chatter.thread.join(TIMEOUT)
+    assert gateway.wait() == 0
 
 
 @pytest.mark.parametrize("front", ["h1", "h2"])
