@@ -301,7 +301,8 @@ static void got_trailers(struct h2_stream *s)
 static bool is_useful(const nghttp2_frame *frame)
 {
     bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
-    return frame->hd.type == NGHTTP2_HEADERS || (frame->hd.type == NGHTTP2_DATA && (end || frame->hd.length > 0));
+    return frame->hd.type == NGHTTP2_HEADERS ||
+           (frame->hd.type == NGHTTP2_DATA && (end || frame->hd.length > frame->data.padlen));
 }
 
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)

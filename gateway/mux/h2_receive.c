@@ -150,6 +150,13 @@ static void tell_trailers(struct h2_stream *s)
         s->endpoint.events->body(s->endpoint.owner, NULL, 0, true);
 }
 
+/* As empty as DATA without any length, which h2_guard.c counts when it sees the frame's head. */
+static bool is_padding_only(const nghttp2_frame *frame)
+{
+    return frame->hd.type == NGHTTP2_DATA && !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM) && frame->data.padlen > 0 &&
+           frame->hd.length <= frame->data.padlen;
+}
+
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user_data)
 {
     struct h2_mux *m = user_data;
@@ -164,6 +171,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (frame->hd.type == NGHTTP2_PRIORITY_UPDATE)
         h2_priority_update(m, &frame->ext);
+    if (is_padding_only(frame) && h2_guard_glitch(m, H2_GLITCH_EMPTY_DATA, 1))
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (!s)
         return 0;
     if (frame->hd.type == NGHTTP2_RST_STREAM) {

@@ -5,9 +5,9 @@ import struct
 import pytest
 
 from h2_client import H2Client
-from h2_frames import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, LAST_ID, PING,
-                       PREFACE, PRIORITY, PRIORITY_UPDATE, RST_STREAM, SETTINGS, WINDOW_UPDATE, FrameClient, block, frame,
-                       literal, request, setting, u32)
+from h2_frames import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, LAST_ID, PADDED,
+                       PING, PREFACE, PRIORITY, PRIORITY_UPDATE, RST_STREAM, SETTINGS, WINDOW_UPDATE, FrameClient,
+                       block, frame, literal, request, setting, u32)
 from origin import respond
 from wire import wait_until
 
@@ -60,6 +60,7 @@ FLOODS = {
     "ping": (lambda _, count: frame(PING, payload=struct.pack(">Q", count)) * BURST, None),
     "ping acknowledgements": (lambda _, count: frame(PING, ACK, payload=bytes(8)) * BURST, "PING frames"),
     "empty data": (lambda _, count: frame(DATA, 0, 1) * BURST, "empty DATA frames"),
+    "padding for data": (lambda _, count: frame(DATA, PADDED, 1, b"\0") * BURST, "empty DATA frames"),
     "priority": (lambda _, count: frame(PRIORITY, 0, 1, bytes(5)) * BURST, "PRIORITY frames"),
     "priority update": (lambda _, count: frame(PRIORITY_UPDATE, 0, 0, u32(1) + b"u=1") * BURST, "PRIORITY frames"),
     "window update of the stream": (lambda _, count: frame(WINDOW_UPDATE, 0, 1, u32(1)) * BURST,

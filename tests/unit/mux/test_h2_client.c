@@ -400,6 +400,26 @@ static void a_flood_ends_the_connection(void **state)
     assert_int_equal(h->calls[0].status, STATUS_UPSTREAM_BAD_RESPONSE);
 }
 
+/* Frames of a body that have only padding. */
+static void a_flood_of_padding_ends_the_connection(void **state)
+{
+    struct h2_fixture *h = *state;
+    const nghttp2_nv status = pair_of(":status", "200");
+    const uint8_t padding[10] = {0, 0, 1, NGHTTP2_DATA, NGHTTP2_FLAG_PADDED, 0, 0, 0, 1, 0};
+    both_open(h);
+    call_send(h, 0, "GET", true);
+    AWAIT_TOLD(h, "end 1;");
+    nghttp2_submit_headers(h->server, NGHTTP2_FLAG_NONE, 1, NULL, &status, 1, NULL);
+    AWAIT_CALL(h, 0, "head 200;");
+    for (uint64_t begun = sockets_now_ms(); !h->f->closed;) {
+        assert_true(sockets_now_ms() - begun < SOCKETS_DEADLINE_MS);
+        for (int i = 0; i < 100; i++)
+            (void)!send(h->f->peer, padding, sizeof padding, MSG_NOSIGNAL);
+        loop_turn(h->f->loop, 0);
+    }
+    assert_int_equal(h->calls[0].status, STATUS_UPSTREAM_BAD_RESPONSE);
+}
+
 /* ---- tunnels (RFC 8441) ---- */
 
 static void open_tunnel(struct h2_fixture *h, struct arena *arena)
@@ -497,6 +517,7 @@ int main(void)
         TEST(a_refused_connection_resets_with_the_reason),
         TEST(a_close_resets_what_is_open),
         TEST(a_flood_ends_the_connection),
+        TEST(a_flood_of_padding_ends_the_connection),
         TEST(a_tunnel_waits_for_settings_and_carries_both_ways),
         TEST(other_upgrades_are_left_out),
         TEST(a_peer_without_tunnels_is_an_error),
