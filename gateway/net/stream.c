@@ -271,7 +271,7 @@ static void finish_connect(struct stream *s, short what)
     loop_timer_disarm(&s->timer);
     stream_set_state(s, STREAM_OPEN);
     s->events->ready(s->owner);
-    if (stream_queued(s) > 0 || s->want_room || s->shutdown)
+    if (s->state == STREAM_OPEN && (stream_queued(s) > 0 || s->want_room || s->shutdown))
         stream_mark_dirty(s);
 }
 

@@ -225,6 +225,19 @@ static void on_revoked(struct pool_guest *guest)
     finish(t, STATUS_ADDRESS_REVOKED);
 }
 
+/*
+ * The address belongs to somebody else, though the pool has not been told yet: not a byte may go there or come from
+ * there any more. True if the tunnel is over.
+ */
+static bool end_if_stale(struct tunnel *t)
+{
+    if (!t->guest.bucket || !claim_is_revoked(t->claim))
+        return false;
+    COUNTER_INC(t->proxy->loop->counters, upstream_revoked_total);
+    on_revoked(&t->guest);
+    return true;
+}
+
 void tunnel_close(struct connection *c, enum status status)
 {
     c->tunnel->close = "gateway";
@@ -292,6 +305,8 @@ static bool pass_guard(struct tunnel *t)
 static void front_data(void *owner, const char *data, size_t len)
 {
     struct tunnel *t = owner;
+    if (end_if_stale(t))
+        return;
     touch(t);
     if (t->state == TUNNEL_OPEN && !t->is_guarded) {
         stream_write(t->back, data, len);
@@ -311,6 +326,8 @@ static void front_data(void *owner, const char *data, size_t len)
 static void front_eof(void *owner)
 {
     struct tunnel *t = owner;
+    if (end_if_stale(t))
+        return;
     t->front_ended = true;
     t->close = t->close ? t->close : "client";
     t->is_guarded = false; /* half a line is no request */
@@ -341,7 +358,8 @@ static void front_ready(void *owner)
 static void on_moved(void *owner, size_t bytes)
 {
     (void)bytes;
-    touch(owner);
+    if (!end_if_stale(owner))
+        touch(owner);
 }
 
 static const struct stream_events front_events = {.ready = front_ready,
@@ -358,6 +376,8 @@ static enum status dial(struct tunnel *t);
 static void back_ready(void *owner)
 {
     struct tunnel *t = owner;
+    if (end_if_stale(t))
+        return;
     set_state(t, TUNNEL_OPEN);
     t->connect_us = t->proxy->loop->now_us - t->dialed_us;
     t->connect_us += t->connect_us == 0; /* 0 says that there was none */
@@ -373,6 +393,8 @@ static void back_ready(void *owner)
 static void back_data(void *owner, const char *data, size_t len)
 {
     struct tunnel *t = owner;
+    if (end_if_stale(t))
+        return;
     touch(t);
     if (t->first_byte_us == 0) {
         t->first_byte_us = t->proxy->loop->now_us - t->started_us;

@@ -1,0 +1,113 @@
+/* Tunnels over plain streams: what comes before one, TLS and names, is left out. */
+#include "proxy/proxy_fixture.h"
+
+#include "gateway/proxy/preface.h"
+#include "gateway/proxy/tunnel.h"
+
+static int start(void **state)
+{
+    struct proxy_fixture *f = aligned_alloc(64, (sizeof *f + 63) / 64 * 64);
+    memset(f, 0, sizeof *f);
+    fixture_start(f, fixture_settings(), 1);
+    client_connect(f);
+    *state = f;
+    return 0;
+}
+
+static int stop(void **state)
+{
+    struct proxy_fixture *f = *state;
+    fixture_stop(f);
+    free(f);
+    return 0;
+}
+
+static void begin(struct proxy_fixture *f)
+{
+    char name[64];
+    snprintf(name, sizeof name, "app-%u.t.test", f->back_port);
+    TURN_UNTIL(f->loop, f->proxy->connection_count == 1);
+    struct connection *c = CONTAINER_OF(f->proxy->connections_active.next, struct connection, link);
+    preface_end(c);
+    tunnel_begin(c, TUNNEL_TCP, slice_str(name));
+    assert_non_null(c->tunnel);
+}
+
+static void open_tunnel(struct proxy_fixture *f)
+{
+    begin(f);
+    AWAIT_ORIGIN(f, 0);
+    send_text(f->origin.fd, "welcome");
+    AWAIT_TEXT(f, client, "welcome");
+}
+
+static void not_told_yet(void *arg, struct claim *claim)
+{
+    (void)arg;
+    assert_true(claim_is_revoked(claim));
+}
+
+/* The address gets another owner; the message that says so to the worker is still on its way. */
+static void move_address(struct proxy_fixture *f)
+{
+    struct route_problem problem = {.status = STATUS_OK};
+    assert_int_equal(route_table_stage_put(f->table, fixture_app_of(1, 2), &problem), STATUS_OK);
+    route_table_publish(f->table, not_told_yet, NULL);
+}
+
+static void bytes_go_both_ways(void **state)
+{
+    struct proxy_fixture *f = *state;
+    open_tunnel(f);
+    send_text(f->client.fd, "hello");
+    AWAIT_TEXT(f, origin, "hello");
+    assert_int_equal(f->counters.tunnels_active, 1);
+}
+
+static void a_claim_revoked_while_connecting_gets_nothing(void **state)
+{
+    struct proxy_fixture *f = *state;
+    begin(f);
+    move_address(f);
+    send_text(f->client.fd, "for the old owner");
+    AWAIT_ORIGIN(f, 0);
+    AWAIT_END(f, client);
+    AWAIT_END(f, origin);
+    assert_int_equal(f->origin.in.len, 0);
+    assert_int_equal(f->counters.upstream_revoked_total, 1);
+}
+
+static void a_revoked_claim_gets_nothing_more(void **state)
+{
+    struct proxy_fixture *f = *state;
+    open_tunnel(f);
+    move_address(f);
+    send_text(f->client.fd, "for the old owner");
+    AWAIT_END(f, client);
+    AWAIT_END(f, origin);
+    ASSERT_LACKS(f, origin, "for the old owner");
+}
+
+static void nothing_more_comes_from_a_revoked_claim(void **state)
+{
+    struct proxy_fixture *f = *state;
+    open_tunnel(f);
+    move_address(f);
+    send_text(f->origin.fd, "of the new owner");
+    AWAIT_END(f, origin);
+    AWAIT_END(f, client);
+    ASSERT_LACKS(f, client, "of the new owner");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
+        TEST(bytes_go_both_ways),
+        TEST(a_claim_revoked_while_connecting_gets_nothing),
+        TEST(a_revoked_claim_gets_nothing_more),
+        TEST(nothing_more_comes_from_a_revoked_claim),
+#undef TEST
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
