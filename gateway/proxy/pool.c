@@ -263,14 +263,30 @@ static struct endpoint *reuse(struct bucket *bucket, const struct pool_target *t
     return NULL;
 }
 
+/*
+ * The next shared connection to the target behind the place, NULL for the first. A client's own are looked for in its
+ * list: all clients have one in the bucket.
+ */
+static struct pooled *next_shared(struct bucket *bucket, const struct pool_target *target, struct list **place)
+{
+    struct list *all = target->owner ? target->owner : &bucket->shared;
+    for (struct list *link = *place ? (*place)->next : all->next; link != all; link = link->next) {
+        struct pooled *c =
+            target->owner ? CONTAINER_OF(link, struct pooled, owner_link) : CONTAINER_OF(link, struct pooled, link);
+        *place = link;
+        if (c->bucket == bucket && is_shared(c) && is_same(&c->target, target))
+            return c;
+    }
+    return NULL;
+}
+
 /* The one with the most room. */
 static struct pooled *find_shared(struct bucket *bucket, const struct pool_target *target, bool fresh)
 {
-    struct pooled *best = NULL;
+    struct pooled *best = NULL, *c;
     unsigned best_room = 0;
-    LIST_EACH (link, &bucket->shared) {
-        struct pooled *c = CONTAINER_OF(link, struct pooled, link);
-        unsigned room = is_same(&c->target, target) ? c->mux->ops->room(c->mux) : 0;
+    for (struct list *place = NULL; (c = next_shared(bucket, target, &place));) {
+        unsigned room = c->mux->ops->room(c->mux);
         if (room <= best_room || (fresh && stream_is_ready(c->mux->stream)))
             continue;
         best = c;
@@ -288,10 +304,10 @@ struct learned {
 static struct learned learn(struct bucket *bucket, const struct pool_target *target)
 {
     struct learned learned = {.limit = 0};
-    LIST_EACH (link, &bucket->shared) {
-        struct pooled *c = CONTAINER_OF(link, struct pooled, link);
+    struct pooled *c;
+    for (struct list *place = NULL; (c = next_shared(bucket, target, &place));) {
         unsigned limit;
-        if (!is_same(&c->target, target) || !h2_mux_client_limit(c->mux, &limit))
+        if (!h2_mux_client_limit(c->mux, &limit))
             continue;
         if (limit > 0)
             learned.limit = limit;

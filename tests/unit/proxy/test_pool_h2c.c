@@ -158,6 +158,32 @@ static void a_fresh_one_is_not_connected_yet(void **state)
     close(third);
 }
 
+/* With a PROXY header: however many others have a connection that says the same. */
+static void each_client_has_its_own(void **state)
+{
+    struct fixture *f = *state;
+    enum { CLIENTS = 8 };
+    struct list owners[CLIENTS];
+    struct use uses[2 * CLIENTS];
+    for (int i = 0; i < 2 * CLIENTS; i++) {
+        struct list *owner = &owners[i % CLIENTS];
+        if (i < CLIENTS)
+            list_init(owner);
+        struct pool_target target = {.claim = f->claim, .port = f->port, .protocol = POOL_H2C};
+        target.header = SLICE("PROXY UNKNOWN\r\n");
+        target.owner = owner;
+        assert_false(open_target(f, &uses[i], &target, false)); /* not connected yet */
+        assert_int_equal(pool_count(f->pool), i < CLIENTS ? i + 1 : CLIENTS);
+        assert_ptr_equal(owner->next->next, owner); /* one each */
+        if (i >= CLIENTS)
+            assert_ptr_equal(uses[i].endpoint->mux, uses[i - CLIENTS].endpoint->mux);
+    }
+    for (int i = 0; i < CLIENTS; i++)
+        pool_leave_owner(&owners[i]);
+    pool_revoke(f->pool, f->claim);
+    TURN_UNTIL(f->loop, pool_count(f->pool) == 0);
+}
+
 static void another_protocol_is_another_connection(void **state)
 {
     struct fixture *f = *state;
@@ -220,6 +246,7 @@ int main(void)
         TEST(a_limit_of_0_opens_no_other),
         TEST(the_one_with_the_most_room_is_used),
         TEST(a_fresh_one_is_not_connected_yet),
+        TEST(each_client_has_its_own),
         TEST(another_protocol_is_another_connection),
         TEST(too_long_idle_is_closed),
         TEST(a_revoked_claim_resets_all_streams),
