@@ -195,6 +195,10 @@ static void front_trailers(void *owner, const struct fields *trailers)
     struct exchange *x = owner;
     if (!x->back)
         return;
+    if (is_stale(x)) {
+        back_failed(x, STATUS_ADDRESS_REVOKED);
+        return;
+    }
     if (x->connecting) {
         x->connecting = false; /* trailers can't be kept: the request stays with this connection */
         exchange_flush_kept(x);
@@ -344,6 +348,10 @@ static void back_body(void *owner, const char *data, size_t len, bool end)
 static void back_trailers(void *owner, const struct fields *trailers)
 {
     struct exchange *x = owner;
+    if (is_stale(x)) {
+        back_failed(x, STATUS_ADDRESS_REVOKED);
+        return;
+    }
     x->front->ops->send_trailers(x->front, trailers);
     x->response_ended = true;
     finish_if_complete(x);

@@ -440,6 +440,47 @@ static void a_claim_revoked_while_streaming_cuts_the_answer(void **state)
     ASSERT_LACKS(f, client, "theirs");
 }
 
+static void not_told_yet(void *arg, struct claim *claim)
+{
+    (void)arg;
+    assert_true(claim_is_revoked(claim));
+}
+
+/* The address gets another owner; the message that says so to the worker is still on its way. */
+static void move_address(struct proxy_fixture *f)
+{
+    struct route_problem problem = {.status = STATUS_OK};
+    assert_int_equal(route_table_stage_put(f->table, fixture_app_of(1, 2), &problem), STATUS_OK);
+    route_table_publish(f->table, not_told_yet, NULL);
+}
+
+static void trailers_of_a_new_owner_do_not_pass(void **state)
+{
+    struct proxy_fixture *f = *state;
+    client_ask(f, "GET /", "TE: trailers\r\nConnection: TE\r\n", "");
+    AWAIT_ORIGIN(f, 0);
+    AWAIT_TEXT(f, origin, "\r\n\r\n");
+    send_text(f->origin.fd, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nmine\r\n");
+    AWAIT_TEXT(f, client, "mine");
+    move_address(f);
+    send_text(f->origin.fd, "0\r\nX-Sum: theirs\r\n\r\n");
+    AWAIT_END(f, client);
+    ASSERT_LACKS(f, client, "theirs");
+}
+
+static void trailers_do_not_reach_a_new_owner(void **state)
+{
+    struct proxy_fixture *f = *state;
+    client_ask(f, "POST /", "Transfer-Encoding: chunked\r\n", "4\r\nmine\r\n");
+    AWAIT_ORIGIN(f, 0);
+    AWAIT_TEXT(f, origin, "mine");
+    move_address(f);
+    send_text(f->client.fd, "0\r\nX-Sum: secret\r\n\r\n");
+    AWAIT_TEXT(f, client, "address_revoked");
+    AWAIT_END(f, origin);
+    ASSERT_LACKS(f, origin, "secret");
+}
+
 static void a_revoked_claim_takes_its_idle_connections_along(void **state)
 {
     struct proxy_fixture *f = *state;
@@ -702,6 +743,8 @@ int main(void)
         ONE(a_claim_revoked_while_waiting_is_an_error),
         ONE(a_claim_revoked_while_connecting_sends_nothing),
         ONE(a_claim_revoked_while_streaming_cuts_the_answer),
+        ONE(trailers_of_a_new_owner_do_not_pass),
+        ONE(trailers_do_not_reach_a_new_owner),
         ONE(a_revoked_claim_takes_its_idle_connections_along),
         ONE(a_tunnel_carries_bytes_both_ways_from_the_first),
         ONE(each_side_of_a_tunnel_ends_on_its_own),
