@@ -408,9 +408,20 @@ static void on_failed(void *owner, enum status status)
     h1_mux_gone(m, status);
 }
 
+/* What was sent before waits in the stream; `room` follows. */
 static void on_ready(void *owner)
 {
-    (void)owner; /* what was sent before waits in the stream; `room` follows */
+    struct h1_mux *m = owner;
+    enum status status = m->base.events->connected ? m->base.events->connected(m->base.owner) : STATUS_OK;
+    if (status == STATUS_OK || m->gone)
+        return;
+    m->close = true;
+    if (m->open) {
+        tell_reset(m, status);
+        return;
+    }
+    stream_reset(&m->base.stream);
+    h1_mux_gone(m, status);
 }
 
 static void on_room(void *owner)

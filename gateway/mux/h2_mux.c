@@ -363,7 +363,10 @@ static void on_failed(void *owner, enum status status)
 
 static void on_ready(void *owner)
 {
-    (void)owner;
+    struct h2_mux *m = owner;
+    enum status status = m->base.events->connected ? m->base.events->connected(m->base.owner) : STATUS_OK;
+    if (status != STATUS_OK)
+        end_stream(m, status, true);
 }
 
 static void on_room(void *owner)

@@ -190,7 +190,17 @@ static void on_idle_too_long(struct timer *timer)
     c->mux->ops->close(c->mux, STATUS_IDLE_TIMEOUT);
 }
 
-static const struct mux_events mux_events = {.idle = on_idle, .closed = on_closed};
+/* Who answers there may be the address's next owner already. */
+static enum status on_connected(void *owner)
+{
+    const struct pooled *c = owner;
+    if (!claim_is_revoked(c->bucket->claim))
+        return STATUS_OK;
+    COUNTER_INC(c->pool->loop->counters, upstream_revoked_total);
+    return STATUS_ADDRESS_REVOKED;
+}
+
+static const struct mux_events mux_events = {.connected = on_connected, .idle = on_idle, .closed = on_closed};
 
 static const struct stream_events no_events; /* the mux binds its own before any event */
 

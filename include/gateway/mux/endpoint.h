@@ -93,6 +93,11 @@ struct mux_ops {
 struct mux_events {
     /* Server: a request begins (its first byte is there). The owner binds the endpoint before it returns. */
     void (*request)(void *owner, struct endpoint *endpoint);
+    /*
+     * Client: the stream is connected, and what waits is about to leave. Not OK: nothing leaves; the connection ends
+     * with the status. NULL: it may always.
+     */
+    enum status (*connected)(void *owner);
     /* Nothing is in progress any more: the mux waits for a request (server) or may be given one (client). */
     void (*idle)(void *owner);
     /* The stream is gone. Last event; the mux frees itself. */

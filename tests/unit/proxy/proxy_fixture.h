@@ -74,6 +74,20 @@ static inline struct route_app *fixture_app_of(unsigned instances, uint64_t gene
     return app;
 }
 
+static inline void fixture_not_told_yet(void *arg, struct claim *claim)
+{
+    (void)arg;
+    assert_true(claim_is_revoked(claim));
+}
+
+/* The address of the first instance gets another owner; the message that says so is still on its way. */
+static inline void fixture_move_address(struct proxy_fixture *f)
+{
+    struct route_problem problem = {.status = STATUS_OK};
+    assert_int_equal(route_table_stage_put(f->table, fixture_app_of(1, 2), &problem), STATUS_OK);
+    route_table_publish(f->table, fixture_not_told_yet, NULL);
+}
+
 static inline void fixture_start(struct proxy_fixture *f, struct settings *settings, unsigned instances)
 {
     struct frontend_params params = {.kind = FRONTEND_PROXY};

@@ -201,6 +201,20 @@ static void a_claim_revoked_while_waiting_is_an_error(void **state)
     AWAIT_END(f, origin);
 }
 
+/* Whoever accepts the connection, not a byte is for it. */
+static void a_request_does_not_reach_a_new_owner(void **state)
+{
+    struct proxy_fixture *f = *state;
+    ask(f, "POST /secret", "Cookie: secret\r\nContent-Length: 4\r\n", "body");
+    TURN_UNTIL(f->loop, pool_count(f->proxy->pool) == 1);
+    fixture_move_address(f);
+    AWAIT_ORIGIN(f, 0);
+    AWAIT_TEXT(f, client, "address_revoked");
+    AWAIT_END(f, origin);
+    assert_int_equal(f->origin.in.len, 0);
+    assert_int_equal(f->counters.upstream_revoked_total, 1);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, stop)
@@ -213,6 +227,7 @@ int main(void)
         TEST(a_stale_connection_is_replaced),
         TEST(a_client_that_leaves_cancels_the_stream),
         TEST(a_claim_revoked_while_waiting_is_an_error),
+        TEST(a_request_does_not_reach_a_new_owner),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -140,10 +140,14 @@ static void a_claim_revoked_in_use_is_not_kept(void **state)
 {
     struct fixture *f = *state;
     struct use use;
+    struct inbox inbox = {.len = 0};
     open_use(f, &use, false);
     int fd = accept_one(f);
+    TURN_UNTIL(f->loop, inbox_has(&inbox, fd, "\r\n\r\n"));
+    inbox_clear(&inbox);
     atomic_store(&f->claim->revoked, true);
-    answer(f, fd, &use);
+    send_text(fd, "HTTP/1.1 204 No Content\r\n\r\n");
+    TURN_UNTIL(f->loop, use.ends == 1);
     await_end(f, fd);
     TURN_UNTIL(f->loop, pool_count(f->pool) == 0);
 }

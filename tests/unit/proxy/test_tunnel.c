@@ -41,20 +41,6 @@ static void open_tunnel(struct proxy_fixture *f)
     AWAIT_TEXT(f, client, "welcome");
 }
 
-static void not_told_yet(void *arg, struct claim *claim)
-{
-    (void)arg;
-    assert_true(claim_is_revoked(claim));
-}
-
-/* The address gets another owner; the message that says so to the worker is still on its way. */
-static void move_address(struct proxy_fixture *f)
-{
-    struct route_problem problem = {.status = STATUS_OK};
-    assert_int_equal(route_table_stage_put(f->table, fixture_app_of(1, 2), &problem), STATUS_OK);
-    route_table_publish(f->table, not_told_yet, NULL);
-}
-
 static void bytes_go_both_ways(void **state)
 {
     struct proxy_fixture *f = *state;
@@ -68,7 +54,7 @@ static void a_claim_revoked_while_connecting_gets_nothing(void **state)
 {
     struct proxy_fixture *f = *state;
     begin(f);
-    move_address(f);
+    fixture_move_address(f);
     send_text(f->client.fd, "for the old owner");
     AWAIT_ORIGIN(f, 0);
     AWAIT_END(f, client);
@@ -81,7 +67,7 @@ static void a_revoked_claim_gets_nothing_more(void **state)
 {
     struct proxy_fixture *f = *state;
     open_tunnel(f);
-    move_address(f);
+    fixture_move_address(f);
     send_text(f->client.fd, "for the old owner");
     AWAIT_END(f, client);
     AWAIT_END(f, origin);
@@ -92,7 +78,7 @@ static void nothing_more_comes_from_a_revoked_claim(void **state)
 {
     struct proxy_fixture *f = *state;
     open_tunnel(f);
-    move_address(f);
+    fixture_move_address(f);
     send_text(f->origin.fd, "of the new owner");
     AWAIT_END(f, origin);
     AWAIT_END(f, client);
