@@ -34,6 +34,7 @@ static void advance(struct stream *stream)
     }
     if (done && pending.len == 0) {
         stream->finished = true;
+        loop_watch_free(&stream->watch); /* what tells of `done` may come after it was seen, and nobody would read it */
         local_finish(local);
     }
 }
