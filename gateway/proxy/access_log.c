@@ -17,9 +17,10 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { BATCH_RINGS = 64, NAP_MS = 50, RETRY_MS = 1000, WAKE_BYTES = ACCESS_LOG_RING_BYTES / 2 };
+enum { BATCH_RINGS = 64, NAP_MS = 50, RETRY_MS = 1000, STUCK_S = 5, WAKE_BYTES = ACCESS_LOG_RING_BYTES / 2 };
 
 /*
  * What the log thread does between rounds, and so when a worker wakes it. Under traffic it naps, and lines collect for
@@ -42,6 +43,8 @@ struct access_log {
     _Atomic int state;
     _Atomic bool reopen;
     _Atomic bool stopping;
+    _Atomic uint64_t writes; /* that took something */
+    _Atomic bool left;       /* by the thread or by who stops it: the second one frees the log */
 
     pthread_mutex_t attach_lock;
     struct list attached; /* rings that the thread has not seen yet */
@@ -287,6 +290,7 @@ static enum round write_batch(struct access_log *log, struct access_log_ring *co
     if (log->failing)
         log_info("access log: %s can be written again", log->path ? log->path : "standard output");
     log->failing = false;
+    atomic_fetch_add_explicit(&log->writes, 1, memory_order_relaxed);
     size_t left = (size_t)result;
     for (int i = 0; i < count; i++) {
         size_t part = left < pieces[i].iov_len ? left : pieces[i].iov_len;
@@ -368,9 +372,8 @@ static void wait_after(struct access_log *log, enum round round)
     }
 }
 
-static void *run(void *arg)
+static void work(struct access_log *log)
 {
-    struct access_log *log = arg;
     for (;;) {
         bool stopping = atomic_load(&log->stopping); /* before the last round, which then finds everything */
         take_attached(log);
@@ -384,8 +387,33 @@ static void *run(void *arg)
         if (!stopping)
             wait_after(log, round);
         else if (round != ROUND_WROTE && round != ROUND_SHORT)
-            return NULL;
+            return;
     }
+}
+
+static void log_free(struct access_log *log)
+{
+    LIST_EACH_SAFE (link, &log->rings)
+        ring_free(ring_of(link));
+    if (log->path && log->fd >= 0)
+        close(log->fd);
+    if (log->wake_fd >= 0)
+        close(log->wake_fd);
+    access_followers_free(&log->followers);
+    pthread_mutex_destroy(&log->attach_lock);
+    access_format_fini(&log->format);
+    access_format_fini(&log->follow_format);
+    free(log->path);
+    free(log);
+}
+
+static void *run(void *arg)
+{
+    struct access_log *log = arg;
+    work(log);
+    if (atomic_exchange(&log->left, true))
+        log_free(log);
+    return NULL;
 }
 
 /* ---- start and stop ---- */
@@ -435,22 +463,6 @@ static bool start(struct access_log *log, char *ret_error)
     return error == 0;
 }
 
-static void log_free(struct access_log *log)
-{
-    LIST_EACH_SAFE (link, &log->rings)
-        ring_free(ring_of(link));
-    if (log->path && log->fd >= 0)
-        close(log->fd);
-    if (log->wake_fd >= 0)
-        close(log->wake_fd);
-    access_followers_free(&log->followers);
-    pthread_mutex_destroy(&log->attach_lock);
-    access_format_fini(&log->format);
-    access_format_fini(&log->follow_format);
-    free(log->path);
-    free(log);
-}
-
 /* Followers get what privacy leaves of client and query too. */
 static bool make_formats(struct access_log *log, const struct access_log_options *options, char *ret_error)
 {
@@ -498,16 +510,39 @@ static void report_lost(const struct access_log *log)
         log_warn("access log: %zu bytes are lost, the file cannot be written", lost);
 }
 
-void access_log_stop(struct access_log **log)
+/* False: it waits in a write that takes nothing. */
+static bool has_ended(const struct access_log *log)
 {
-    if (!*log)
+    uint64_t writes;
+    do {
+        struct timespec until;
+        writes = atomic_load(&log->writes);
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += STUCK_S;
+        if (pthread_timedjoin_np(log->thread, NULL, &until) == 0)
+            return true;
+    } while (atomic_load(&log->writes) != writes);
+    return false;
+}
+
+void access_log_stop(struct access_log **log_ptr)
+{
+    struct access_log *log = *log_ptr;
+    *log_ptr = NULL;
+    if (!log)
         return;
-    atomic_store(&(*log)->stopping, true);
-    wake(*log);
-    pthread_join((*log)->thread, NULL);
-    report_lost(*log);
-    log_free(*log);
-    *log = NULL;
+    atomic_store(&log->stopping, true);
+    wake(log);
+    if (!has_ended(log)) {
+        log_warn("access log: %s takes nothing; the end does not wait for it, and lines are lost",
+                 log->path ? log->path : "standard output");
+        pthread_detach(log->thread);
+        if (!atomic_exchange(&log->left, true))
+            return;
+    } else {
+        report_lost(log);
+    }
+    log_free(log);
 }
 
 struct access_follower *access_log_follow(struct access_log *log, const struct access_follow_options *options)

@@ -76,7 +76,10 @@ bool access_log_check_format(const char *format, char ret_error[ACCESS_LOG_ERROR
 /* Opens the path again (SIGUSR1, after logrotate). The old file is used until that has worked. Thread-safe. */
 void access_log_reopen(struct access_log *log);
 
-/* Writes what is in the rings, then ends the thread. All rings must have been detached. Accepts NULL. */
+/*
+ * Writes what is in the rings, then ends the thread. All rings must have been detached. A file that takes nothing for
+ * some seconds is given up, and the thread left to itself. Accepts NULL.
+ */
 void access_log_stop(struct access_log **log);
 
 /* Makes a ring for the calling worker; counters are the worker's. */

@@ -242,6 +242,29 @@ static void test_slow_consumer(void **state)
     release(consumer.all);
 }
 
+/* Whoever reads the output has stopped: the program can end all the same. */
+static void test_stop_while_stuck(void **state)
+{
+    (void)state;
+    int fds[2];
+    char path[32];
+    struct counters counters = {0};
+    assert_int_equal(pipe(fds), 0);
+    assert_true(fcntl(fds[1], F_SETPIPE_SZ, 4096) > 0);
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fds[1]);
+    struct access_log *log = start(path, "json");
+    close(fds[1]);
+    struct access_log_ring *ring = access_log_attach(log, &counters);
+    for (int i = 0; i < 1000; i++)
+        access_log_write(ring, &(struct access_record){.status = 200});
+    access_log_detach(&ring);
+    alarm(60);
+    access_log_stop(&log);
+    alarm(0);
+    assert_null(log);
+    close(fds[0]);
+}
+
 /* ---- sleeping and waking, reopening, failing ---- */
 
 static void write_status(struct access_log_ring *ring, int status)
@@ -386,6 +409,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ring_wraps),
         cmocka_unit_test(test_slow_consumer),
+        cmocka_unit_test(test_stop_while_stuck),
         cmocka_unit_test_setup_teardown(test_wakes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_reopen, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_write_error_and_recovery, set_up, tear_down),
