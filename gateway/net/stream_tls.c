@@ -200,6 +200,7 @@ static enum result decrypt(struct stream *s, size_t *ret_len)
 {
     size_t total = 0, n = 0;
     int ret;
+    ERR_clear_error(); /* of another connection, whose owner had left: SSL_get_error would take it for this one's */
     while ((ret = SSL_read_ex(s->ssl, s->loop->decrypted + total, LOOP_DECRYPTED_BYTES - total, &n)) == 1) {
         total += n;
         assert(total < LOOP_DECRYPTED_BYTES);

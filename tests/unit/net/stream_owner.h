@@ -18,6 +18,7 @@ struct stream_owner {
     enum status status;
     bool pauses_on_data;
     bool closes_on_eof;
+    bool resets_on_data;
     const char *answers_data; /* written once for each piece of data */
 };
 
@@ -34,7 +35,9 @@ static inline void owner_data(void *arg, const char *data, size_t len)
     inbox_add(&owner->in, data, len);
     if (owner->pauses_on_data)
         stream_pause(owner->stream, STREAM_PAUSE_CREDIT);
-    if (owner->answers_data)
+    if (owner->resets_on_data)
+        stream_reset(&owner->stream);
+    else if (owner->answers_data)
         stream_write(owner->stream, owner->answers_data, strlen(owner->answers_data));
 }
 

@@ -2,6 +2,8 @@
 #include "net/stream_owner.h"
 #include "net/tls_client.h"
 
+#include <netinet/tcp.h>
+
 static struct counters counters;
 
 struct fixture {
@@ -240,6 +242,33 @@ static void closing_in_the_handshake_is_silent(void **state)
     assert_int_equal(f->owner.readies + f->owner.failures, 0);
 }
 
+static struct fixture *new_tls_1_2(void)
+{
+    struct fixture *f = new_fixture(TLS1_2_VERSION, 10000);
+    TURN_UNTIL(f->loop, tls_client_handshake(&f->client) && f->owner.readies == 1);
+    assert_non_null(stream_ssl(f->owner.stream)); /* OpenSSL's all the time */
+    return f;
+}
+
+/* OpenSSL notes failures for the thread; an owner that leaves when it gets the data before one never hears of it. */
+static void a_failure_that_nobody_hears_of_is_not_that_of_others(void **state)
+{
+    static const char bad_record[] = "\x17\3\3\0\x20 not encrypted with the right key";
+    struct fixture *f = new_tls_1_2(), *other = new_tls_1_2();
+    *state = other;
+    tls_client_write(&other->client, "hello");
+    setsockopt(f->peer, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)); /* both at once */
+    f->owner.resets_on_data = true;
+    tls_client_write(&f->client, "data");
+    assert_int_equal(send(f->peer, bad_record, 5 + 32, MSG_NOSIGNAL), 5 + 32);
+    TURN_UNTIL(f->loop, !f->owner.stream);
+    assert_string_equal(f->owner.in.bytes, "data");
+    TURN_UNTIL(other->loop, other->owner.in.len == 5 || other->owner.failures > 0);
+    assert_int_equal(other->owner.failures, 0);
+    void *gone = f;
+    tear_down(&gone);
+}
+
 static void data_behind_the_finished_comes_right_after_ready(void **state)
 {
     struct fixture *f = *state;
@@ -269,6 +298,7 @@ int main(void)
         SILENT(an_unknown_name_gets_its_alert),
         SILENT(plain_http_in_place_of_a_handshake_fails),
         SILENT(closing_in_the_handshake_is_silent),
+        cmocka_unit_test_teardown(a_failure_that_nobody_hears_of_is_not_that_of_others, tear_down),
         SILENT(data_behind_the_finished_comes_right_after_ready),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
