@@ -75,6 +75,7 @@ struct stream {
     bool shutdown; /* our direction ends when the queue is empty */
     bool shutdown_done;
     bool tls_broken;      /* OpenSSL must not be asked for a close_notify */
+    uint8_t replies;      /* that the SSL has sent by itself */
     uint8_t idle_records; /* received in a row without data */
     bool owes_key_update; /* the peer has asked for one */
 };

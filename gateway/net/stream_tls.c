@@ -11,6 +11,7 @@
 enum {
     RECORD_BYTES = 16384, /* RFC 8446 section 5.1 */
     GATHER_BYTES = 4096,  /* shorter writes of one callback become one record */
+    MAX_REPLIES = 8,      /* by OpenSSL itself: alerts to renegotiations, key updates */
 };
 
 /* ---- the BIO: one for all streams of a loop; the loop says whose bytes it moves ---- */
@@ -219,11 +220,22 @@ static void fail(struct stream *s, bool in_handshake)
     stream_fail(s, status);
 }
 
+/* A client that makes the SSL speak and does not read must not make a queue grow without an end. */
+static enum result check_replies(struct stream *s)
+{
+    if (++s->replies <= MAX_REPLIES)
+        return RESULT_MORE;
+    ERR_raise_data(ERR_LIB_USER, ERR_R_PASSED_INVALID_ARGUMENT, "too many renegotiations or key updates");
+    return RESULT_FAILED;
+}
+
 /* What the SSL still makes of the bytes that were received. */
 static enum result read_ssl(struct stream *s)
 {
-    size_t plain_len = 0;
+    size_t plain_len = 0, queued = s->queue.bytes;
     enum result result = decrypt(s, &plain_len);
+    if (result == RESULT_MORE && s->queue.bytes > queued)
+        result = check_replies(s);
     s->loop->bio_in_len = 0;
     if (stream_queued(s) > 0)
         stream_mark_dirty(s); /* alerts */

@@ -3,6 +3,10 @@
 #include "net/tls_client.h"
 
 #include <netinet/tcp.h>
+#include <openssl/core_names.h>
+#include <openssl/kdf.h>
+#include <openssl/params.h>
+#include <sys/ioctl.h>
 
 static struct counters counters;
 
@@ -269,6 +273,92 @@ static void a_failure_that_nobody_hears_of_is_not_that_of_others(void **state)
     tear_down(&gone);
 }
 
+/* ---- records of TLS 1.2 by hand: what no library would send ---- */
+
+enum { KEY_BYTES = 16, SALT_BYTES = 4, TAG_BYTES = 16, RANDOM_BYTES = 32 };
+
+struct by_hand {
+    uint8_t key[KEY_BYTES];
+    uint8_t salt[SALT_BYTES];
+    uint8_t sequence;
+};
+
+/* RFC 5246 section 6.3, for AES-128-GCM with SHA-256. */
+static void take_keys(SSL *ssl, struct by_hand *hand)
+{
+    uint8_t master[48], seed[13 + 2 * RANDOM_BYTES] = "key expansion", keys[2 * (KEY_BYTES + SALT_BYTES)];
+    char digest[] = "SHA256";
+    assert_string_equal(SSL_get_cipher_name(ssl), "ECDHE-ECDSA-AES128-GCM-SHA256");
+    size_t master_len = SSL_SESSION_get_master_key(SSL_get_session(ssl), master, sizeof master);
+    SSL_get_server_random(ssl, seed + 13, RANDOM_BYTES);
+    SSL_get_client_random(ssl, seed + 13 + RANDOM_BYTES, RANDOM_BYTES);
+    const OSSL_PARAM params[] = {OSSL_PARAM_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 6),
+                                 OSSL_PARAM_octet_string(OSSL_KDF_PARAM_SECRET, master, master_len),
+                                 OSSL_PARAM_octet_string(OSSL_KDF_PARAM_SEED, seed, sizeof seed), OSSL_PARAM_END};
+    EVP_KDF *kdf = EVP_KDF_fetch(NULL, "TLS1-PRF", NULL);
+    EVP_KDF_CTX *ctx = EVP_KDF_CTX_new(kdf);
+    assert_int_equal(EVP_KDF_derive(ctx, keys, sizeof keys, params), 1);
+    EVP_KDF_CTX_free(ctx);
+    EVP_KDF_free(kdf);
+    memcpy(hand->key, keys, KEY_BYTES);
+    memcpy(hand->salt, keys + (size_t)2 * KEY_BYTES, SALT_BYTES);
+    hand->sequence = 1; /* behind the Finished */
+}
+
+/* Returns its length. */
+static size_t seal_by_hand(struct by_hand *hand, uint8_t type, const void *data, size_t len, uint8_t *record)
+{
+    uint8_t nonce[SALT_BYTES + 8] = {0}, *body = record + 5 + 8;
+    const uint8_t aad[13] = {0, 0, 0, 0, 0, 0, 0, hand->sequence, type, 3, 3, 0, (uint8_t)len};
+    size_t all = 8 + len + TAG_BYTES;
+    int n;
+    memcpy(nonce, hand->salt, SALT_BYTES);
+    nonce[sizeof nonce - 1] = hand->sequence++;
+    memcpy(record, (const uint8_t[]){type, 3, 3, (uint8_t)(all >> 8), (uint8_t)all}, 5);
+    memcpy(record + 5, nonce + SALT_BYTES, 8);
+    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    assert_int_equal(EVP_EncryptInit_ex(ctx, EVP_aes_128_gcm(), NULL, hand->key, nonce), 1);
+    assert_int_equal(EVP_EncryptUpdate(ctx, NULL, &n, aad, sizeof aad), 1);
+    assert_int_equal(EVP_EncryptUpdate(ctx, body, &n, data, (int)len), 1);
+    assert_int_equal(EVP_EncryptFinal_ex(ctx, body + len, &n), 1);
+    assert_int_equal(EVP_CIPHER_CTX_ctrl(ctx, EVP_CTRL_AEAD_GET_TAG, TAG_BYTES, body + len), 1);
+    EVP_CIPHER_CTX_free(ctx);
+    return 5 + all;
+}
+
+static size_t unread(int fd)
+{
+    int bytes = 0;
+    assert_int_equal(ioctl(fd, FIONREAD, &bytes), 0);
+    return (size_t)bytes;
+}
+
+/* Each makes OpenSSL answer with an alert: a client that does not read them must not make a queue of them. */
+static void renegotiations_are_few(void **state)
+{
+    struct fixture *f = new_fixture(TLS1_2_VERSION, 10000);
+    static const uint8_t client_hello[] = {1, 0, 0, 0};
+    struct by_hand hand;
+    uint8_t record[64];
+    int sent = 0;
+    *state = f;
+    setsockopt(f->peer, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    SSL_set_cipher_list(f->client.ssl, "ECDHE-ECDSA-AES128-GCM-SHA256");
+    TURN_UNTIL(f->loop, tls_client_handshake(&f->client) && f->owner.readies == 1);
+    take_keys(f->client.ssl, &hand);
+    size_t len = seal_by_hand(&hand, SSL3_RT_APPLICATION_DATA, "hello", 5, record);
+    assert_int_equal(send(f->peer, record, len, MSG_NOSIGNAL), (ssize_t)len);
+    TURN_UNTIL(f->loop, f->owner.in.len == 5);
+    for (; sent < 100 && f->owner.failures == 0; sent++) {
+        len = seal_by_hand(&hand, SSL3_RT_HANDSHAKE, client_hello, sizeof client_hello, record);
+        assert_int_equal(send(f->peer, record, len, MSG_NOSIGNAL), (ssize_t)len);
+        size_t before = unread(f->peer);
+        TURN_UNTIL(f->loop, unread(f->peer) > before || f->owner.failures > 0);
+    }
+    assert_in_range(sent, 2, 50);
+    assert_int_equal(f->owner.status, STATUS_TLS_FAILED);
+}
+
 static void data_behind_the_finished_comes_right_after_ready(void **state)
 {
     struct fixture *f = *state;
@@ -299,6 +389,7 @@ int main(void)
         SILENT(plain_http_in_place_of_a_handshake_fails),
         SILENT(closing_in_the_handshake_is_silent),
         cmocka_unit_test_teardown(a_failure_that_nobody_hears_of_is_not_that_of_others, tear_down),
+        cmocka_unit_test_teardown(renegotiations_are_few, tear_down),
         SILENT(data_behind_the_finished_comes_right_after_ready),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
