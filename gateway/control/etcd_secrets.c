@@ -149,12 +149,26 @@ static void on_applied(void *arg, enum status status, bool created, const char *
     free_applying(a);
 }
 
-static void apply(struct etcd_secrets *s, struct slice name, struct cert_custom *cert, uint64_t revision)
+static bool is_being_applied(const struct etcd_secrets *s, struct slice name)
+{
+    LIST_EACH (link, &s->applying)
+        if (slice_eq(slice_str(CONTAINER_OF(link, struct applying, link)->name), name))
+            return true;
+    return false;
+}
+
+/* What is on its way to the workers is not to be found yet, and would come after this. */
+static bool is_in_force(const struct etcd_secrets *s, struct slice name, const struct cert_custom *cert)
 {
     const struct cert_custom *now = certs_find(s->params.certs, name);
     bool is_same =
         cert ? now && slice_eq(now->chain_pem, cert->chain_pem) && slice_eq(now->key_pem, cert->key_pem) : !now;
-    if (is_same) {
+    return is_same && !is_being_applied(s, name);
+}
+
+static void apply(struct etcd_secrets *s, struct slice name, struct cert_custom *cert, uint64_t revision)
+{
+    if (is_in_force(s, name, cert)) {
         cert_custom_unref(&cert);
         note_applied(s, name, revision);
         return;
