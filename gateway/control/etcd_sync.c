@@ -52,6 +52,7 @@ struct etcd_sync {
     struct etcd_call *mark;
     struct etcd_call *again; /* an app that was left out for a conflict */
     char *again_id;
+    uint64_t applied;       /* the revision that the table had when conflicts were last looked for; 0: look again */
     const char *watched;    /* endpoint of the watch */
     uint64_t cluster_id;    /* of what was loaded; 0: nothing was */
     uint64_t next_revision; /* the watch goes on from here */
@@ -193,6 +194,7 @@ static void start_load(struct etcd_sync *s)
 {
     s->state = STATE_LOADING;
     s->loads++;
+    s->applied = 0;
     s->load_revision = 0;
     s->has_format = false;
     set_page_key(s, s->prefix, false);
@@ -360,8 +362,6 @@ static void take_events(struct etcd_sync *s, const struct etcd_wire_watch_answer
     if (s->gathering_apps) {
         etcd_routes_commit(s->routes, batch->revision);
         mark_format(s);
-        if (etcd_routes_next_conflict(s->routes, NULL) && !timer_is_armed(&s->retry))
-            loop_timer_arm(s->params.loop, &s->retry, RETRY_MS);
     }
     s->gathering_apps = false;
     if (etcd_routes_is_full(s->routes)) {
@@ -424,9 +424,16 @@ static void on_watch_end(void *arg, const struct etcd_result *result)
     fail_call(s, result);
 }
 
+static void arm_retry(struct etcd_sync *s)
+{
+    if (etcd_routes_next_conflict(s->routes, NULL) && !timer_is_armed(&s->retry))
+        loop_timer_arm(s->params.loop, &s->retry, RETRY_MS);
+}
+
 static void start_watch(struct etcd_sync *s)
 {
     cancel_calls(s);
+    arm_retry(s);
     s->state = STATE_WATCHING;
     s->watched = etcd_client_endpoint(s->client);
     s->gathering_apps = false;
@@ -475,8 +482,10 @@ static void on_again(void *arg, const struct etcd_result *result)
     struct etcd_sync *s = arg;
     struct etcd_wire_range_answer answer;
     s->again = NULL;
-    if (result->end != ETCD_ANSWERED || !etcd_wire_range_read(result->body, on_again_kv, s, &answer))
+    if (result->end != ETCD_ANSWERED || !etcd_wire_range_read(result->body, on_again_kv, s, &answer)) {
+        arm_retry(s);
         return;
+    }
     if (answer.count == 0)
         etcd_routes_forget(s->routes, slice_str(s->again_id));
     else
@@ -504,8 +513,22 @@ static void try_again(struct etcd_sync *s, const char *after)
 static void on_retry(struct timer *timer)
 {
     struct etcd_sync *s = CONTAINER_OF(timer, struct etcd_sync, retry);
-    if (s->state == STATE_WATCHING && !s->again)
+    if (s->again)
+        arm_retry(s);
+    else if (s->state == STATE_WATCHING) /* else when it is reached */
         try_again(s, NULL);
+}
+
+/*
+ * Whatever a batch of the watch has changed, it may have freed what others wait for. That such an app was tried again
+ * tells nothing new.
+ */
+static void look_for_conflicts(struct etcd_sync *s)
+{
+    uint64_t revision = etcd_routes_revision(s->routes);
+    if (s->applied != revision)
+        arm_retry(s);
+    s->applied = revision;
 }
 
 /* ---- life ---- */
@@ -524,8 +547,10 @@ static void on_applied(void *arg, enum status status, const char *text)
         s->watch_paused = false;
         etcd_call_resume(s->watch);
     }
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
+        look_for_conflicts(s);
         etcd_write_applied(s->write);
+    }
 }
 
 static bool is_following(const struct etcd_sync *s)

@@ -1,9 +1,11 @@
 """Following a member of etcd that says what its test wants: several changes at once, late answers, nonsense."""
+import base64
+
 import pytest
 
 from custom_certificates import Issuer
 from etcd_script import ScriptedEtcd
-from test_etcd import app_of, document, idle, is_following, served, state, wait_for
+from test_etcd import app_of, document, idle, is_following, served, state, wait_for, wait_gone
 from origin import Origin
 from wire import wait_until
 
@@ -48,6 +50,10 @@ def wait_following(gateway):
     wait_until(lambda: is_following(gateway), "the gateway to follow etcd", TIMEOUT)
 
 
+def decoded(text):
+    return base64.b64decode(text).decode()
+
+
 def put_app(script, app):
     return script.put(f"apps/{app['app_id']}", app)
 
@@ -70,3 +76,87 @@ def test_a_certificate_that_is_deleted_at_once_is_not_served(script, follow, iss
     assert served(gateway, issuer, marker)
     assert gateway.control("GET", path).status == 404
     assert served(gateway, issuer, name) is None
+
+
+# ---- apps that are in each other's way ----
+
+@pytest.fixture
+def rivals(server):
+    """Two apps that claim the same address; the first one that comes has it."""
+    first, second = document(server), document(server)
+    second["instances"][0]["address"] = first["instances"][0]["address"]
+    return first, second
+
+
+def key_of(app):
+    return f"apps/{app['app_id']}"
+
+
+def begin_conflict(gateway, script, first, second):
+    put_app(script, first)
+    wait_for(gateway, first["app_id"])
+    put_app(script, second)
+    wait_until(lambda: state(gateway)["left_out"] == 1, "the second app to be left out", TIMEOUT)
+
+
+def test_an_app_whose_address_is_freed_at_once_comes(script, follow, rivals):
+    first, second = rivals
+    gateway = follow()
+    put_app(script, first)
+    wait_for(gateway, first["app_id"])
+    script.hold()
+    revision = put_app(script, second)
+    script.delete(key_of(first))
+    script.release()
+    wait_for(gateway, second["app_id"], revision)
+    assert app_of(gateway, first["app_id"]) is None
+    wait_until(lambda: state(gateway)["left_out"] == 0, "nothing to be left out", TIMEOUT)
+
+
+def test_a_conflict_is_looked_at_once_for_each_change(script, follow, rivals):
+    first, second = rivals
+    gateway = follow()
+    begin_conflict(gateway, script, first, second)
+
+    def looks():
+        return script.count("/v3/kv/range", key_of(second))
+    wait_until(looks, "the app to be tried again", TIMEOUT)
+    # Between two probes of the member there is time for more than one look.
+    probes = script.count("/v3/kv/range", "format")
+    wait_until(lambda: script.count("/v3/kv/range", "format") > probes, "a probe", TIMEOUT)
+    assert looks() == 1
+    put_app(script, idle())
+    wait_until(lambda: looks() == 2, "another try", TIMEOUT)
+
+
+def test_a_try_that_fails_is_not_the_last(script, follow, rivals):
+    first, second = rivals
+    gateway = follow()
+    begin_conflict(gateway, script, first, second)
+    failed = []
+
+    def answer(body):
+        if decoded(body["key"]).endswith(second["app_id"]) and len(failed) < 2:
+            failed.append(body)
+            return {"kvs": 5}
+        return None
+    script.on_range = answer
+    script.delete(key_of(first))
+    wait_for(gateway, second["app_id"])
+    assert len(failed) == 2
+
+
+def test_an_address_that_is_freed_before_the_member_goes_away(script, follow, rivals):
+    first, second = rivals
+    gateway = follow()
+    begin_conflict(gateway, script, first, second)
+    script.delete(key_of(first))
+    wait_gone(gateway, first["app_id"])
+    script.away = True
+    script.drop()
+    # With the pauses between these attempts it is away for longer than an app waits to be tried again.
+    before = script.count("/v3/watch")
+    wait_until(lambda: script.count("/v3/watch") >= before + 6, "attempts to reach it", TIMEOUT)
+    assert app_of(gateway, second["app_id"]) is None
+    script.away = False
+    wait_for(gateway, second["app_id"])
