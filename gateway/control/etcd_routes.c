@@ -233,6 +233,11 @@ uint64_t etcd_routes_revision(const struct etcd_routes *r)
 
 /* ---- committing ---- */
 
+bool etcd_routes_is_committing(const struct etcd_routes *r)
+{
+    return r->committing != 0;
+}
+
 static void release(struct etcd_routes *r)
 {
     if (r->committing == 0)

@@ -37,6 +37,8 @@ void etcd_routes_commit(struct etcd_routes *routes, uint64_t revision);
 
 /* Up to which revision of etcd the table has everything; 0: unknown. */
 uint64_t etcd_routes_revision(const struct etcd_routes *routes);
+/* `applied` is to come. */
+bool etcd_routes_is_committing(const struct etcd_routes *routes);
 /* What waits to be committed is enough: read no more until `applied`. */
 bool etcd_routes_is_full(const struct etcd_routes *routes);
 

@@ -54,7 +54,7 @@ struct etcd_sync {
     char *again_id;
     uint64_t applied;       /* the revision that the table had when conflicts were last looked for; 0: look again */
     const char *watched;    /* endpoint of the watch */
-    uint64_t cluster_id;    /* of what was loaded; 0: nothing was */
+    uint64_t cluster_id;    /* of what was loaded; 0: nothing was, or it is to be loaded again */
     uint64_t next_revision; /* the watch goes on from here */
     uint64_t load_cluster_id;
     uint64_t load_revision; /* of the pages; 0: the first one decides */
@@ -127,11 +127,16 @@ static void fail(struct etcd_sync *s, const char *text)
     pause_then_go_on(s);
 }
 
-/* What was loaded is of no use as a base any more. */
-static void load_again(struct etcd_sync *s, const char *why)
+/* What was loaded is of no use as a base any more: once that is done which is being done, all is loaded again. */
+static void forget_load(struct etcd_sync *s, const char *why)
 {
     log_info("etcd: everything is loaded again: %s", why);
     s->cluster_id = 0;
+}
+
+static void load_again(struct etcd_sync *s, const char *why)
+{
+    forget_load(s, why);
     pause_then_go_on(s);
 }
 
@@ -533,6 +538,14 @@ static void look_for_conflicts(struct etcd_sync *s)
 
 /* ---- life ---- */
 
+static void end_load(struct etcd_sync *s)
+{
+    if (s->cluster_id == 0)
+        pause_then_go_on(s);
+    else if (!etcd_routes_is_committing(s->routes)) /* else it was a batch of before the load */
+        start_watch(s);
+}
+
 static void on_applied(void *arg, enum status status, const char *text)
 {
     struct etcd_sync *s = arg;
@@ -542,7 +555,7 @@ static void on_applied(void *arg, enum status status, const char *text)
         s->cluster_id = 0;
         fail(s, problem);
     } else if (s->state == STATE_APPLYING) {
-        start_watch(s);
+        end_load(s);
     } else if (s->watch_paused && !etcd_routes_is_full(s->routes)) {
         s->watch_paused = false;
         etcd_call_resume(s->watch);
@@ -611,8 +624,19 @@ static struct etcd_secrets *new_secrets(struct etcd_sync *s)
 
 void etcd_sync_rules_changed(struct etcd_sync *s)
 {
-    if (s->state == STATE_WATCHING && etcd_routes_left_out(s->routes) > 0)
-        load_again(s, "the rules for documents have changed");
+    static const char why[] = "the rules for documents have changed";
+    if (etcd_routes_left_out(s->routes) == 0)
+        return;
+    switch (s->state) {
+    case STATE_PAUSING:
+    case STATE_APPLYING:
+        forget_load(s, why);
+        break;
+    case STATE_LOADING:
+    case STATE_WATCHING:
+        load_again(s, why);
+        break;
+    }
 }
 
 bool etcd_sync_is_awaited(const struct etcd_sync *s)

@@ -1,12 +1,16 @@
 """Following a member of etcd that says what its test wants: several changes at once, late answers, nonsense."""
 import base64
+import sqlite3
+import threading
+from contextlib import closing
 
 import pytest
 
 from custom_certificates import Issuer
-from etcd_script import ScriptedEtcd
-from test_etcd import app_of, document, idle, is_following, served, state, wait_for, wait_gone
+from etcd_script import PREFIX, ScriptedEtcd
+from gateway import new_id
 from origin import Origin
+from test_etcd import app_of, document, idle, is_following, served, state, wait_for, wait_gone
 from wire import wait_until
 
 TIMEOUT = 60
@@ -55,7 +59,15 @@ def decoded(text):
 
 
 def put_app(script, app):
-    return script.put(f"apps/{app['app_id']}", app)
+    return script.put(key_of(app), app)
+
+
+def key_of(app):
+    return f"apps/{app['app_id']}"
+
+
+def key_bytes(app):
+    return (PREFIX + key_of(app)).encode()
 
 
 # ---- several changes at once ----
@@ -65,7 +77,7 @@ def test_a_certificate_that_is_deleted_at_once_is_not_served(script, follow, iss
     name, marker = "quick.example.com", "marker.example.com"
     path = f"/v1/certificates/{name}"
     assert gateway.control("PUT", path, issuer.issue(name).document).status == 201
-    value = script.kvs[f"/phala-gateway/certificates/{name}".encode()][0].decode()
+    value = script.kvs[f"{PREFIX}certificates/{name}".encode()][0].decode()
     assert gateway.control("DELETE", path).status == 204
     script.hold()
     script.put(f"certificates/{name}", value)
@@ -86,10 +98,6 @@ def rivals(server):
     first, second = document(server), document(server)
     second["instances"][0]["address"] = first["instances"][0]["address"]
     return first, second
-
-
-def key_of(app):
-    return f"apps/{app['app_id']}"
 
 
 def begin_conflict(gateway, script, first, second):
@@ -160,3 +168,76 @@ def test_an_address_that_is_freed_before_the_member_goes_away(script, follow, ri
     assert app_of(gateway, second["app_id"]) is None
     script.away = False
     wait_for(gateway, second["app_id"])
+
+
+# ---- rules that change meanwhile ----
+
+def beyond():
+    """An app with an address that the configuration does not allow at first."""
+    return {"app_id": new_id(), "instances": [
+        {"instance_id": new_id(), "address": "10.1.2.3", "generation": 1, "state": "running"}]}
+
+
+def allow_it(gateway):
+    gateway.config["upstream"]["allow"].append("10.0.0.0/8")
+    gateway.write_config()
+    assert gateway.control("POST", "/v1/reload").status == 200
+
+
+def wait_left_out(gateway):
+    wait_until(lambda: state(gateway)["left_out"] == 1, "the app to be left out", TIMEOUT)
+
+
+def test_rules_that_change_while_the_member_is_away(script, follow):
+    app = beyond()
+    put_app(script, app)
+    gateway = follow()
+    wait_left_out(gateway)
+    script.away = True
+    script.drop()
+    wait_until(lambda: not is_following(gateway), "the gateway to notice", TIMEOUT)
+    allow_it(gateway)
+    script.away = False
+    wait_for(gateway, app["app_id"])
+    wait_until(lambda: state(gateway)["left_out"] == 0, "nothing to be left out", TIMEOUT)
+
+
+def test_rules_that_change_in_the_middle_of_a_load(script, follow):
+    app, pages, go_on = beyond(), [], threading.Event()
+    put_app(script, app)
+
+    def answer(body):
+        if "range_end" not in body:
+            return None
+        pages.append(body)
+        if len(pages) == 1:
+            return {"header": script.header(), "kvs": [script.kv(key_bytes(app))], "count": "2", "more": True}
+        assert go_on.wait(TIMEOUT)
+        return None
+    script.on_range = answer
+    gateway = follow(wait=False)
+    wait_left_out(gateway)
+    allow_it(gateway)
+    go_on.set()
+    wait_for(gateway, app["app_id"])
+    wait_following(gateway)
+    assert state(gateway)["left_out"] == 0
+
+
+def test_rules_that_change_while_a_load_is_stored(script, follow):
+    gateway = follow()
+    gateway.stop()
+    # Storing the other app takes a while: time for the reload.
+    slow = ("CREATE TRIGGER slow BEFORE INSERT ON apps BEGIN WITH RECURSIVE counted(n) AS "
+            "(SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 3000000) SELECT count(*) FROM counted; END")
+    with closing(sqlite3.connect(gateway.folder / "state" / "routes.db")) as database:
+        database.execute(slow)
+    app = beyond()
+    put_app(script, app)
+    put_app(script, idle())
+    gateway.start(ready=False)
+    wait_left_out(gateway)
+    allow_it(gateway)
+    wait_for(gateway, app["app_id"])
+    wait_following(gateway)
+    assert state(gateway)["left_out"] == 0
