@@ -62,7 +62,7 @@ static void free_left_out(void *item)
     free(left_out);
 }
 
-void etcd_routes_forget(struct etcd_routes *r, struct slice app_id)
+static void forget(struct etcd_routes *r, struct slice app_id)
 {
     struct left_out *item = find(r, app_id);
     if (!item)
@@ -115,7 +115,7 @@ const struct route_problem *etcd_routes_problem(const struct etcd_routes *r, str
 
 struct search {
     const char *after;
-    const char *found;
+    const struct left_out *found;
 };
 
 static void visit(const void *node, VISIT order, void *closure)
@@ -124,14 +124,29 @@ static void visit(const void *node, VISIT order, void *closure)
     const struct left_out *item = *(const struct left_out *const *)node;
     if ((order == postorder || order == leaf) && !search->found && item->is_conflict &&
         (!search->after || strcmp(item->id, search->after) > 0))
-        search->found = item->id;
+        search->found = item;
 }
 
-const char *etcd_routes_next_conflict(const struct etcd_routes *r, const char *after)
+const char *etcd_routes_next_conflict(const struct etcd_routes *r, const char *after, uint64_t *ret_revision)
 {
     struct search search = {.after = after};
     twalk_r(r->left_out, visit, &search);
-    return search.found;
+    if (!search.found)
+        return NULL;
+    *ret_revision = search.found->revision;
+    return search.found->id;
+}
+
+static bool is_conflict(const struct etcd_routes *r, struct slice app_id, uint64_t revision)
+{
+    const struct left_out *item = find(r, app_id);
+    return item && item->is_conflict && item->revision == revision;
+}
+
+void etcd_routes_forget_conflict(struct etcd_routes *r, struct slice app_id, uint64_t revision)
+{
+    if (is_conflict(r, app_id, revision))
+        forget(r, app_id);
 }
 
 /* ---- gathering ---- */
@@ -201,7 +216,7 @@ void etcd_routes_put(struct etcd_routes *r, struct slice app_id, struct slice do
     r->records++;
     r->bytes += document.len;
     if (add(r, app_id, document, mod_revision, &problem) == STATUS_OK) {
-        etcd_routes_forget(r, app_id);
+        forget(r, app_id);
         return;
     }
     leave_out(r, app_id, mod_revision, false, &problem);
@@ -212,7 +227,7 @@ void etcd_routes_put(struct etcd_routes *r, struct slice app_id, struct slice do
 void etcd_routes_delete(struct etcd_routes *r, struct slice app_id, uint64_t mod_revision)
 {
     r->records++;
-    etcd_routes_forget(r, app_id);
+    forget(r, app_id);
     changes_snapshot_delete(gathered(r), app_id, mod_revision);
 }
 
@@ -223,7 +238,7 @@ size_t etcd_routes_loaded(const struct etcd_routes *r)
 
 bool etcd_routes_is_full(const struct etcd_routes *r)
 {
-    return !r->is_load && (r->bytes > FULL_BYTES || r->records > FULL_RECORDS);
+    return r->committing != 0 && !r->is_load && (r->bytes > FULL_BYTES || r->records > FULL_RECORDS);
 }
 
 uint64_t etcd_routes_revision(const struct etcd_routes *r)
@@ -279,10 +294,31 @@ static void commit_gathered(struct etcd_routes *r)
 
 void etcd_routes_commit(struct etcd_routes *r, uint64_t revision)
 {
-    if (revision > 0)
-        r->latest = revision;
-    r->wanted = r->latest;
+    r->latest = revision;
+    r->wanted = revision;
     commit_gathered(r);
+}
+
+/* An app that has lost an address to another one has got the revision of that. */
+static bool is_in_table(const struct etcd_routes *r, struct slice app_id, uint64_t revision)
+{
+    route_table_read_begin();
+    const struct route_app *now = route_table_app(r->params.table, app_id);
+    bool is_known = now && now->revision >= revision;
+    route_table_read_end();
+    return is_known;
+}
+
+bool etcd_routes_put_again(struct etcd_routes *r, struct slice app_id, struct slice document, uint64_t mod_revision)
+{
+    bool is_half = r->gathered && r->wanted == 0;
+    if (is_half)
+        return false;
+    if (is_conflict(r, app_id, mod_revision) && !is_in_table(r, app_id, mod_revision)) {
+        etcd_routes_put(r, app_id, document, mod_revision);
+        etcd_routes_commit(r, r->latest);
+    }
+    return true;
 }
 
 /* ---- life ---- */

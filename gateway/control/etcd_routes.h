@@ -32,14 +32,14 @@ void etcd_routes_delete(struct etcd_routes *routes, struct slice app_id, uint64_
 size_t etcd_routes_loaded(const struct etcd_routes *routes);
 /* Nothing of the load is to be taken. */
 void etcd_routes_abandon(struct etcd_routes *routes);
-/* A load, or a batch of a watch, is complete: the table takes this revision with it; 0: the last one again. */
+/* A load, or a batch of a watch, is complete: the table takes this revision with it. */
 void etcd_routes_commit(struct etcd_routes *routes, uint64_t revision);
 
 /* Up to which revision of etcd the table has everything; 0: unknown. */
 uint64_t etcd_routes_revision(const struct etcd_routes *routes);
 /* `applied` is to come. */
 bool etcd_routes_is_committing(const struct etcd_routes *routes);
-/* What waits to be committed is enough: read no more until `applied`. */
+/* What waits for a commit to end is enough: read no more until `applied`. */
 bool etcd_routes_is_full(const struct etcd_routes *routes);
 
 /* Those that etcd has, but the table not, or not so. */
@@ -48,11 +48,17 @@ size_t etcd_routes_left_out(const struct etcd_routes *routes);
 const struct route_problem *etcd_routes_problem(const struct etcd_routes *routes, struct slice app_id,
                                                 uint64_t mod_revision);
 /*
- * Apps that were left out for a conflict with another may be right later: the next one after `after` (NULL: the first);
- * NULL at the end.
+ * Apps that were left out for a conflict with another may be right later: the next one after `after` (NULL: the first)
+ * and the revision of its document; NULL at the end.
  */
-const char *etcd_routes_next_conflict(const struct etcd_routes *routes, const char *after);
-/* It is not in etcd any more. */
-void etcd_routes_forget(struct etcd_routes *routes, struct slice app_id);
+const char *etcd_routes_next_conflict(const struct etcd_routes *routes, const char *after, uint64_t *ret_revision);
+/*
+ * The document of such an app, as it was read again, is committed once more; nothing if something newer has been heard
+ * of the app. False: not now, as only a part of a revision is there, and revisions are committed whole.
+ */
+MUST_CHECK bool etcd_routes_put_again(struct etcd_routes *routes, struct slice app_id, struct slice document,
+                                      uint64_t mod_revision);
+/* It is not in etcd any more, unless something newer has been heard of it. */
+void etcd_routes_forget_conflict(struct etcd_routes *routes, struct slice app_id, uint64_t revision);
 
 #endif

@@ -1,5 +1,6 @@
 #include "gateway/control/etcd_sync.h"
 
+#include "etcd_retry.h"
 #include "etcd_routes.h"
 #include "etcd_secrets.h"
 #include "etcd_write.h"
@@ -18,7 +19,6 @@ enum {
     FIRST_PAUSE_MS = 200,
     MAX_PAUSE_MS = 10000,
     BRIEF_MS = 20000, /* away for less is worth waiting for */
-    RETRY_MS = 2000,  /* of apps that were left out for a conflict */
     FIRST_PAGE = 64,  /* keys */
     MAX_PAGE = 4096,
     SMALL_PAGE = 16,      /* that is sure to fit, with values of etcd's largest size */
@@ -38,20 +38,18 @@ struct etcd_sync {
     struct etcd_sync_params params;
     struct etcd_client *client;
     struct etcd_routes *routes;
+    struct etcd_retry *retry;
     struct etcd_write *write;
     struct etcd_secrets *secrets; /* NULL: without a fleet key */
     char *format_key;
     struct slice prefix;
     enum state state;
     struct timer timer; /* the pause, or the next probe */
-    struct timer retry;
     uint32_t pause_ms;
     struct etcd_call *call; /* a page */
     struct etcd_call *watch;
     struct etcd_call *probe;
     struct etcd_call *mark;
-    struct etcd_call *again; /* an app that was left out for a conflict */
-    char *again_id;
     uint64_t applied;       /* the revision that the table had when conflicts were last looked for; 0: look again */
     const char *watched;    /* endpoint of the watch */
     uint64_t cluster_id;    /* of what was loaded; 0: nothing was, or it is to be loaded again */
@@ -103,7 +101,7 @@ static void cancel_calls(struct etcd_sync *s)
     etcd_call_cancel(&s->call);
     etcd_call_cancel(&s->watch);
     etcd_call_cancel(&s->probe);
-    etcd_call_cancel(&s->again);
+    etcd_retry_stop(s->retry);
     s->watch_paused = s->created = s->proven = false;
 }
 
@@ -429,16 +427,10 @@ static void on_watch_end(void *arg, const struct etcd_result *result)
     fail_call(s, result);
 }
 
-static void arm_retry(struct etcd_sync *s)
-{
-    if (etcd_routes_next_conflict(s->routes, NULL) && !timer_is_armed(&s->retry))
-        loop_timer_arm(s->params.loop, &s->retry, RETRY_MS);
-}
-
 static void start_watch(struct etcd_sync *s)
 {
     cancel_calls(s);
-    arm_retry(s);
+    etcd_retry_arm(s->retry);
     s->state = STATE_WATCHING;
     s->watched = etcd_client_endpoint(s->client);
     s->gathering_apps = false;
@@ -466,77 +458,16 @@ static void mark_format(struct etcd_sync *s)
             etcd_client_call(s->client, "/v3/kv/txn", etcd_wire_txn_request(&op, 1), MAX_SMALL_ANSWER, on_marked, s);
 }
 
-/* ---- apps that were left out for a conflict ---- */
+/* ---- what was applied ---- */
 
-static void try_again(struct etcd_sync *s, const char *after);
-
-static void on_again_kv(void *arg, const struct etcd_wire_kv *kv)
-{
-    struct etcd_sync *s = arg;
-    struct slice id = slice_str(s->again_id);
-    route_table_read_begin();
-    const struct route_app *now = route_table_app(s->params.table, id);
-    bool is_newer = !now || now->revision < kv->mod_revision;
-    route_table_read_end();
-    if (is_newer)
-        etcd_routes_put(s->routes, id, kv->value, kv->mod_revision);
-}
-
-static void on_again(void *arg, const struct etcd_result *result)
-{
-    struct etcd_sync *s = arg;
-    struct etcd_wire_range_answer answer;
-    s->again = NULL;
-    if (result->end != ETCD_ANSWERED || !etcd_wire_range_read(result->body, on_again_kv, s, &answer)) {
-        arm_retry(s);
-        return;
-    }
-    if (answer.count == 0)
-        etcd_routes_forget(s->routes, slice_str(s->again_id));
-    else
-        etcd_routes_commit(s->routes, 0);
-    try_again(s, s->again_id);
-}
-
-static void try_again(struct etcd_sync *s, const char *after)
-{
-    const char *id = etcd_routes_next_conflict(s->routes, after);
-    char *copy = id ? strdup(id) : NULL;
-    free(s->again_id);
-    s->again_id = copy;
-    if (!copy)
-        return;
-    char *key;
-    if (asprintf(&key, "%.*sapps/%s", SLICE_ARG(s->prefix), copy) < 0)
-        abort();
-    struct etcd_wire_range range = {.key = slice_str(key)};
-    s->again =
-        etcd_client_call(s->client, "/v3/kv/range", etcd_wire_range_request(&range), MAX_PAGE_BYTES, on_again, s);
-    free(key);
-}
-
-static void on_retry(struct timer *timer)
-{
-    struct etcd_sync *s = CONTAINER_OF(timer, struct etcd_sync, retry);
-    if (s->again)
-        arm_retry(s);
-    else if (s->state == STATE_WATCHING) /* else when it is reached */
-        try_again(s, NULL);
-}
-
-/*
- * Whatever a batch of the watch has changed, it may have freed what others wait for. That such an app was tried again
- * tells nothing new.
- */
+/* A batch of the watch may have freed what others wait for. That such an app was tried again tells nothing new. */
 static void look_for_conflicts(struct etcd_sync *s)
 {
     uint64_t revision = etcd_routes_revision(s->routes);
     if (s->applied != revision)
-        arm_retry(s);
+        etcd_retry_arm(s->retry);
     s->applied = revision;
 }
-
-/* ---- life ---- */
 
 static void end_load(struct etcd_sync *s)
 {
@@ -661,7 +592,6 @@ struct etcd_sync *etcd_sync_new(const struct etcd_sync_params *params)
     s->pause_ms = FIRST_PAUSE_MS;
     s->current_us = params->loop->now_us;
     timer_init(&s->timer, on_timer);
-    timer_init(&s->retry, on_retry);
     s->client = etcd_client_new(&(struct etcd_client_params){
         .loop = params->loop,
         .fetcher = params->fetcher,
@@ -671,6 +601,8 @@ struct etcd_sync *etcd_sync_new(const struct etcd_sync_params *params)
     });
     s->routes = etcd_routes_new(&(struct etcd_routes_params){
         .changes = params->changes, .table = params->table, .applied = on_applied, .arg = s});
+    s->retry = etcd_retry_new(&(struct etcd_retry_params){
+        .loop = params->loop, .client = s->client, .routes = s->routes, .prefix = s->prefix});
     s->write = etcd_write_new(&(struct etcd_write_params){
         .loop = params->loop,
         .client = s->client,
@@ -701,10 +633,9 @@ void etcd_sync_free(struct etcd_sync **sync)
     cancel_calls(s);
     etcd_call_cancel(&s->mark);
     loop_timer_forget(&s->timer);
-    loop_timer_forget(&s->retry);
+    etcd_retry_free(&s->retry);
     etcd_routes_free(&s->routes);
     etcd_client_free(&s->client);
-    free(s->again_id);
     free(s->page_key);
     free(s->format_key);
     free(s);

@@ -1,5 +1,6 @@
 """Following a member of etcd that says what its test wants: several changes at once, late answers, nonsense."""
 import base64
+import json
 import sqlite3
 import threading
 from contextlib import closing
@@ -54,6 +55,12 @@ def wait_following(gateway):
     wait_until(lambda: is_following(gateway), "the gateway to follow etcd", TIMEOUT)
 
 
+def wait_probe(script):
+    """What was sent before it has been read by then."""
+    probes = script.count("/v3/kv/range", "format")
+    wait_until(lambda: script.count("/v3/kv/range", "format") > probes, "a probe", TIMEOUT)
+
+
 def decoded(text):
     return base64.b64decode(text).decode()
 
@@ -68,6 +75,18 @@ def key_of(app):
 
 def key_bytes(app):
     return (PREFIX + key_of(app)).encode()
+
+
+def change_store(gateway, sql):
+    """While the gateway is stopped."""
+    with closing(sqlite3.connect(gateway.folder / "state" / "routes.db")) as database:
+        database.execute(sql)
+
+
+def store_slowly(gateway, app):
+    change_store(gateway, f"""CREATE TRIGGER slow BEFORE INSERT ON apps WHEN new.app_id = '{app["app_id"]}' BEGIN
+        WITH RECURSIVE counted(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 3000000)
+        SELECT count(*) FROM counted; END""")
 
 
 # ---- several changes at once ----
@@ -129,9 +148,8 @@ def test_a_conflict_is_looked_at_once_for_each_change(script, follow, rivals):
     def looks():
         return script.count("/v3/kv/range", key_of(second))
     wait_until(looks, "the app to be tried again", TIMEOUT)
-    # Between two probes of the member there is time for more than one look.
-    probes = script.count("/v3/kv/range", "format")
-    wait_until(lambda: script.count("/v3/kv/range", "format") > probes, "a probe", TIMEOUT)
+    wait_probe(script)      # there is time for more than one look between two of them
+    wait_probe(script)
     assert looks() == 1
     put_app(script, idle())
     wait_until(lambda: looks() == 2, "another try", TIMEOUT)
@@ -168,6 +186,102 @@ def test_an_address_that_is_freed_before_the_member_goes_away(script, follow, ri
     assert app_of(gateway, second["app_id"]) is None
     script.away = False
     wait_for(gateway, second["app_id"])
+
+
+def hold_answer(script, app):
+    """(asked, go_on): the answer about this app is made when it is asked for, and sent when the test wants it."""
+    asked, go_on = threading.Event(), threading.Event()
+
+    def answer(body):
+        if base64.b64decode(body["key"]) != key_bytes(app):
+            return None
+        kvs = [script.kv(key_bytes(app))] if key_bytes(app) in script.kvs else []
+        made = {"header": script.header(), "kvs": kvs, "count": str(len(kvs))}
+        asked.set()
+        assert go_on.wait(TIMEOUT)
+        return made
+    script.on_range = answer
+    return asked, go_on
+
+
+def test_a_late_answer_does_not_bring_a_deleted_app_back(script, follow, rivals):
+    first, second = rivals
+    gateway = follow()
+    asked, go_on = hold_answer(script, second)
+    begin_conflict(gateway, script, first, second)
+    assert asked.wait(TIMEOUT)
+    script.delete(key_of(first))
+    script.delete(key_of(second))
+    wait_until(lambda: state(gateway)["left_out"] == 0, "the deletion to arrive", TIMEOUT)
+    go_on.set()
+    wait_probe(script)
+    assert app_of(gateway, second["app_id"]) is None
+
+
+def test_a_late_answer_does_not_hide_an_app_that_came_back(script, follow, rivals):
+    first, second = rivals
+    gateway = follow()
+    begin_conflict(gateway, script, first, second)
+    script.delete(key_of(second), silent=True)
+    asked, go_on = hold_answer(script, second)
+    put_app(script, idle())
+    assert asked.wait(TIMEOUT)      # and it is not there
+    revision = put_app(script, second)
+    wait_until(lambda: f"app {second['app_id']} at revision {revision} is left out" in gateway.stderr(),
+               "the new conflict to be said", TIMEOUT)
+    go_on.set()
+    wait_probe(script)
+    assert state(gateway)["left_out"] == 1
+    script.delete(key_of(first))
+    wait_for(gateway, second["app_id"], revision)
+
+
+def test_a_revision_in_parts_is_not_taken_by_halves(script, follow, rivals):
+    first, second = rivals
+    gateway = follow()
+    asked, go_on = hold_answer(script, second)
+    begin_conflict(gateway, script, first, second)
+    assert asked.wait(TIMEOUT)
+    script.delete(key_of(first))
+    wait_gone(gateway, first["app_id"])
+    one, other = idle(), idle()
+    with script.changed:
+        script.revision += 1
+        revision = script.revision
+        script.tell([script.put_event(key_of(one), one, revision)], fragment=True)
+    wait_probe(script)
+    go_on.set()
+    wait_probe(script)
+    assert app_of(gateway, one["app_id"]) is None
+    script.tell([script.put_event(key_of(other), other, revision)])
+    for app in (one, other):
+        wait_for(gateway, app["app_id"], revision)
+    wait_for(gateway, second["app_id"])
+
+
+def test_more_than_is_read_at_once_and_a_part_of_a_revision(script, follow):
+    gateway = follow()
+    gateway.stop()
+    slow = idle()
+    store_slowly(gateway, slow)
+    gateway.start()
+    wait_following(gateway)
+    large = [idle() for _ in range(5)]
+    one, other = idle(), idle()
+    script.hold()
+    put_app(script, slow)
+    with script.changed:
+        script.revision += 1
+        script.tell([script.put_event(key_of(app), json.dumps(app) + " " * 1000000, script.revision) for app in large])
+        script.revision += 1
+        revision = script.revision
+        script.tell([script.put_event(key_of(one), one, revision)], fragment=True)
+    script.release()
+    wait_for(gateway, slow["app_id"])
+    script.tell([script.put_event(key_of(other), other, revision)])
+    for app in (one, other):
+        wait_for(gateway, app["app_id"], revision)
+    assert app_of(gateway, large[0]["app_id"])
 
 
 # ---- rules that change meanwhile ----
@@ -227,14 +341,10 @@ def test_rules_that_change_in_the_middle_of_a_load(script, follow):
 def test_rules_that_change_while_a_load_is_stored(script, follow):
     gateway = follow()
     gateway.stop()
-    # Storing the other app takes a while: time for the reload.
-    slow = ("CREATE TRIGGER slow BEFORE INSERT ON apps BEGIN WITH RECURSIVE counted(n) AS "
-            "(SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 3000000) SELECT count(*) FROM counted; END")
-    with closing(sqlite3.connect(gateway.folder / "state" / "routes.db")) as database:
-        database.execute(slow)
-    app = beyond()
+    app, slow = beyond(), idle()
+    store_slowly(gateway, slow)     # time for the reload
     put_app(script, app)
-    put_app(script, idle())
+    put_app(script, slow)
     gateway.start(ready=False)
     wait_left_out(gateway)
     allow_it(gateway)
