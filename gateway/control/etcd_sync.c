@@ -59,7 +59,8 @@ struct etcd_sync {
     char *page_key;
     size_t page_key_len;
     size_t page_limit;
-    bool has_format; /* the prefix is marked as a fleet's */
+    bool page_advanced; /* it had keys that come after those of the page before */
+    bool has_format;    /* the prefix is marked as a fleet's */
     bool created;
     bool proven; /* a read that needs the majority was answered since the watch began */
     bool watch_paused;
@@ -158,6 +159,13 @@ static bool is_in(const struct etcd_sync *s, struct slice key, struct slice fold
     return slice_has_prefix(rest, folder) && ret_name->len > 0;
 }
 
+/* In the order of etcd's keys. */
+static bool is_before(struct slice a, struct slice b)
+{
+    int order = memcmp(a.ptr, b.ptr, a.len < b.len ? a.len : b.len);
+    return order < 0 || (order == 0 && a.len < b.len);
+}
+
 /* True if it is an app's. */
 static bool take_kv(struct etcd_sync *s, const struct etcd_wire_kv *kv)
 {
@@ -209,7 +217,10 @@ static void on_page_kv(void *arg, const struct etcd_wire_kv *kv)
 {
     struct etcd_sync *s = arg;
     take_kv(s, kv);
+    if (is_before(kv->key, slice_make(s->page_key, s->page_key_len)))
+        return;
     set_page_key(s, kv->key, true);
+    s->page_advanced = true;
 }
 
 /*
@@ -270,16 +281,21 @@ static void on_page(void *arg, const struct etcd_result *result)
             s->load_cluster_id = answer.header.cluster_id;
         }
         adapt_page_limit(s, result->body.len);
-        if (answer.more)
-            next_page(s);
-        else
+        if (!answer.more) {
             finish_load(s);
+        } else if (s->page_advanced) {
+            next_page(s);
+        } else {
+            etcd_client_leave(s->client);
+            fail(s, "etcd says that there are more keys, but sends none");
+        }
     }
 }
 
 static void next_page(struct etcd_sync *s)
 {
     char *end = etcd_wire_prefix_end(s->prefix);
+    s->page_advanced = false;
     struct etcd_wire_range range = {
         .key = slice_make(s->page_key, s->page_key_len),
         .range_end = slice_str(end),

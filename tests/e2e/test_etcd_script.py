@@ -351,3 +351,24 @@ def test_rules_that_change_while_a_load_is_stored(script, follow):
     wait_for(gateway, app["app_id"])
     wait_following(gateway)
     assert state(gateway)["left_out"] == 0
+
+
+# ---- what makes no sense ----
+
+@pytest.mark.parametrize("keys", [0, 1])
+def test_pages_that_lead_nowhere(script, follow, keys):
+    """There shall be more, but each page is as the one before, or empty."""
+    app = idle()
+    put_app(script, app)
+
+    def answer(body):
+        kvs = [script.kv(key_bytes(app))] * keys
+        return {"header": script.header(), "kvs": kvs, "count": "9", "more": True} if "range_end" in body else None
+    script.on_range = answer
+    gateway = follow(wait=False)
+    wait_until(lambda: "there are more keys, but sends none" in state(gateway)["problem"], "the problem", TIMEOUT)
+    loads = gateway.metric("etcd_loads_total")
+    wait_until(lambda: gateway.metric("etcd_loads_total") > loads, "another attempt", TIMEOUT)
+    script.on_range = None
+    wait_for(gateway, app["app_id"])
+    wait_following(gateway)
