@@ -1,5 +1,6 @@
 #include "etcd_secrets.h"
 
+#include "gateway/base/backoff.h"
 #include "gateway/base/base64.h"
 #include "gateway/base/log.h"
 #include "gateway/control/id_set.h"
@@ -9,7 +10,6 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 #include <time.h>
 
 enum {
@@ -345,10 +345,7 @@ static void make_missing(struct etcd_secrets *s)
 /* Members look at different moments, so that mostly one makes the next key. */
 static void arm_tick(struct etcd_secrets *s, uint32_t ms)
 {
-    uint32_t random = 0;
-    ssize_t n = getrandom(&random, sizeof random, 0);
-    (void)n;
-    loop_timer_arm(s->params.loop, &s->tick, ms / 2 + random % (ms / 2 + 1));
+    loop_timer_arm(s->params.loop, &s->tick, backoff_jittered(ms));
 }
 
 static void on_tick(struct timer *timer)

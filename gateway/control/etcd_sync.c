@@ -4,12 +4,12 @@
 #include "etcd_routes.h"
 #include "etcd_secrets.h"
 #include "etcd_write.h"
+#include "gateway/base/backoff.h"
 #include "gateway/base/log.h"
 #include "gateway/control/etcd_client.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/random.h>
 
 enum {
     CONNECT_MS = 3000,
@@ -44,8 +44,8 @@ struct etcd_sync {
     char *format_key;
     struct slice prefix;
     enum state state;
-    struct timer timer; /* the pause, or the next probe */
-    uint32_t pause_ms;
+    struct timer timer;     /* the pause, or the next probe */
+    unsigned pauses;        /* since it followed */
     struct etcd_call *call; /* a page */
     struct etcd_call *watch;
     struct etcd_call *probe;
@@ -83,15 +83,6 @@ static char *join(struct slice prefix, const char *name)
     return text;
 }
 
-/* Half to all of it: members of a fleet must not come back at the same moment. */
-static uint64_t jittered(uint32_t ms)
-{
-    uint32_t random = 0;
-    ssize_t n = getrandom(&random, sizeof random, 0);
-    (void)n; /* less of it is less jitter */
-    return ms / 2 + random % (ms / 2 + 1);
-}
-
 static void note_current(struct etcd_sync *s)
 {
     s->current_us = s->params.loop->now_us;
@@ -112,8 +103,7 @@ static void pause_then_go_on(struct etcd_sync *s)
 {
     cancel_calls(s);
     s->state = STATE_PAUSING;
-    loop_timer_arm(s->params.loop, &s->timer, jittered(s->pause_ms));
-    s->pause_ms = s->pause_ms * 2 < MAX_PAUSE_MS ? s->pause_ms * 2 : MAX_PAUSE_MS;
+    loop_timer_arm(s->params.loop, &s->timer, backoff_ms(FIRST_PAUSE_MS, MAX_PAUSE_MS, s->pauses++));
 }
 
 static void fail(struct etcd_sync *s, const char *text)
@@ -316,7 +306,7 @@ static void note_following(struct etcd_sync *s)
         return;
     s->proven = s->has_been = true;
     s->all_away = false;
-    s->pause_ms = FIRST_PAUSE_MS;
+    s->pauses = 0;
     if (!s->unseeded)
         s->problem[0] = '\0';
     log_info("etcd: following %s from revision %ju", s->watched, (uintmax_t)s->next_revision);
@@ -605,7 +595,6 @@ struct etcd_sync *etcd_sync_new(const struct etcd_sync_params *params)
     s->prefix = slice_str(params->config->prefix);
     s->format_key = join(s->prefix, "format");
     s->page_limit = FIRST_PAGE;
-    s->pause_ms = FIRST_PAUSE_MS;
     s->current_us = params->loop->now_us;
     timer_init(&s->timer, on_timer);
     s->client = etcd_client_new(&(struct etcd_client_params){

@@ -1,5 +1,6 @@
 #include "sync_internal.h"
 
+#include "gateway/base/backoff.h"
 #include "gateway/base/clock.h"
 
 #include <inttypes.h>
@@ -34,15 +35,9 @@ static void set_state(struct sync *s, enum sync_state state)
 
 /* ---- waiting ---- */
 
-/* Twice as long each time, half to one and a half of it, so that followers of one source don't come at once. */
 static uint64_t delay_of(unsigned times)
 {
-    uint64_t delay = FIRST_DELAY_MS;
-    while (times-- > 0 && delay < MAX_DELAY_MS)
-        delay *= 2;
-    if (delay > MAX_DELAY_MS)
-        delay = MAX_DELAY_MS;
-    return delay / 2 + arc4random_uniform((uint32_t)delay + 1);
+    return backoff_ms(FIRST_DELAY_MS, MAX_DELAY_MS, times);
 }
 
 static void hang_up(struct sync *s)
