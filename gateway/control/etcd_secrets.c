@@ -17,6 +17,8 @@ enum {
     PAUSE_MS = 300,
     CERTAIN_MS = 12000,
     APPLIED_MS = 15000,
+    FIRST_APPLY_MS = 1000, /* before a certificate that could not be applied is tried again */
+    MAX_APPLY_MS = 30000,
     MAX_ANSWER = 64 << 10,
     PERIOD_DIGITS = 10,
 };
@@ -26,7 +28,9 @@ struct etcd_secrets {
     struct certs_gate gate;
     struct list writes;
     struct list applying;
-    struct id_set bad; /* keys, without the prefix */
+    struct list failed;  /* of those that could not be applied: the next try is to come */
+    size_t failed_count; /* these, and those that are being tried again */
+    struct id_set bad;   /* keys, without the prefix */
     size_t bad_count;
     struct ticket_ring ring;
     struct tls_ticket_keys in_use; /* count 0: none of the fleet's */
@@ -57,7 +61,10 @@ struct applying {
     struct list link;
     struct etcd_secrets *secrets;
     char *name;
+    struct cert_custom *cert; /* NULL: it was deleted */
     uint64_t revision;
+    unsigned failures;
+    struct timer timer;
 };
 
 static char *copy(struct slice text)
@@ -109,7 +116,7 @@ static void note_good(struct etcd_secrets *s, struct slice name)
 
 size_t etcd_secrets_left_out(const struct etcd_secrets *s)
 {
-    return s->bad_count;
+    return s->bad_count + s->failed_count;
 }
 
 static const char other_key[] = "it can't be opened: it was sealed under another key than that of fleet_key_file, or "
@@ -132,9 +139,50 @@ static void note_applied(struct etcd_secrets *s, struct slice name, uint64_t rev
 
 static void free_applying(struct applying *a)
 {
+    if (a->failures > 0)
+        a->secrets->failed_count--;
+    loop_timer_forget(&a->timer);
     list_remove(&a->link);
+    cert_custom_unref(&a->cert);
     free(a->name);
     free(a);
+}
+
+static struct applying *find_applying(const struct list *list, struct slice name)
+{
+    LIST_EACH (link, list) {
+        struct applying *a = CONTAINER_OF(link, struct applying, link);
+        if (slice_eq(slice_str(a->name), name))
+            return a;
+    }
+    return NULL;
+}
+
+static void on_applied(void *arg, enum status status, bool created, const char *text);
+
+static void start_applying(struct applying *a)
+{
+    struct etcd_secrets *s = a->secrets;
+    list_push(&s->applying, &a->link);
+    certs_apply(s->params.certs, slice_str(a->name), a->cert ? cert_custom_ref(a->cert) : NULL, on_applied, a);
+}
+
+static void on_apply_timer(struct timer *timer)
+{
+    struct applying *a = CONTAINER_OF(timer, struct applying, timer);
+    list_remove(&a->link);
+    start_applying(a);
+}
+
+static void apply_later(struct applying *a, const char *text)
+{
+    struct etcd_secrets *s = a->secrets;
+    if (a->failures == 0) {
+        log_error("etcd: the certificate of %s could not be applied, and will be tried again: %s", a->name, text);
+        s->failed_count++;
+    }
+    list_push(&s->failed, &a->link);
+    loop_timer_arm(s->params.loop, &a->timer, backoff_ms(FIRST_APPLY_MS, MAX_APPLY_MS, a->failures++));
 }
 
 static void on_applied(void *arg, enum status status, bool created, const char *text)
@@ -142,19 +190,14 @@ static void on_applied(void *arg, enum status status, bool created, const char *
     struct applying *a = arg;
     struct etcd_secrets *s = a->secrets;
     (void)created;
+    list_remove(&a->link);
+    if (status != STATUS_OK && !find_applying(&s->applying, slice_str(a->name))) {
+        apply_later(a, text);
+        return;
+    }
     if (status == STATUS_OK)
         note_applied(s, slice_str(a->name), a->revision);
-    else
-        log_error("etcd: the certificate of %s could not be applied: %s", a->name, text);
     free_applying(a);
-}
-
-static bool is_being_applied(const struct etcd_secrets *s, struct slice name)
-{
-    LIST_EACH (link, &s->applying)
-        if (slice_eq(slice_str(CONTAINER_OF(link, struct applying, link)->name), name))
-            return true;
-    return false;
 }
 
 /* What is on its way to the workers is not to be found yet, and would come after this. */
@@ -163,7 +206,7 @@ static bool is_in_force(const struct etcd_secrets *s, struct slice name, const s
     const struct cert_custom *now = certs_find(s->params.certs, name);
     bool is_same =
         cert ? now && slice_eq(now->chain_pem, cert->chain_pem) && slice_eq(now->key_pem, cert->key_pem) : !now;
-    return is_same && !is_being_applied(s, name);
+    return is_same && !find_applying(&s->applying, name) && !find_applying(&s->failed, name);
 }
 
 static void apply(struct etcd_secrets *s, struct slice name, struct cert_custom *cert, uint64_t revision)
@@ -173,13 +216,16 @@ static void apply(struct etcd_secrets *s, struct slice name, struct cert_custom 
         note_applied(s, name, revision);
         return;
     }
-    struct applying *a = calloc(1, sizeof *a);
+    struct applying *a = find_applying(&s->failed, name);
+    if (a)
+        free_applying(a); /* this is newer */
+    a = calloc(1, sizeof *a);
     if (!a)
         abort();
-    *a = (struct applying){.secrets = s, .name = copy(name), .revision = revision};
+    *a = (struct applying){.secrets = s, .name = copy(name), .cert = cert, .revision = revision};
     list_init(&a->link);
-    list_push(&s->applying, &a->link);
-    certs_apply(s->params.certs, slice_str(a->name), cert, on_applied, a);
+    timer_init(&a->timer, on_apply_timer);
+    start_applying(a);
 }
 
 /* The private key's PEM, malloc'ed; NULL if it is not under our key. */
@@ -511,6 +557,7 @@ struct etcd_secrets *etcd_secrets_new(const struct etcd_secrets_params *params)
     s->gate = (struct certs_gate){.write = start_write, .arg = s};
     list_init(&s->writes);
     list_init(&s->applying);
+    list_init(&s->failed);
     timer_init(&s->tick, on_tick);
     certs_set_gate(params->certs, &s->gate);
     return s;
@@ -532,6 +579,8 @@ void etcd_secrets_free(struct etcd_secrets **secrets)
         certs_forget(s->params.certs, a);
         free_applying(a);
     }
+    while (!list_is_empty(&s->failed))
+        free_applying(CONTAINER_OF(s->failed.next, struct applying, link));
     id_set_clear(&s->bad);
     explicit_bzero(&s->ring, sizeof s->ring);
     explicit_bzero(&s->in_use, sizeof s->in_use);

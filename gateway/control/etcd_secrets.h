@@ -6,7 +6,8 @@
  * true} <prefix>tickets/<period>      a sealed struct tls_ticket_key (control/ticket_ring)
  *
  * A certificate that is deleted leaves its mark, so that a gateway that was away learns of it; one that is only here
- * stays. What can't be opened or is no good is said once, counted, and changes nothing.
+ * stays. What can't be opened or is no good is said once, counted, and changes nothing; what can't be stored is counted
+ * too, and tried until it can.
  */
 #ifndef GATEWAY_CONTROL_ETCD_SECRETS_H
 #define GATEWAY_CONTROL_ETCD_SECRETS_H

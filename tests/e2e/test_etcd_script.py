@@ -109,6 +109,36 @@ def test_a_certificate_that_is_deleted_at_once_is_not_served(script, follow, iss
     assert served(gateway, issuer, name) is None
 
 
+def test_certificates_that_cannot_be_stored_come_later(script, follow, issuer):
+    gateway = follow()
+    names = ["late.example.com", "gone.example.com"]
+    for name in names:
+        assert gateway.control("PUT", f"/v1/certificates/{name}", issuer.issue(name).document).status == 201
+    late, gone = (script.kvs[f"{PREFIX}certificates/{name}".encode()][0].decode() for name in names)
+    assert gateway.control("DELETE", f"/v1/certificates/{names[0]}").status == 204
+    gateway.stop()
+    # Nothing is stored until this app is there.
+    opener = idle()
+    for event in ("INSERT", "DELETE"):
+        change_store(gateway, f"""CREATE TRIGGER on_{event} BEFORE {event} ON certificates
+            WHEN NOT EXISTS (SELECT 1 FROM apps WHERE app_id = '{opener["app_id"]}')
+            BEGIN SELECT RAISE(ABORT, 'the disk is full'); END""")
+    gateway.start()
+    wait_following(gateway)
+    script.put(f"certificates/{names[0]}", late)
+    script.put(f"certificates/{names[1]}", gone)        # the same again
+    script.put(f"certificates/{names[1]}", {"deleted": True})
+    for name in names:
+        wait_until(lambda: f"the certificate of {name} could not be applied" in gateway.stderr(),    # pylint: disable=W0640
+                   "the failure to be said", TIMEOUT)
+    assert state(gateway)["left_out"] == 2
+    assert served(gateway, issuer, names[0]) is None and served(gateway, issuer, names[1])
+    put_app(script, opener)
+    wait_until(lambda: served(gateway, issuer, names[0]), "the certificate to come", TIMEOUT)
+    wait_until(lambda: served(gateway, issuer, names[1]) is None, "the certificate to go", TIMEOUT)
+    wait_until(lambda: state(gateway)["left_out"] == 0, "nothing to be left out", TIMEOUT)
+
+
 # ---- apps that are in each other's way ----
 
 @pytest.fixture
