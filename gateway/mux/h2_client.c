@@ -91,12 +91,12 @@ void h2_mux_client_expect(struct mux *mux, unsigned limit)
 static size_t put_pseudo(const struct h2_stream *s, const struct message_head *head, nghttp2_nv *nv)
 {
     size_t count = 0;
-    nv[count++] = h2_send_nv(SLICE(":method"), s->is_tunnel_asked ? SLICE("CONNECT") : head->method_text);
+    nv[count++] = h2_send_named(SLICE(":method"), s->is_tunnel_asked ? SLICE("CONNECT") : head->method_text);
     if (s->is_tunnel_asked)
-        nv[count++] = h2_send_nv(SLICE(":protocol"), s->asked.protocol);
-    nv[count++] = h2_send_nv(SLICE(":scheme"), SLICE("http"));
-    nv[count++] = h2_send_nv(SLICE(":authority"), head->authority);
-    nv[count++] = h2_send_nv(SLICE(":path"), head->path);
+        nv[count++] = h2_send_named(SLICE(":protocol"), s->asked.protocol);
+    nv[count++] = h2_send_named(SLICE(":scheme"), SLICE("http"));
+    nv[count++] = h2_send_named(SLICE(":authority"), head->authority);
+    nv[count++] = h2_send_named(SLICE(":path"), head->path);
     return count;
 }
 
@@ -130,6 +130,7 @@ static void keep_waiting(struct h2_stream *s, const nghttp2_nv *nv, size_t count
         struct slice name = arena_copy(&s->arena, slice_make((const char *)nv[i].name, nv[i].namelen));
         struct slice value = arena_copy(&s->arena, slice_make((const char *)nv[i].value, nv[i].valuelen));
         s->waiting[i] = h2_send_nv(name, value);
+        s->waiting[i].flags = nv[i].flags & NGHTTP2_NV_FLAG_NO_INDEX;
     }
 }
 
@@ -184,7 +185,7 @@ void h2_client_send_waiting(struct h2_mux *m)
 
 void h2_client_send_head(struct h2_stream *s, const struct message_head *head, bool end)
 {
-    char length[24];
+    char length[SLICE_U64_BYTES];
     nghttp2_nv *nv = arena_alloc(&s->arena, (head->fields.count + ADDED_FIELDS) * sizeof *nv);
     if (s->mux->gone || s->begun || s->waiting)
         return;
@@ -193,14 +194,13 @@ void h2_client_send_head(struct h2_stream *s, const struct message_head *head, b
     s->asked.protocol = s->is_tunnel_asked ? SLICE("websocket") : SLICE_NONE;
     s->asked.websocket_key = arena_copy(&s->arena, fields_value(&head->fields, FIELD_SEC_WEBSOCKET_KEY));
     size_t count = h2_send_put_fields(s, &head->fields, nv, put_pseudo(s, head, nv));
-    if (head->has_content_length) {
-        int n = snprintf(length, sizeof length, "%llu", (unsigned long long)head->content_length);
-        nv[count++] = h2_send_nv(SLICE("content-length"), slice_make(length, (size_t)n));
-    }
+    if (head->has_content_length)
+        nv[count++] =
+            h2_send_named(SLICE("content-length"), slice_from_u64(head->content_length, length + sizeof length));
     if (head->te_trailers || head_is_grpc(head))
-        nv[count++] = h2_send_nv(SLICE("te"), SLICE("trailers"));
+        nv[count++] = h2_send_named(SLICE("te"), SLICE("trailers"));
     if (head->expect_continue)
-        nv[count++] = h2_send_nv(SLICE("expect"), SLICE("100-continue"));
+        nv[count++] = h2_send_named(SLICE("expect"), SLICE("100-continue"));
     begin(s, nv, count, end);
 }
 

@@ -6,6 +6,7 @@
  */
 #include "h2_mux_internal.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,11 +27,59 @@ static bool may_share(const struct h2_mux *m)
     return m->server && !m->shares_frame_buffer && nghttp2_version(0)->version_num == KNOWN_VERSION;
 }
 
+/*
+ * A request is some thirty small blocks, and those of many requests at once are more than malloc keeps at hand: each
+ * thread keeps some of each size that malloc makes. With AddressSanitizer none, so that each block is watched.
+ */
+#ifdef __SANITIZE_ADDRESS__
+enum { KEPT_BYTES_MAX = 0 };
+#else
+enum { KEPT_BYTES_MAX = 256 * 1024 };
+#endif
+enum { SIZE_STEP = 16, SIZE_FIRST = 8, SIZES = 65 }; /* what malloc's blocks have room for: 8, 24, 40, … */
+
+struct kept {
+    struct kept *next;
+};
+
+static _Thread_local struct kept *kept[SIZES];
+static _Thread_local size_t kept_bytes;
+
+static size_t size_number(size_t size)
+{
+    return size <= SIZE_FIRST ? 1 : (size - SIZE_FIRST + SIZE_STEP - 1) / SIZE_STEP;
+}
+
+static void *take_block(size_t size)
+{
+    size_t number = size_number(size);
+    struct kept *block = number < SIZES ? kept[number] : NULL;
+    if (!block)
+        return malloc(size);
+    kept[number] = block->next;
+    kept_bytes -= malloc_usable_size(block);
+    return block;
+}
+
+static void give_block(void *block)
+{
+    size_t size = block ? malloc_usable_size(block) : 0;
+    size_t number = size_number(size);
+    if (!block || number >= SIZES || kept_bytes + size > KEPT_BYTES_MAX) {
+        free(block);
+        return;
+    }
+    struct kept *first = block;
+    first->next = kept[number];
+    kept[number] = first;
+    kept_bytes += size;
+}
+
 static void *take(size_t size, void *user_data)
 {
     struct h2_mux *m = user_data;
     if (size != FRAME_BUFFER_BYTES || !may_share(m))
-        return malloc(size);
+        return take_block(size);
     m->shares_frame_buffer = true;
     return frame_buffer;
 }
@@ -41,13 +90,17 @@ static void give(void *block, void *user_data)
     if (block == frame_buffer)
         m->shares_frame_buffer = false;
     else
-        free(block);
+        give_block(block);
 }
 
 static void *take_zeroed(size_t count, size_t size, void *user_data)
 {
     (void)user_data;
-    return calloc(count, size);
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes))
+        return NULL;
+    void *block = take_block(bytes);
+    return block ? memset(block, 0, bytes) : NULL;
 }
 
 static void *resize(void *block, size_t size, void *user_data)

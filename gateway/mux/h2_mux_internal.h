@@ -222,6 +222,8 @@ void h2_client_send_waiting(struct h2_mux *m);
 void h2_client_stop_waiting(struct h2_stream *s);
 
 nghttp2_nv h2_send_nv(struct slice name, struct slice value);
+/* The same for a name that is there as long as the program. */
+nghttp2_nv h2_send_named(struct slice name, struct slice value);
 /* Puts the fields that go on the wire behind `count` others; returns the new count. */
 size_t h2_send_put_fields(struct h2_stream *s, const struct fields *fields, nghttp2_nv *nv, size_t count);
 ssize_t h2_send_read_body(nghttp2_session *session, int32_t id, uint8_t *buffer, size_t size, uint32_t *flags,

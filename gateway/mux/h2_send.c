@@ -27,11 +27,21 @@ nghttp2_nv h2_send_nv(struct slice name, struct slice value)
     return (nghttp2_nv){.name = n.out, .value = v.out, .namelen = name.len, .valuelen = value.len};
 }
 
+nghttp2_nv h2_send_named(struct slice name, struct slice value)
+{
+    nghttp2_nv nv = h2_send_nv(name, value);
+    nv.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME;
+    return nv;
+}
+
 /* RFC 9113 section 8.2.1: lower case on the wire. */
 static struct slice lower_name(const struct field *field, struct arena *arena)
 {
-    if (field->id != FIELD_OTHER)
-        return field_name(field->id);
+    size_t lower = 0;
+    while (lower < field->name.len && ascii_lower(field->name.ptr[lower]) == field->name.ptr[lower])
+        lower++;
+    if (lower == field->name.len)
+        return field->name;
     char *name = arena_alloc(arena, field->name.len + 1);
     for (size_t i = 0; i < field->name.len; i++)
         name[i] = ascii_lower(field->name.ptr[i]);
@@ -47,11 +57,24 @@ static bool is_for_wire(const struct h2_stream *s, const struct field *field)
     return !framing && !(key && s->is_tunnel_asked);
 }
 
+/* Other in each message: in the table of the encoder they would only drive out what comes again. */
+static bool is_of_one_message(enum field_id id)
+{
+    return id == FIELD_X_REQUEST_ID || id == FIELD_TRACEPARENT;
+}
+
 size_t h2_send_put_fields(struct h2_stream *s, const struct fields *fields, nghttp2_nv *nv, size_t count)
 {
-    for (size_t i = 0; i < fields->count; i++)
-        if (is_for_wire(s, &fields->items[i]))
-            nv[count++] = h2_send_nv(lower_name(&fields->items[i], &s->arena), fields->items[i].value);
+    for (size_t i = 0; i < fields->count; i++) {
+        const struct field *field = &fields->items[i];
+        if (!is_for_wire(s, field))
+            continue;
+        nv[count] = field->id != FIELD_OTHER ? h2_send_named(field_name(field->id), field->value)
+                                             : h2_send_nv(lower_name(field, &s->arena), field->value);
+        if (is_of_one_message(field->id))
+            nv[count].flags |= NGHTTP2_NV_FLAG_NO_INDEX;
+        count++;
+    }
     return count;
 }
 
@@ -90,17 +113,16 @@ static void send_response_head(struct h2_stream *s, const struct message_head *h
 {
     struct h2_mux *m = s->mux;
     nghttp2_nv *nv = arena_alloc(&s->arena, (head->fields.count + 2) * sizeof *nv); /* :status, content-length */
-    char status[8], length[24];
+    char status[SLICE_U64_BYTES], length[SLICE_U64_BYTES];
     bool interim = head_is_interim(head);
     if (!can_send(s) || s->out_head_sent)
         return;
     s->is_tunnel = s->is_tunnel_asked && head->body == BODY_RAW;
-    int status_len = snprintf(status, sizeof status, "%d", wire_status(s, head));
-    nv[0] = h2_send_nv(SLICE(":status"), slice_make(status, (size_t)status_len));
+    nv[0] = h2_send_named(SLICE(":status"), slice_from_u64((uint64_t)wire_status(s, head), status + sizeof status));
     size_t count = h2_send_put_fields(s, &head->fields, nv, 1);
     if (head->has_content_length && !interim && head->status != 204) {
-        int n = snprintf(length, sizeof length, "%llu", (unsigned long long)head->content_length);
-        nv[count++] = h2_send_nv(SLICE("content-length"), slice_make(length, (size_t)n));
+        struct slice text = slice_from_u64(head->content_length, length + sizeof length);
+        nv[count++] = h2_send_named(SLICE("content-length"), text);
     }
     if (interim) {
         nghttp2_submit_headers(m->session, NGHTTP2_FLAG_NONE, s->id, NULL, nv, count, NULL);

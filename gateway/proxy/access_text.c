@@ -43,13 +43,16 @@ static bool word_is_unsafe(uint64_t word)
 /* Copies up to len bytes, as long as they need no escape; returns how many. */
 static size_t copy_safe(char *to, const char *from, size_t len)
 {
+    enum { WORD_BYTES = 8 };
     size_t i = 0;
-    for (; i + 8 <= len; i += 8) {
+    while (len >= WORD_BYTES && i < len) {
         uint64_t word;
-        memcpy(&word, from + i, 8);
+        size_t at = i + WORD_BYTES <= len ? i : len - WORD_BYTES; /* the last word overlaps the one before */
+        memcpy(&word, from + at, WORD_BYTES);
         if (word_is_unsafe(word))
             break;
-        memcpy(to + i, &word, 8);
+        memcpy(to + at, &word, WORD_BYTES);
+        i = at + WORD_BYTES;
     }
     for (; i < len && is_safe((unsigned char)from[i]); i++)
         to[i] = from[i];
@@ -146,16 +149,6 @@ void access_text_put_escaped(struct access_text *text, struct slice s, size_t ma
 
 /* ---- numbers ---- */
 
-/* Writes the digits so that they end at `end`; returns their start. */
-static char *digits_before(char *end, uint64_t value)
-{
-    do {
-        *--end = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    return end;
-}
-
 static void put_two(char *to, unsigned value)
 {
     to[0] = (char)('0' + value / 10 % 10);
@@ -164,9 +157,9 @@ static void put_two(char *to, unsigned value)
 
 void access_text_put_u64(struct access_text *text, uint64_t value)
 {
-    char buffer[20], *end = buffer + sizeof buffer;
-    const char *start = digits_before(end, value);
-    put_whole(text, start, (size_t)(end - start));
+    char buffer[SLICE_U64_BYTES];
+    struct slice digits = slice_from_u64(value, buffer + sizeof buffer);
+    put_whole(text, digits.ptr, digits.len);
 }
 
 static void put_three(char *to, unsigned value)
@@ -180,8 +173,8 @@ void access_text_put_ms(struct access_text *text, uint64_t us)
     char buffer[24], *end = buffer + sizeof buffer;
     put_three(end - 3, (unsigned)(us % 1000));
     end[-4] = '.';
-    const char *start = digits_before(end - 4, us / 1000);
-    put_whole(text, start, (size_t)(end - start));
+    struct slice digits = slice_from_u64(us / 1000, end - 4);
+    put_whole(text, digits.ptr, digits.len + 4);
 }
 
 void access_text_put_hex64(struct access_text *text, uint64_t value)

@@ -4,7 +4,7 @@
 
 #include <assert.h>
 
-enum { U64_DIGITS = 20, LINE_OVERHEAD = 4 /* ": " and CRLF */ };
+enum { LINE_OVERHEAD = 4 /* ": " and CRLF */ };
 
 /* Where the next byte goes. Callers have reserved the room: see the bounds. */
 struct out {
@@ -27,13 +27,8 @@ static void put_char(struct out *out, char c)
 
 static void put_u64(struct out *out, uint64_t value)
 {
-    char digits[U64_DIGITS];
-    char *first = digits + sizeof digits;
-    do {
-        *--first = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    put(out, slice_make(first, (size_t)(digits + sizeof digits - first)));
+    char digits[SLICE_U64_BYTES];
+    put(out, slice_from_u64(value, digits + sizeof digits));
 }
 
 static void put_hex(struct out *out, uint64_t value)
@@ -90,7 +85,7 @@ size_t h1_head_bound(const struct message_head *head)
                                 "TE: trailers\r\n"
                                 "Expect: 100-continue\r\n";
     size_t start =
-        head_is_request(head) ? head->method_text.len + head->path.len + 2 : reason_of(head).len + U64_DIGITS;
+        head_is_request(head) ? head->method_text.len + head->path.len + 2 : reason_of(head).len + SLICE_U64_BYTES;
     return sizeof fixed + start + head->upgrade.len + fields_bound(&head->fields);
 }
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import h2.errors
 import h2.settings
 import pytest
+from hpack import NeverIndexedHeaderTuple
 
 from gateway import free_port, new_id
 from h2_client import H2Client
@@ -70,6 +71,18 @@ def test_h2_to_h2c(gateway, h2_origin):
             assert answer.status == 200 and answer.body == f"GET /{i}|".encode()
     assert len(server.connections) <= 2     # one for each worker
     assert gateway.log_line(app_id=app.id, path="/99")["protocol"] == "h2"
+
+
+def test_what_is_other_in_each_request_takes_no_place_in_the_table(gateway, h2_origin):
+    server = h2_origin(echo)
+    app = h2c_app(gateway, server)
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for _ in range(2):
+        assert gateway.fetch("GET", "/", app.host(), X_Own="kept", Traceparent=trace).status == 200
+    for request in server.requests:
+        never = {field[0] for field in request.list if isinstance(field, NeverIndexedHeaderTuple)}
+        assert never == {"x-request-id", "traceparent"} and request.fields["traceparent"] == trace
+    assert server.requests[0].fields["x-request-id"] != server.requests[1].fields["x-request-id"]
 
 
 def test_g_name(gateway, h2_origin):

@@ -81,4 +81,16 @@ bool slice_list_has(struct slice list, struct slice token);
 /* Decimal digits only, no sign, no space; false when empty, not digits, or over UINT64_MAX. */
 bool slice_to_u64(struct slice s, uint64_t *ret_value);
 
+/* The decimal digits, which end at `end` of a buffer with at least SLICE_U64_BYTES before it. */
+enum { SLICE_U64_BYTES = 20 };
+static inline struct slice slice_from_u64(uint64_t value, char *end)
+{
+    char *first = end;
+    do {
+        *--first = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    return slice_make(first, (size_t)(end - first));
+}
+
 #endif
