@@ -27,6 +27,8 @@ enum {
     MAX_SMALL_ANSWER = 64 << 10,
 };
 
+_Static_assert(ETCD_WIRE_MAX_REVISION <= CHANGES_MAX_REVISION, "the table can take each revision of etcd");
+
 enum state {
     STATE_PAUSING,  /* until the timer */
     STATE_LOADING,  /* page by page */

@@ -189,6 +189,11 @@ static bool read_u64(const json_t *object, const char *name, uint64_t *ret_value
            slice_to_u64(slice_make(json_string_value(value), json_string_length(value)), ret_value);
 }
 
+static bool read_revision(const json_t *object, const char *name, uint64_t *ret_revision)
+{
+    return read_u64(object, name, ret_revision) && *ret_revision <= ETCD_WIRE_MAX_REVISION;
+}
+
 static bool read_bool(const json_t *object, const char *name, bool *ret_value)
 {
     const json_t *value = json_object_get(object, name);
@@ -206,7 +211,8 @@ static bool read_header(const json_t *object, struct etcd_wire_header *ret_heade
 {
     const json_t *header = json_object_get(object, "header");
     return json_is_object(header) && read_u64(header, "cluster_id", &ret_header->cluster_id) &&
-           read_u64(header, "member_id", &ret_header->member_id) && read_u64(header, "revision", &ret_header->revision);
+           read_u64(header, "member_id", &ret_header->member_id) &&
+           read_revision(header, "revision", &ret_header->revision);
 }
 
 /* ---- keys and values ---- */
@@ -261,7 +267,7 @@ static bool read_kv(const json_t *item, bool is_event, char **at, struct etcd_wi
         return false;
     kv->is_delete = strcmp(name, "DELETE") == 0;
     return read_bytes(json, "key", at, &kv->key) && kv->key.len > 0 && read_bytes(json, "value", at, &kv->value) &&
-           read_u64(json, "mod_revision", &kv->mod_revision) && kv->mod_revision > 0;
+           read_revision(json, "mod_revision", &kv->mod_revision) && kv->mod_revision > 0;
 }
 
 /* An array that may be missing. */
@@ -303,8 +309,9 @@ bool etcd_wire_range_read(struct slice json, etcd_wire_kv_cb each, void *arg, st
     struct kvs kvs;
     struct etcd_wire_range_answer answer;
     json_t *root = parse(json);
-    bool ok = root && read_header(root, &answer.header) && read_u64(root, "count", &answer.count) &&
-              read_bool(root, "more", &answer.more) && read_kvs(json_object_get(root, "kvs"), false, &kvs);
+    bool ok = root && read_header(root, &answer.header) && answer.header.revision > 0 &&
+              read_u64(root, "count", &answer.count) && read_bool(root, "more", &answer.more) &&
+              read_kvs(json_object_get(root, "kvs"), false, &kvs);
     json_decref(root);
     if (!ok)
         return false;
@@ -359,7 +366,7 @@ static bool read_watch_result(const json_t *result, struct etcd_wire_watch_answe
     copy_text(result, "cancel_reason", answer->text);
     return read_header(result, &answer->header) && read_bool(result, "created", &answer->created) &&
            read_bool(result, "canceled", &answer->canceled) && read_bool(result, "fragment", &answer->is_fragment) &&
-           read_u64(result, "compact_revision", &answer->compact_revision) &&
+           read_revision(result, "compact_revision", &answer->compact_revision) &&
            read_kvs(json_object_get(result, "events"), true, ret_kvs);
 }
 

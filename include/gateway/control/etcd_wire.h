@@ -15,6 +15,9 @@ enum {
     ETCD_WIRE_MAX_BYTES = 1 << 20, /* of the values of a txn; etcd takes 1.5 MiB of a request (--max-request-bytes) */
 };
 
+/* Greater ones make no sense: etcd counts in signed 64 bits, and what follows has to fit too. */
+#define ETCD_WIRE_MAX_REVISION (UINT64_C(1) << 62)
+
 /* ---- requests: each is malloc'ed text ---- */
 
 struct etcd_wire_range {

@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#define GREATEST "4611686018427387904" /* ETCD_WIRE_MAX_REVISION */
+#define BEYOND   "4611686018427387905"
 #define HEADER                                                                                                         \
     "\"header\":{\"cluster_id\":\"14841639068965178418\",\"member_id\":\"2\",\"revision\":\"7\",\"raft_term\":\"2\"}"
 
@@ -107,6 +109,8 @@ static void range_answers(void **state)
     assert_int_equal(answer.header.revision, 7);
     assert_true(etcd_wire_range_read(SLICE("{" HEADER "}"), note, NULL, &answer));
     assert_true(!answer.more && answer.count == 0);
+    assert_true(etcd_wire_range_read(SLICE("{\"header\":{\"revision\":\"" GREATEST "\"}}"), note, NULL, &answer));
+    assert_true(answer.header.revision == ETCD_WIRE_MAX_REVISION);
 }
 
 static void a_bad_message_is_refused_as_a_whole(void **state)
@@ -119,6 +123,12 @@ static void a_bad_message_is_refused_as_a_whole(void **state)
         "{\"header\":{\"revision\":\"x\"}}",
         "{\"header\":{\"revision\":\"-1\"}}",
         "{\"header\":{\"revision\":-1}}",
+        "{\"header\":{\"cluster_id\":\"1\"}}",
+        "{\"header\":{\"revision\":\"0\"}}",
+        "{\"header\":{\"revision\":\"" BEYOND "\"}}",
+        "{\"header\":{\"revision\":" BEYOND "}}",
+        "{" HEADER ",\"kvs\":[{\"key\":\"YQ==\",\"mod_revision\":\"" BEYOND "\"}]}",
+        "{" HEADER ",\"kvs\":[{\"key\":\"YQ==\",\"mod_revision\":\"18446744073709551615\"}]}",
         "{" HEADER ",\"more\":1}",
         "{" HEADER ",\"kvs\":{}}",
         "{" HEADER ",\"kvs\":[5]}",
@@ -189,6 +199,13 @@ static void watch_answers(void **state)
     assert_true(answer.canceled);
     assert_string_equal(answer.text, "no leader");
     assert_false(etcd_wire_watch_read(SLICE("{\"result\":5}"), note, NULL, &answer));
+    assert_false(
+        etcd_wire_watch_read(SLICE("{\"result\":{\"header\":{\"revision\":\"" BEYOND "\"}}}"), note, NULL, &answer));
+    assert_false(etcd_wire_watch_read(SLICE("{\"result\":{" HEADER ",\"compact_revision\":\"" BEYOND "\"}}"), note,
+                                      NULL, &answer));
+    assert_false(etcd_wire_watch_read(
+        SLICE("{\"result\":{" HEADER ",\"events\":[{\"kv\":{\"key\":\"YQ==\",\"mod_revision\":\"" BEYOND "\"}}]}}"),
+        note, NULL, &answer));
     assert_false(etcd_wire_watch_read(
         SLICE("{\"result\":{" HEADER
               ",\"events\":[{\"type\":\"MOVE\",\"kv\":{\"key\":\"YQ==\",\"mod_revision\":\"6\"}}]}}"),
