@@ -171,19 +171,23 @@ static void on_head(void *arg, const struct fetch_head *head);
 static void on_data(void *arg, struct slice piece);
 static void on_done(void *arg, const struct fetch_result *end);
 
+static char *join(const char *first, const char *second)
+{
+    char *text;
+    if (asprintf(&text, "%s%s", first, second) < 0)
+        abort();
+    return text;
+}
+
 static void post(struct etcd_call *call, const char *path, const char *body)
 {
     static const struct fetch_events events = {.head = on_head, .data = on_data, .done = on_done};
     const struct etcd_client *client = call->client;
     const struct config_etcd *config = client->params.config;
-    char url[512], authorization[4096];
-    const char *fields[] = {NULL, NULL};
     bool has_token = client->token && !call->authenticating;
-    snprintf(url, sizeof url, "%s%s", endpoint_of(client, call->endpoint), path);
-    if (has_token) {
-        snprintf(authorization, sizeof authorization, "Authorization: %s", client->token);
-        fields[0] = authorization;
-    }
+    char *url = join(endpoint_of(client, call->endpoint), path);
+    char *authorization = has_token ? join("Authorization: ", client->token) : NULL;
+    const char *fields[] = {authorization, NULL};
     struct fetch_request request = {
         .method = "POST",
         .url = url,
@@ -197,8 +201,10 @@ static void post(struct etcd_call *call, const char *path, const char *body)
     call->status = 0;
     wipe_answer(call);
     call->fetch = fetch_start(client->params.fetcher, &request, &events, call);
-    if (has_token)
-        explicit_bzero(authorization, sizeof authorization);
+    if (authorization)
+        explicit_bzero(authorization, strlen(authorization));
+    free(authorization);
+    free(url);
 }
 
 static void start(struct etcd_call *call)

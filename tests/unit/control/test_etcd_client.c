@@ -5,7 +5,7 @@
 
 #include <sys/stat.h>
 
-enum { CONNECT_MS = 5000, ANSWER_MS = 5000, QUIET_MS = 5000, MAX_BYTES = 1 << 20 };
+enum { CONNECT_MS = 5000, ANSWER_MS = 5000, QUIET_MS = 5000, MAX_BYTES = 1 << 20, LONG_TOKEN = 6000 };
 
 #define ANSWER(text) "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" text
 
@@ -185,6 +185,22 @@ static bool answer_with_token(struct http_connection *c, const char *request)
     return http_send_text(c, unknown);
 }
 
+/* Tokens may be signed documents of some kilobytes. */
+static bool answer_with_long_token(struct http_connection *c, const char *request)
+{
+    char token[LONG_TOKEN + 1], text[2 * LONG_TOKEN];
+    memset(token, 't', LONG_TOKEN);
+    token[LONG_TOKEN] = '\0';
+    if (strstr(request, "POST /v3/auth/authenticate ")) {
+        snprintf(text, sizeof text, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n{\"token\":\"%s\"}", LONG_TOKEN + 12,
+                 token);
+        return http_send_text(c, text);
+    }
+    snprintf(text, sizeof text, "\r\nAuthorization: %s\r\n", token);
+    assert_non_null(strstr(request, text));
+    return http_send_text(c, ANSWER("2\r\n{}\r\n0\r\n\r\n"));
+}
+
 static bool answer_two_lines(struct http_connection *c, const char *request)
 {
     (void)request;
@@ -266,6 +282,20 @@ static void a_token_is_renewed(void **state)
     assert_int_equal(atomic_load(&p->servers[0]->requests), 5);
 }
 
+static void long_tokens_and_urls_are_sent_whole(void **state)
+{
+    struct place *p = *state;
+    char name[600], url[700];
+    set_user(p, "secret word");
+    add_member(p, answer_with_long_token);
+    memset(name, 'n', sizeof name);
+    snprintf(url, sizeof url, "http://%.*s@127.0.0.1:%u", (int)sizeof name, name, p->servers[0]->port);
+    p->endpoints[0] = url;
+    call(p, MAX_BYTES);
+    check(p, ETCD_ANSWERED, "");
+    assert_string_equal(p->body, "{}");
+}
+
 static void a_missing_password_file_is_told(void **state)
 {
     struct place *p = *state;
@@ -323,6 +353,7 @@ int main(void)
         TEST(what_a_member_may_have_done_is_not_sent_to_another),
         TEST(refusals_are_certain),
         TEST(a_token_is_renewed),
+        TEST(long_tokens_and_urls_are_sent_whole),
         TEST(a_missing_password_file_is_told),
         TEST(a_watch_tells_lines),
         TEST(a_watch_is_cancelled_by_what_it_told),
