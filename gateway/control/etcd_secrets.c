@@ -331,7 +331,7 @@ static void take_ticket(struct etcd_secrets *s, struct slice name, struct slice 
     } else {
         leave_out(s, name, other_key);
     }
-    ticket_ring_add(&s->ring, period, ok ? &key : NULL);
+    ticket_ring_add(&s->ring, period_now(s), period, ok ? &key : NULL);
     explicit_bzero(plain, sizeof plain);
     explicit_bzero(&key, sizeof key);
     use_ticket_keys(s);
@@ -339,12 +339,23 @@ static void take_ticket(struct etcd_secrets *s, struct slice name, struct slice 
 
 static void make_missing(struct etcd_secrets *s);
 
+/* The key that somebody else has made. When it came, it may have been too far ahead of the clock that we had. */
+static void on_made_kv(void *arg, const struct etcd_wire_kv *kv)
+{
+    struct etcd_secrets *s = arg;
+    if (slice_has_prefix(kv->key, s->params.prefix))
+        etcd_secrets_take(s, slice_from(kv->key, s->params.prefix.len), kv);
+}
+
 static void on_made(void *arg, const struct etcd_result *result)
 {
     struct etcd_secrets *s = arg;
+    struct etcd_wire_txn_answer answer;
     s->making = NULL;
     if (result->end != ETCD_ANSWERED)
         log_warn("etcd: no new session ticket key could be written: %s", result->text);
+    else if (!etcd_wire_txn_read(result->body, on_made_kv, s, &answer))
+        log_warn("etcd: the answer to a new session ticket key makes no sense");
 }
 
 static char *ticket_name(uint64_t period)
@@ -361,7 +372,7 @@ static void make(struct etcd_secrets *s, uint64_t period)
     struct tls_ticket_keys fresh = {.count = 0};
     char sealed[sizeof fresh.keys[0] + FLEET_KEY_SEAL_BYTES];
     char *name = ticket_name(period);
-    char *last = ticket_name(period > TICKET_RING_SLOTS ? period - TICKET_RING_SLOTS : 0);
+    char *last = ticket_name(period > TICKET_RING_USED ? period - TICKET_RING_USED : 0);
     char *key = join(s, "tickets/", name), *first_key = join(s, "tickets/", ""), *last_key = join(s, "tickets/", last);
     struct slice plain = {(const char *)&fresh.keys[0], sizeof fresh.keys[0]};
     if (tls_ticket_keys_rotate(&fresh) == STATUS_OK &&

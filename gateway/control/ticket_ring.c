@@ -8,10 +8,12 @@ static const struct ticket_ring_slot *slot_of(const struct ticket_ring *ring, ui
     return slot->period == period ? slot : NULL;
 }
 
-void ticket_ring_add(struct ticket_ring *ring, uint64_t period, const struct tls_ticket_key *key)
+void ticket_ring_add(struct ticket_ring *ring, uint64_t now, uint64_t period, const struct tls_ticket_key *key)
 {
     struct ticket_ring_slot *slot = &ring->slots[period % TICKET_RING_SLOTS];
-    if (period == 0 || slot->period > period || (slot->period == period && slot->readable))
+    uint64_t last = now + TICKET_RING_MAX_AHEAD;
+    bool is_newer = slot->period > period && slot->period <= last; /* else it is of before the clock was set back */
+    if (period == 0 || period > last || is_newer || (slot->period == period && slot->readable))
         return;
     slot->period = period;
     slot->readable = key != NULL;

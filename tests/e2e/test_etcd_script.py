@@ -3,6 +3,7 @@ import base64
 import json
 import sqlite3
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -137,6 +138,21 @@ def test_certificates_that_cannot_be_stored_come_later(script, follow, issuer):
     wait_until(lambda: served(gateway, issuer, names[0]), "the certificate to come", TIMEOUT)
     wait_until(lambda: served(gateway, issuer, names[1]) is None, "the certificate to go", TIMEOUT)
     wait_until(lambda: state(gateway)["left_out"] == 0, "nothing to be left out", TIMEOUT)
+
+
+def test_a_ticket_key_that_was_not_heard_of_is_read_when_it_is_missed(script, follow):
+    """As after a clock that was far behind."""
+    def answer(body):
+        if "range_end" not in body:
+            return None
+        loaded = {"header": script.header()}
+        period = int(time.time()) // 3600
+        for number in (period, period + 1):
+            script.put(f"tickets/{number:010}", "of another fleet", silent=True)
+        return loaded
+    script.on_range = answer
+    gateway = follow()
+    wait_until(lambda: state(gateway)["left_out"] > 0, "the key to be read", TIMEOUT)
 
 
 # ---- apps that are in each other's way ----

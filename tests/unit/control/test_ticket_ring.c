@@ -16,10 +16,16 @@ static struct tls_ticket_key make_key(uint64_t period)
     return key;
 }
 
-static void add(struct ticket_ring *ring, uint64_t period)
+static void add_at(struct ticket_ring *ring, uint64_t now, uint64_t period)
 {
     struct tls_ticket_key key = make_key(period);
-    ticket_ring_add(ring, period, &key);
+    ticket_ring_add(ring, now, period, &key);
+}
+
+/* In its own time. */
+static void add(struct ticket_ring *ring, uint64_t period)
+{
+    add_at(ring, period, period);
 }
 
 /* "100 99 101": the one that seals first. */
@@ -73,13 +79,13 @@ static void what_cannot_be_read_is_not_made_again(void **state)
 {
     (void)state;
     struct ticket_ring ring = {.slots = {{0}}};
-    ticket_ring_add(&ring, 100, NULL);
-    ticket_ring_add(&ring, 101, NULL);
+    ticket_ring_add(&ring, 100, 100, NULL);
+    ticket_ring_add(&ring, 100, 101, NULL);
     assert_int_equal(ticket_ring_missing(&ring, 100), 0);
     assert_keys(&ring, 100, "");
     add(&ring, 100); /* under the right key after all */
     assert_keys(&ring, 100, "100");
-    ticket_ring_add(&ring, 100, NULL);
+    ticket_ring_add(&ring, 100, 100, NULL);
     assert_keys(&ring, 100, "100");
 }
 
@@ -87,11 +93,41 @@ static void old_periods_do_not_come_back(void **state)
 {
     (void)state;
     struct ticket_ring ring = {.slots = {{0}}};
-    add(&ring, 104);
-    add(&ring, 100);
-    add(&ring, 0);
-    assert_keys(&ring, 104, "104");
+    add(&ring, 100 + TICKET_RING_SLOTS);
+    add_at(&ring, 100 + TICKET_RING_SLOTS, 100);
+    add_at(&ring, 100 + TICKET_RING_SLOTS, 0);
+    assert_keys(&ring, 100 + TICKET_RING_SLOTS, "108");
     assert_int_equal(ticket_ring_missing(&ring, 100), 100);
+}
+
+static void far_periods_take_no_place(void **state)
+{
+    (void)state;
+    struct ticket_ring ring = {.slots = {{0}}};
+    for (uint64_t period = 98; period <= 101; period++)
+        add(&ring, period);
+    for (uint64_t period = 102; period <= 100 + 3 * TICKET_RING_SLOTS; period++)
+        add_at(&ring, 100, period);
+    add_at(&ring, 100, 9999999999);
+    assert_keys(&ring, 100, "100 99 98 101");
+    assert_int_equal(ticket_ring_missing(&ring, 100), 0);
+    /* A clock that is somewhat ahead is believed: its keys are there when their time comes. */
+    assert_keys(&ring, 104, "104 103 102 105");
+    assert_int_equal(ticket_ring_missing(&ring, 105), 106);
+}
+
+static void a_clock_that_is_set_back_begins_anew(void **state)
+{
+    (void)state;
+    struct ticket_ring ring = {.slots = {{0}}};
+    for (uint64_t period = 198; period <= 205; period++)
+        add(&ring, period);
+    assert_keys(&ring, 100, "");
+    assert_int_equal(ticket_ring_missing(&ring, 100), 100);
+    add(&ring, 100);
+    add_at(&ring, 100, 101);
+    assert_keys(&ring, 100, "100 101");
+    assert_int_equal(ticket_ring_missing(&ring, 100), 0);
 }
 
 int main(void)
@@ -101,6 +137,8 @@ int main(void)
         cmocka_unit_test(without_new_keys_the_old_ones_go_on),
         cmocka_unit_test(what_cannot_be_read_is_not_made_again),
         cmocka_unit_test(old_periods_do_not_come_back),
+        cmocka_unit_test(far_periods_take_no_place),
+        cmocka_unit_test(a_clock_that_is_set_back_begins_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
