@@ -92,7 +92,7 @@ static void wipe_free(char *bytes, size_t len)
 
 /* ---- what is no good ---- */
 
-/* Said once, until it is good again. */
+/* Said once, until it is good or loaded again. */
 static void leave_out(struct etcd_secrets *s, struct slice name, const char *why)
 {
     char *id = copy(name);
@@ -546,6 +546,12 @@ static void start_write(void *arg, struct slice name, const struct cert_custom *
 }
 
 /* ---- life ---- */
+
+void etcd_secrets_begin_load(struct etcd_secrets *s)
+{
+    id_set_clear(&s->bad);
+    s->bad_count = 0;
+}
 
 bool etcd_secrets_take(struct etcd_secrets *s, struct slice name, const struct etcd_wire_kv *kv)
 {

@@ -37,6 +37,8 @@ struct etcd_secrets *etcd_secrets_new(const struct etcd_secrets_params *params);
 /* Calls that wait are answered with SHUTDOWN. Accepts NULL. */
 void etcd_secrets_free(struct etcd_secrets **secrets);
 
+/* All there is will be taken: what was no good may not be there any more. */
+void etcd_secrets_begin_load(struct etcd_secrets *secrets);
 /* A key under the prefix, which the name is without; true if it is one of these. */
 bool etcd_secrets_take(struct etcd_secrets *secrets, struct slice name, const struct etcd_wire_kv *kv);
 /* All there is has been taken, and changes arrive: missing ticket keys are made. */

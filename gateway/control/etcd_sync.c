@@ -202,6 +202,8 @@ static void start_load(struct etcd_sync *s)
     s->has_format = false;
     set_page_key(s, s->prefix, false);
     etcd_routes_begin_load(s->routes);
+    if (s->secrets)
+        etcd_secrets_begin_load(s->secrets);
     next_page(s);
 }
 

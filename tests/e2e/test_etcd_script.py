@@ -155,6 +155,17 @@ def test_a_ticket_key_that_was_not_heard_of_is_read_when_it_is_missed(script, fo
     wait_until(lambda: state(gateway)["left_out"] > 0, "the key to be read", TIMEOUT)
 
 
+def test_what_was_no_good_and_is_gone_is_not_counted(script, follow):
+    script.put("certificates/bad.example.com", "{}")
+    gateway = follow()
+    assert state(gateway)["left_out"] == 1
+    script.delete("certificates/bad.example.com", silent=True)
+    script.compacted = script.revision
+    script.drop()
+    wait_until(lambda: gateway.metric("etcd_loads_total") == 2, "everything to be loaded again", TIMEOUT)
+    wait_until(lambda: state(gateway)["left_out"] == 0, "nothing to be left out", TIMEOUT)
+
+
 # ---- apps that are in each other's way ----
 
 @pytest.fixture
