@@ -474,7 +474,7 @@ static void mark_format(struct etcd_sync *s)
 static void look_for_conflicts(struct etcd_sync *s)
 {
     uint64_t revision = etcd_routes_revision(s->routes);
-    if (s->applied != revision)
+    if (s->state == STATE_WATCHING && s->applied != revision)
         etcd_retry_arm(s->retry);
     s->applied = revision;
 }

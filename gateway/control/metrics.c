@@ -95,7 +95,8 @@ static void write_etcd(FILE *out, const struct etcd_sync_status *etcd)
     write_seconds(out, PREFIX "etcd_age_seconds", GAUGE, "Since it was last known that no change is missing.",
                   etcd->age_ms * 1000U);
     write_number(out, PREFIX "etcd_revision", GAUGE, "Revision of etcd that the routes have.", etcd->revision);
-    write_number(out, PREFIX "etcd_left_out", GAUGE, "Keys whose content is no good.", etcd->left_out);
+    write_number(out, PREFIX "etcd_left_out", GAUGE,
+                 "Keys that are not in force: no good, in conflict, or not to be stored.", etcd->left_out);
     write_number(out, PREFIX "etcd_failures_total", COUNTER, "Failures of etcd and of its members.", etcd->failures);
     write_number(out, PREFIX "etcd_loads_total", COUNTER, "Times that all keys were loaded.", etcd->loads);
 }

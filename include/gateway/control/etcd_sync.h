@@ -56,7 +56,7 @@ struct etcd_sync_status {
     uint64_t revision;    /* of etcd, that the table has */
     const char *endpoint; /* in use, or the next to be tried */
     const char *problem;  /* "" while following */
-    size_t left_out;      /* keys whose content is no good */
+    size_t left_out;      /* keys that are not in force: no good, in conflict, or not to be stored */
     uint64_t failures;    /* of members */
     uint64_t loads;
 };
