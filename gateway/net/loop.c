@@ -407,6 +407,7 @@ struct loop *loop_new(struct counters *counters)
     list_init(&loop->dirty_late);
     list_init(&loop->ready);
     list_init(&loop->streams);
+    list_init(&loop->closing);
     loop->private = new_private(loop);
     stream_loop_begin(loop);
     read_clocks(loop);

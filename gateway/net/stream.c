@@ -72,6 +72,7 @@ void stream_destroy(struct stream *s)
         event_free(s->write_event);
     close(fd);
     stream_splice_end(s);
+    stream_leave_closing(s);
     stream_drop_queue(s);
     tls_connection_free(&s->ssl);
     tls_handed_over_free(&s->record, &s->tls);
@@ -367,6 +368,7 @@ static struct stream *new_stream(struct loop *loop, int fd, short what, enum str
     s->state = (uint8_t)state;
     list_init(&s->dirty_link);
     list_init(&s->ready_link);
+    list_init(&s->closing_link);
     list_push(&loop->streams, &s->all_link);
     timer_init(&s->timer, on_timer);
     event_assign(&s->event, loop->base, fd, what | EV_CLOSED | EV_ET | EV_PERSIST, on_event, s);

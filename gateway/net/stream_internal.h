@@ -46,7 +46,9 @@ struct stream {
     struct list dirty_link;
     struct list ready_link;
     struct list all_link;
-    struct timer timer; /* handshake or connect, then closing */
+    struct list closing_link;
+    size_t closing_bytes; /* its part of the loop's */
+    struct timer timer;   /* handshake or connect, then closing */
     struct deferred deferred;
     struct event event;
     struct event *write_event; /* an accepted stream's, from the first time that it was blocked */
@@ -95,6 +97,9 @@ void stream_destroy(struct stream *stream);
 void stream_tell_data(struct stream *stream, const char *data, size_t len);
 void stream_mark_ready(struct stream *stream);
 void stream_mark_dirty(struct stream *stream);
+
+/* It has nothing to send any more. */
+void stream_leave_closing(struct stream *stream);
 
 /* Sends what is queued; true if nothing is left. */
 bool stream_flush(struct stream *stream);

@@ -177,11 +177,37 @@ void stream_shutdown(struct stream *s)
     stream_mark_dirty(s);
 }
 
+/* ---- closed streams ---- */
+
+void stream_leave_closing(struct stream *s)
+{
+    s->loop->closing_bytes -= s->closing_bytes;
+    s->closing_bytes = 0;
+    list_remove(&s->closing_link);
+}
+
+/*
+ * No owner waits for it and no limit of connections counts it: peers that ask, and do not take what they get, must not
+ * make ever more of them.
+ */
+static void enter_closing(struct stream *s)
+{
+    struct loop *loop = s->loop;
+    s->closing_bytes = s->queue.bytes;
+    loop->closing_bytes += s->closing_bytes;
+    list_push(&loop->closing, &s->closing_link);
+    while (loop->closing_bytes > STREAM_MAX_CLOSING_BYTES && loop->closing.next != &s->closing_link) {
+        COUNTER_INC(loop->counters, closings_cut_total);
+        stream_destroy(CONTAINER_OF(loop->closing.next, struct stream, closing_link));
+    }
+}
+
 /* After a flush: what the queue's length means for the owner, or for the end of the stream. */
 static void flushed(struct stream *s, bool empty)
 {
     if (s->state == STREAM_CLOSING && (empty || s->write_broken)) {
         if (s->linger && !s->eof && !s->write_broken) {
+            stream_leave_closing(s);
             stream_set_state(s, STREAM_LINGER);
             loop_timer_arm(s->loop, &s->timer, STREAM_LINGER_MS);
             shutdown(event_get_fd(&s->event), SHUT_WR);
@@ -190,6 +216,8 @@ static void flushed(struct stream *s, bool empty)
         }
         return;
     }
+    if (s->state == STREAM_CLOSING && list_is_empty(&s->closing_link))
+        enter_closing(s);
     if (s->want_room && s->state == STREAM_OPEN && stream_queued(s) <= STREAM_LOW_MARK) {
         s->want_room = false;
         s->events->room(s->owner);

@@ -17,6 +17,7 @@
     X(connections_total, COUNTER, "Client connections accepted")                                                       \
     X(connections_evicted_total, COUNTER, "Idle client connections closed to make room")                               \
     X(connections_refused_total, COUNTER, "Client connections closed at once because none could be evicted")           \
+    X(closings_cut_total, COUNTER, "Closed connections cut off because too much waited for their peers to take it")    \
     X(handshakes_total, COUNTER, "TLS handshakes completed")                                                           \
     X(handshakes_resumed_total, COUNTER, "TLS handshakes that resumed a session")                                      \
     X(handshakes_failed_total, COUNTER, "TLS handshakes that failed")                                                  \

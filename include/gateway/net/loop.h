@@ -84,6 +84,8 @@ struct loop {
     struct list dirty_late;    /* streams that are flushed once, at the end of the turn */
     struct list ready;         /* streams with more to read than one turn takes */
     struct list streams;       /* all of them, also those that only finish sending */
+    struct list closing;       /* those of them that have something to send, the longest closed first */
+    size_t closing_bytes;      /* that they had when they were closed */
     uint64_t now_us;           /* monotonic, of this turn */
     uint64_t wall_us;          /* wall clock, of this turn */
     BIO *bio;                  /* of all TLS streams of this loop, see net/stream */

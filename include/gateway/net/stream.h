@@ -46,7 +46,11 @@ enum stream_pause_reason {
     STREAM_PAUSE_SPLICE = 1 << 2, /* stream_splice: the other stream takes no more */
 };
 
-enum { STREAM_HIGH_MARK = 131072, STREAM_LOW_MARK = 32768 }; /* bytes in the send queue */
+enum {
+    STREAM_HIGH_MARK = 131072, /* bytes in the send queue */
+    STREAM_LOW_MARK = 32768,
+    STREAM_MAX_CLOSING_BYTES = 1 << 28, /* that a loop's closed streams may still have to send, before the first go */
+};
 
 /*
  * Takes ownership of a connected non-blocking socket. tls: NULL for plain TCP. TLS handshakes as server and fails with

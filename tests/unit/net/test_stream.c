@@ -428,6 +428,48 @@ static void kept_bytes_are_handed_out_and_answered(void **state)
     assert_string_equal(f->inbox.bytes, "answeranswer");
 }
 
+static size_t count_streams(const struct loop *loop)
+{
+    size_t count = 0;
+    LIST_EACH (link, &loop->streams)
+        count++;
+    return count;
+}
+
+/* Their owners have forgotten them, and no limit of connections counts them. */
+static void what_is_closed_and_not_taken_is_bounded(void **state)
+{
+    struct fixture *f = *state;
+    enum { STREAMS = 22, EACH = 1 << 24, MOST = STREAM_MAX_CLOSING_BYTES / EACH + 2 };
+    int peers[STREAMS];
+    struct ip_addr addr = loopback_ip();
+    char *bytes = calloc(1, EACH);
+    size_t before = count_streams(f->loop);
+    for (int i = 0; i < STREAMS; i++) {
+        int pair[2];
+        tcp_pair(pair);
+        peers[i] = pair[0];
+        setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &(int){131072}, sizeof(int));
+        struct stream *s = stream_accept(f->loop, pair[1], &addr, 1, NULL, 0, &owner_events, &f->owner);
+        stream_write(s, bytes, EACH);
+        stream_close(&s, false);
+        turn_some(f->loop);
+    }
+    assert_in_range(count_streams(f->loop) - before, STREAMS / 2, MOST);
+    assert_int_equal(counters.closings_cut_total, STREAMS - (count_streams(f->loop) - before));
+    for (size_t got = 0; got < EACH;) { /* the last one is complete */
+        ssize_t n = recv(peers[STREAMS - 1], bytes, EACH, MSG_DONTWAIT);
+        assert_int_not_equal(n, 0);
+        got += n > 0 ? (size_t)n : 0;
+        turn_some(f->loop);
+    }
+    for (int i = 0; i < STREAMS; i++)
+        close(peers[i]);
+    TURN_UNTIL(f->loop, count_streams(f->loop) == before);
+    assert_int_equal(f->loop->closing_bytes, 0);
+    free(bytes);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -440,6 +482,7 @@ int main(void)
         TEST(every_reason_must_end_before_reading_goes_on),
         TEST(a_peer_that_does_not_read_takes_away_room),
         TEST(close_delivers_what_is_queued),
+        TEST(what_is_closed_and_not_taken_is_bounded),
         TEST(a_large_write_does_not_overtake_a_long_queue),
         TEST(close_with_linger_outlives_late_bytes_of_the_peer),
         TEST(a_slow_reader_gets_all_of_a_lingering_answer),
