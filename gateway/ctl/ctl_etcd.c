@@ -221,11 +221,17 @@ struct page {
     void *arg;
     char *next; /* the key after the last one */
     size_t next_len;
+    bool advanced; /* with a key that is not one of the pages before */
 };
 
 static void on_kv(void *arg, const struct etcd_wire_kv *kv)
 {
     struct page *page = arg;
+    size_t common = kv->key.len < page->next_len ? kv->key.len : page->next_len;
+    int order = memcmp(kv->key.ptr, page->next, common);
+    if (order < 0 || (order == 0 && kv->key.len < page->next_len))
+        return;
+    page->advanced = true;
     free(page->next);
     page->next_len = kv->key.len + 1;
     page->next = calloc(1, page->next_len);
@@ -250,7 +256,10 @@ enum ctl_exit ctl_etcd_each(struct ctl_etcd *etcd, etcd_wire_kv_cb each, void *a
             .limit = PAGE,
         };
         uint64_t revision = answer.header.revision;
+        page.advanced = false;
         result = range(etcd, &wanted, on_kv, &page, &answer);
+        if (result == CTL_OK && answer.more && !page.advanced)
+            result = make_no_sense(etcd);
         if (revision > 0)
             answer.header.revision = revision;
     }

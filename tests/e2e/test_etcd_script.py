@@ -12,7 +12,7 @@ from custom_certificates import Issuer
 from etcd_script import PREFIX, ScriptedEtcd
 from gateway import new_id
 from origin import Origin
-from test_etcd import app_of, document, idle, is_following, served, state, wait_for, wait_gone
+from test_etcd import app_of, document, etcdctl, idle, is_following, served, state, wait_for, wait_gone
 from wire import wait_until
 
 TIMEOUT = 60
@@ -422,6 +422,8 @@ def test_pages_that_lead_nowhere(script, follow, keys):
         kvs = [script.kv(key_bytes(app))] * keys
         return {"header": script.header(), "kvs": kvs, "count": "9", "more": True} if "range_end" in body else None
     script.on_range = answer
+    listed = etcdctl(script, "app", "ls")
+    assert listed.returncode == 3 and "makes no sense" in listed.stderr
     gateway = follow(wait=False)
     wait_until(lambda: "there are more keys, but sends none" in state(gateway)["problem"], "the problem", TIMEOUT)
     loads = gateway.metric("etcd_loads_total")
