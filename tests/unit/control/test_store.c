@@ -401,6 +401,33 @@ static void a_second_process_is_refused(void **state)
 /* ---- kill -9 ---- */
 
 /* Commits one record after the other; tells each that was acknowledged. */
+static off_t log_bytes(const struct place *place)
+{
+    char path[128];
+    struct stat found;
+    snprintf(path, sizeof path, "%s/routes.db-wal", place->dir);
+    return stat(path, &found) == 0 ? found.st_size : 0;
+}
+
+/* After a large batch the log is empty before anyone asks for more, so that the next change need not wait for that. */
+static void the_log_of_a_large_batch_does_not_stay(void **state)
+{
+    struct place *place = *state;
+    open_store(place);
+    assert_int_equal(commit_one(place, "app", 1, "{}"), STATUS_OK);
+    assert_true(log_bytes(place) > 0);
+    struct store_batch *batch = store_batch_new();
+    for (unsigned i = 0; i < BIG_BATCH; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "app%u", i);
+        add(batch, id, 2, "{\"a\":\"document\"}");
+    }
+    assert_int_equal(wait_for(place, batch, 2).status, STATUS_OK);
+    for (int i = 0; i < 600 && log_bytes(place) > 0; i++)
+        poll(NULL, 0, 100);
+    assert_int_equal(log_bytes(place), 0);
+}
+
 static void commit_until_killed(struct place *place, int fd, uint64_t first)
 {
     open_store(place);
@@ -500,6 +527,7 @@ int main(void)
         TEST(a_missing_folder_is_made),
         TEST(big_batches_and_order),
         TEST(changes_of_one_app_keep_their_order),
+        TEST(the_log_of_a_large_batch_does_not_stay),
         TEST(a_failed_transaction_changes_nothing),
         TEST(a_file_that_is_no_database_is_set_aside),
         TEST(a_damaged_page_is_noticed),
