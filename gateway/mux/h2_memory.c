@@ -6,6 +6,8 @@
  */
 #include "h2_mux_internal.h"
 
+#include "gateway/base/watched.h"
+
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,12 +33,9 @@ static bool may_share(const struct h2_mux *m)
  * A request is some thirty small blocks, and those of many requests at once are more than malloc keeps at hand: each
  * thread keeps some of each size that malloc makes. With AddressSanitizer none, so that each block is watched.
  */
-#ifdef __SANITIZE_ADDRESS__
-enum { KEPT_BYTES_MAX = 0 };
-#else
-enum { KEPT_BYTES_MAX = 256 * 1024 };
-#endif
-enum { SIZE_STEP = 16, SIZE_FIRST = 8, SIZES = 65 }; /* what malloc's blocks have room for: 8, 24, 40, … */
+enum { KEPT_BYTES_MAX = ALLOCATIONS_ARE_WATCHED ? 0 : 256 * 1024 };
+/* A block's number tells what it has room for: 24 bytes, 40, 56 and so on, as glibc's blocks have. */
+enum { SIZE_STEP = 16, SIZE_OVERHEAD = 8, SIZES = 65 };
 
 struct kept {
     struct kept *next;
@@ -45,34 +44,34 @@ struct kept {
 static _Thread_local struct kept *kept[SIZES];
 static _Thread_local size_t kept_bytes;
 
-static size_t size_number(size_t size)
+static size_t room_of(size_t number)
 {
-    return size <= SIZE_FIRST ? 1 : (size - SIZE_FIRST + SIZE_STEP - 1) / SIZE_STEP;
+    return number * SIZE_STEP + SIZE_OVERHEAD;
 }
 
 static void *take_block(size_t size)
 {
-    size_t number = size_number(size);
+    size_t number = size <= room_of(1) ? 1 : (size - SIZE_OVERHEAD + SIZE_STEP - 1) / SIZE_STEP;
     struct kept *block = number < SIZES ? kept[number] : NULL;
     if (!block)
         return malloc(size);
     kept[number] = block->next;
-    kept_bytes -= malloc_usable_size(block);
+    kept_bytes -= room_of(number);
     return block;
 }
 
 static void give_block(void *block)
 {
     size_t size = block ? malloc_usable_size(block) : 0;
-    size_t number = size_number(size);
-    if (!block || number >= SIZES || kept_bytes + size > KEPT_BYTES_MAX) {
+    size_t number = size < room_of(1) ? SIZES : (size - SIZE_OVERHEAD) / SIZE_STEP; /* whichever malloc it is from */
+    if (number >= SIZES || kept_bytes + room_of(number) > KEPT_BYTES_MAX) {
         free(block);
         return;
     }
     struct kept *first = block;
     first->next = kept[number];
     kept[number] = first;
-    kept_bytes += size;
+    kept_bytes += room_of(number);
 }
 
 static void *take(size_t size, void *user_data)
@@ -119,9 +118,8 @@ static void *resize(void *block, size_t size, void *user_data)
 
 void h2_memory_spoil(void)
 {
-#ifdef __SANITIZE_ADDRESS__
-    memset(frame_buffer, 0xa5, sizeof frame_buffer);
-#endif
+    if (ALLOCATIONS_ARE_WATCHED)
+        memset(frame_buffer, 0xa5, sizeof frame_buffer);
 }
 
 nghttp2_mem h2_memory(struct h2_mux *m)

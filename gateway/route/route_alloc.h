@@ -4,6 +4,8 @@
 
 #include "slab.h"
 
+#include "gateway/base/watched.h"
+
 #include <stdlib.h>
 
 /* Zeroed; free with free(). */
@@ -19,7 +21,7 @@ static inline void *route_alloc(size_t count, size_t size)
  * For what a table has a great many of; see slab.h. Not zeroed. AddressSanitizer watches allocations of malloc, so with
  * it they are that.
  */
-#ifdef __SANITIZE_ADDRESS__
+#if ALLOCATIONS_ARE_WATCHED
 static inline void *block_alloc(size_t size)
 {
     void *block = aligned_alloc(SLAB_LINE, (size + SLAB_LINE - 1) / SLAB_LINE * SLAB_LINE);
