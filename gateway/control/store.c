@@ -586,8 +586,8 @@ static struct store_batch *take(struct store *s)
 }
 
 /*
- * A log as long as a large transaction's is cut off by the next one that begins it again: a single change would wait
- * for that. It is done at once instead, when nobody waits.
+ * A log as long as a large transaction's is cut off by the next one that begins it again, and a single change would
+ * wait for that. It is cut off right away instead. Should that fail, it is the next one's to do after all.
  */
 static void shorten_log(struct store *s)
 {

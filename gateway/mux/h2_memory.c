@@ -2,7 +2,8 @@
  * The memory of nghttp2's sessions. Each allocates, when it is made, the buffer in which it puts together one frame at
  * a time: 16 KiB that an idle connection would keep, although what is in it leaves before nghttp2_session_mem_send is
  * called again, and no two sessions of a thread are in that function at once. So they share one of the thread. (A block
- * of fields that is longer than a frame needs more such buffers for a while; these are ordinary memory.)
+ * of fields that is longer than a frame needs more such buffers for a while; these are ordinary memory.) What a request
+ * takes comes from blocks that the thread keeps.
  */
 #include "h2_mux_internal.h"
 
