@@ -276,6 +276,7 @@ static enum status start_routes(struct server *s, char *error)
     route_table_thread_begin();
     s->changes = changes_new(s->loop, s->table, s->store, on_revoked, s);
     changes_set_rules(s->changes, &s->config->settings->rules);
+    changes_set_max_apps(s->changes, s->config->max_apps);
     status = changes_load(s->changes, error);
     if (status != STATUS_OK)
         return status;

@@ -185,6 +185,7 @@ static void adopt(struct server *s, struct config *config, struct cert_snapshot 
         worker_reload(s->workers[i], settings_ref(config->settings), servers[i]);
     proxy_reload(s->control_proxy, settings_ref(config->settings), NULL);
     changes_set_rules(s->changes, &config->settings->rules);
+    changes_set_max_apps(s->changes, config->max_apps);
     api_set_base_domains(s->api, config->settings->base_domains, config->settings->base_domain_count);
     log_set_level(config->log_level);
     cert_snapshot_unref(&s->certificates);

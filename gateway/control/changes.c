@@ -48,10 +48,25 @@ char *changes_copy(struct slice text)
 
 /* ---- staging ---- */
 
+enum status changes_refuse_full(const struct changes *c, struct route_problem *ret_problem)
+{
+    return route_problem_set(ret_problem, STATUS_TABLE_FULL, "app_id",
+                             "limits.apps is %zu; delete apps that are gone, or raise it", c->max_apps);
+}
+
+/* What is stored beyond the limit may change all the same. */
+static bool is_too_many(const struct changes *c, const struct route_app *app)
+{
+    return c->max_apps > 0 && route_table_staged_app_count(c->table) >= c->max_apps &&
+           !route_table_staged_app(c->table, slice_str(app->id));
+}
+
 enum status changes_stage_put(struct changes *c, struct route_app **app, uint64_t revision,
                               struct route_problem *ret_problem)
 {
     enum status status = route_app_check(*app, c->rules, ret_problem);
+    if (status == STATUS_OK && is_too_many(c, *app))
+        status = changes_refuse_full(c, ret_problem);
     if (status == STATUS_OK) {
         (*app)->revision = revision != 0 ? revision : route_table_staged_revision(c->table) + 1;
         status = route_table_stage_put(c->table, *app, ret_problem);
@@ -455,6 +470,11 @@ void changes_free(struct changes **changes)
 void changes_set_rules(struct changes *c, const struct route_rules *rules)
 {
     c->rules = rules;
+}
+
+void changes_set_max_apps(struct changes *c, size_t max_apps)
+{
+    c->max_apps = max_apps;
 }
 
 void changes_set_gate(struct changes *c, const struct changes_gate *gate)

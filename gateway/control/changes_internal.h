@@ -59,6 +59,7 @@ struct changes {
     changes_revoked_cb revoked;
     void *revoked_arg;
     const struct route_rules *rules;
+    size_t max_apps; /* 0: any number */
     const struct changes_gate *gate;
     struct list watchers;
     struct list waiting;
@@ -103,6 +104,9 @@ void changes_gate_run(struct changes *changes);
 /* ---- staging; each changes nothing when it fails ---- */
 
 /* Checks and stages an app under a revision, 0: the next. *app is NULL afterwards when the table has it. */
+/* TABLE_FULL, with the problem filled. */
+enum status changes_refuse_full(const struct changes *changes, struct route_problem *ret_problem);
+
 MUST_CHECK enum status changes_stage_put(struct changes *changes, struct route_app **app, uint64_t revision,
                                          struct route_problem *ret_problem);
 /* APP_UNKNOWN if neither the table nor the store has it. */

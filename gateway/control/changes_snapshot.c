@@ -105,6 +105,13 @@ static void set_without_app(struct entry *entry, struct slice app_id, uint64_t d
     *entry = (struct entry){.id = id, .id_copy = id, .deleted = deleted};
 }
 
+/* Of a batch of a watch, others that are deleted may come later. */
+static bool is_full(const struct changes_snapshot *s, struct slice id)
+{
+    size_t max = s->changes->max_apps;
+    return s->mode != CHANGES_DELTA && max > 0 && s->count >= max && *slot_of(s, id) == 0;
+}
+
 /* The entry of this id; `ret_is_new` if it was made, without an id yet. */
 static struct entry *entry_for(struct changes_snapshot *s, struct slice id, bool *ret_is_new)
 {
@@ -140,6 +147,8 @@ enum status changes_snapshot_add(struct changes_snapshot *s, struct route_app *a
     if (s->mode != CHANGES_REPLACE && app->revision > CHANGES_MAX_REVISION)
         return route_problem_set(ret_problem, STATUS_INVALID_RECORD, "revision", "%ju is out of range; use 0 to %ju",
                                  (uintmax_t)app->revision, (uintmax_t)CHANGES_MAX_REVISION);
+    if (is_full(s, slice_str(app->id)))
+        return changes_refuse_full(s->changes, ret_problem);
     struct entry *entry = entry_for(s, slice_str(app->id), &is_new);
     if (!is_new && s->mode != CHANGES_DELTA)
         return route_problem_set(ret_problem, STATUS_INVALID_RECORD, "app_id", "%s is in the snapshot twice", app->id);

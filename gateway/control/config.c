@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { DEFAULT_DRAIN_MS = 30000, DEFAULT_DNS_MS = 5000, LOCAL_ADDRESSES_MAX = 256 };
+enum { DEFAULT_DRAIN_MS = 30000, DEFAULT_MAX_APPS = 2000000, DEFAULT_DNS_MS = 5000, LOCAL_ADDRESSES_MAX = 256 };
 
 static const char default_state_dir[] = "/var/lib/phala-gateway";
 static const struct config_control default_control = {.unix_socket = "/run/phala-gateway/control.sock"};
@@ -195,6 +195,7 @@ static struct config *new_config(const char *path)
     config->state_dir = default_state_dir;
     config->access_log.format = "json";
     config->drain_ms = DEFAULT_DRAIN_MS;
+    config->max_apps = DEFAULT_MAX_APPS;
     config->dns = (struct config_dns){.enabled = true, .timeout_ms = DEFAULT_DNS_MS};
     config->log_level = LOG_LEVEL_INFO;
     config->settings = settings_new();

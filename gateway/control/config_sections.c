@@ -17,9 +17,16 @@ enum { BASE_DOMAIN_MAX = HOSTNAME_MAX - HOSTNAME_MAX_LABEL - 1 };
 
 /* ---- numbers ---- */
 
+static bool read_max_apps(struct config_reader *reader, const struct config_key *key, void *target)
+{
+    (void)target;
+    return config_read_count(reader, key, &reader->config->max_apps);
+}
+
 bool config_sections_limits(struct config_reader *reader, const struct config_key *key, void *target)
 {
     static const struct config_key keys[] = {
+        {.name = "apps", .read = read_max_apps, .min = 1, .max = 100000000},
         NUMBER("max_connections", count, max_connections, 1, 10000000),
         NUMBER("max_retries", count, max_retries, 0, 10),
         NUMBER("request_head", size, mux.request_limits.max_head_bytes, KIB, MIB),

@@ -11,7 +11,7 @@ enum { FULL_BYTES = 4 << 20, FULL_RECORDS = 20000 };
 struct left_out {
     char *id;
     uint64_t revision;
-    bool is_conflict; /* with another app, which may go */
+    bool is_conflict; /* with another app, or with the number of all: some may go */
     struct route_problem problem;
 };
 
@@ -219,7 +219,7 @@ void etcd_routes_put(struct etcd_routes *r, struct slice app_id, struct slice do
         forget(r, app_id);
         return;
     }
-    leave_out(r, app_id, mod_revision, false, &problem);
+    leave_out(r, app_id, mod_revision, problem.status == STATUS_TABLE_FULL, &problem);
     if (r->is_load)
         keep_as_it_is(r, app_id);
 }

@@ -238,6 +238,7 @@ static void stage_record(struct route_table *table, const char *app_id, struct r
 {
     struct change *change = touch_change(table, app_id);
     struct route_app *old = change->after;
+    table->stage.app_count += (size_t)(record != NULL) - (size_t)(old != NULL);
     for (size_t i = 0; old && i < old->instance_count; i++)
         if (old->instances[i].claim)
             claims_stage_release(table->claims, &old->instances[i]);
@@ -333,6 +334,11 @@ void route_table_staged_each(struct route_table *table, route_table_staged_cb ea
         if (change->after || change->before)
             each(arg, slice_str(change->app_id), change->after);
     }
+}
+
+size_t route_table_staged_app_count(const struct route_table *table)
+{
+    return table->stage.app_count;
 }
 
 uint64_t route_table_staged_revision(const struct route_table *table)
@@ -441,6 +447,7 @@ static void end_batch(struct route_table *table, bool published)
     }
     free_discarded(&stage->discarded);
     stage->revision = route_table_revision(table);
+    stage->app_count = route_table_app_count(table);
     if (count >= LARGE_BATCH)
         malloc_trim(0);
 }

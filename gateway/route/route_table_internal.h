@@ -41,6 +41,7 @@ struct stage {
     struct name_map changes_by_id;
     struct name_map owners[2]; /* NAME_ID, NAME_DOMAIN: the change whose `after` had the name when it was staged */
     struct discarded discarded;
+    size_t app_count; /* that the table will have */
     uint64_t revision;
 };
 

@@ -225,6 +225,27 @@ def test_snapshot_with_bad_lines(make_gateway):
     assert len(snapshot(gateway)) == 2
 
 
+def test_more_apps_than_the_limit(make_gateway):
+    """Refused with what is wrong and what would be right; a snapshot takes what fits, and says which lines do not."""
+    gateway = make_gateway(limits={"apps": 2})
+    apps = [document() for _ in range(4)]
+    lines = ndjson(apps)
+    answer = gateway.control("PUT", "/v1/snapshot", lines, Content_Type="application/x-ndjson")
+    assert answer.status == 200 and answer.json["apps"] == 2 and answer.json["refused"] == 2
+    assert [error["line"] for error in answer.json["errors"]] == [3, 4]
+    assert answer.json["errors"][0]["code"] == "table_full" and "limits.apps" in answer.json["errors"][0]["detail"]
+    strict = gateway.control("PUT", "/v1/snapshot?strict=1", lines, Content_Type="application/x-ndjson")
+    assert strict.status == 422 and len(snapshot(gateway)) == 2
+    refused = gateway.control("PUT", f"/v1/apps/{apps[3]['app_id']}", apps[3])
+    assert refused.status == 507 and refused.json["code"] == "table_full"
+    assert gateway.control("DELETE", f"/v1/apps/{apps[0]['app_id']}").status == 204
+    assert gateway.control("PUT", f"/v1/apps/{apps[3]['app_id']}", apps[3]).status // 100 == 2
+    gateway.config["limits"]["apps"] = 3
+    gateway.write_config()
+    assert gateway.control("POST", "/v1/reload").status == 200
+    assert gateway.control("PUT", f"/v1/apps/{apps[2]['app_id']}", apps[2]).status // 100 == 2
+
+
 def test_interrupted_snapshot_changes_nothing(make_gateway):
     gateway = make_gateway()
     keep = document()

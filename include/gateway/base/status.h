@@ -178,6 +178,8 @@ enum {
     X(CERT_NAME_MISMATCH, "certificate_name_mismatch", 422, H2_PROTOCOL_ERROR,                                         \
       "the certificate does not serve this name", "Get one with the name as subjectAltName.")                          \
     X(PAYLOAD_TOO_LARGE, "payload_too_large", 413, H2_PROTOCOL_ERROR, "the body is too large", "Send a smaller one.")  \
+    X(TABLE_FULL, "table_full", 507, H2_INTERNAL_ERROR, "there are as many apps as the gateway may have",              \
+      "Delete apps that are gone, or raise limits.apps.")                                                              \
     X(STORE_FAILED, "store_failed", 507, H2_INTERNAL_ERROR, "the change could not be stored and was not applied",      \
       "Check the disk of state_dir, then repeat it.")                                                                  \
     X(ETCD_UNAVAILABLE, "etcd_unavailable", 503, H2_REFUSED_STREAM,                                                    \

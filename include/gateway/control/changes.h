@@ -55,6 +55,12 @@ MUST_CHECK enum status changes_load(struct changes *changes, char ret_error[CHAN
 void changes_set_rules(struct changes *changes, const struct route_rules *rules);
 
 /*
+ * How many apps the table may come to have; 0, as at first: any number. Those that are there, or stored, stay. A new
+ * one beyond them is refused with TABLE_FULL, in a snapshot too, which so takes no more memory than that many apps.
+ */
+void changes_set_max_apps(struct changes *changes, size_t max_apps);
+
+/*
  * Each takes effect or is refused as a whole; `done` is called once, from the loop, never before the call returns.
  * expected_revision: the app's revision that the caller saw, else REVISION_CONFLICT; CHANGES_ANY_REVISION: any;
  * CHANGES_NO_APP.

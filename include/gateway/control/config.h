@@ -86,6 +86,7 @@ struct config {
     struct config_etcd etcd;
     struct sync_options sync; /* source is NULL: the routes come by calls to the control API */
     uint32_t drain_ms;
+    uint32_t max_apps; /* that the table may come to have */
     enum log_level log_level;
     struct settings *settings; /* one reference; take more with settings_ref */
 };

@@ -97,6 +97,8 @@ const struct route_app *route_table_staged_app(const struct route_table *table, 
 typedef void (*route_table_staged_cb)(void *arg, struct slice app_id, const struct route_app *app);
 void route_table_staged_each(struct route_table *table, route_table_staged_cb each, void *arg);
 
+/* Apps that there will be when what is staged is published. */
+size_t route_table_staged_app_count(const struct route_table *table);
 bool route_table_has_staged(const struct route_table *table);
 
 /* What route_table_revision will be when what is staged is published. */

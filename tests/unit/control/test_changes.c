@@ -302,6 +302,37 @@ static void bad_records_of_a_snapshot_are_refused_alone(void **state)
     assert_int_equal(route_table_app_count(place->table), 1);
 }
 
+/* New apps beyond the limit are refused, one by one and in a snapshot; what is there may change and go. */
+static void a_table_has_a_limit(void **state)
+{
+    struct place *place = *state;
+    put(place, "a", NULL, 0, CHANGES_ANY_REVISION);
+    put(place, "b", NULL, 0, CHANGES_ANY_REVISION);
+    put(place, "c", NULL, 0, CHANGES_ANY_REVISION);
+    changes_set_max_apps(place->changes, 2);
+    struct change_result result = put(place, "d", NULL, 0, CHANGES_ANY_REVISION);
+    check(&result, STATUS_TABLE_FULL, "limits.apps is 2");
+    result = put(place, "c", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    remove_app(place, "a", CHANGES_ANY_REVISION);
+    result = put(place, "d", NULL, 0, CHANGES_ANY_REVISION);
+    check(&result, STATUS_TABLE_FULL, "");
+    remove_app(place, "b", CHANGES_ANY_REVISION);
+    result = put(place, "d", NULL, 0, CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    struct route_app *replacing[] = {make_app("x", "10.0.0.1", 2), make_app("y", "10.0.0.2", 1)};
+    struct changes_snapshot *snapshot = snapshot_of(place, replacing, 2);
+    struct route_app *third = make_app("z", "10.0.0.3", 1);
+    struct route_problem problem;
+    assert_int_equal(changes_snapshot_add(snapshot, third, &problem), STATUS_TABLE_FULL);
+    route_app_free(&third);
+    result = commit(place, snapshot, false);
+    check(&result, STATUS_OK, "");
+    assert_true(app_of(place, "x") && app_of(place, "y") && !app_of(place, "c") && !app_of(place, "d"));
+    restart(place, &rules);
+    assert_int_equal(route_table_app_count(place->table), 2);
+}
+
 static void conflicts_within_a_snapshot(void **state)
 {
     struct place *place = *state;
@@ -448,6 +479,7 @@ int main(void)
         TEST(a_snapshot_replaces_everything),
         TEST(a_snapshot_may_come_in_any_order),
         TEST(bad_records_of_a_snapshot_are_refused_alone),
+        TEST(a_table_has_a_limit),
         TEST(conflicts_within_a_snapshot),
         TEST(snapshots_and_changes_keep_their_order),
         TEST(a_start_with_many_apps),

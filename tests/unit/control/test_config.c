@@ -79,7 +79,7 @@ static void every_key_is_taken(void **state)
               "upstream: {allow: [127.0.0.0/8, '::1'], max_idle_per_instance: 7,\n"
               "  ejection: {failures: 3, pause: 2s, max_pause: 9s, panic_percent: 70, server_errors: true}}\n"
               "access_log: {path: log/a, format: combined, client: masked, query: hashed}\n"
-              "limits: {max_connections: 9, max_retries: 1, request_head: 16KiB, request_fields: 50,\n"
+              "limits: {apps: 12, max_connections: 9, max_retries: 1, request_head: 16KiB, request_fields: 50,\n"
               "  request_target: 1024, requests_per_connection: 5, response_head: 1MiB, response_fields: 60}\n"
               "timeouts: {proxy_header: 800ms, sniff: 900ms, handshake: 1s, request_head: 2s, request_body_idle: 3s, "
               "request_body_min_rate: 1KiB,\n"
@@ -103,7 +103,7 @@ static void every_key_is_taken(void **state)
     assert_string_equal(config->access_log.path, "conf/log/a");
     assert_int_equal(config->access_log.client, ACCESS_CLIENT_MASKED);
     assert_int_equal(config->access_log.query, ACCESS_QUERY_HASHED);
-    assert_int_equal(settings->max_connections, 9);
+    assert_true(config->max_apps == 12 && settings->max_connections == 9);
     assert_int_equal(settings->max_retries, 1);
     assert_int_equal(settings->mux.request_limits.max_head_bytes, 16384);
     assert_int_equal(settings->mux.request_limits.max_fields, 50);
@@ -282,6 +282,7 @@ static void example_file_loads_and_names_the_defaults(void **state)
     assert_int_equal(a->max_idle_per_instance, b->max_idle_per_instance);
     assert_memory_equal(&a->ejection, &b->ejection, sizeof a->ejection);
     assert_int_equal(config->drain_ms, minimal->drain_ms);
+    assert_int_equal(config->max_apps, minimal->max_apps);
     assert_int_equal(config->workers, minimal->workers);
     assert_string_equal(config->state_dir, minimal->state_dir);
     assert_string_equal(config->controls[0].unix_socket, minimal->controls[0].unix_socket);
@@ -352,6 +353,7 @@ static const struct bad bad_values[] = {
     {"limits:\n  request_head: 4KiB\n  request_target: 4KiB\n",
      "g.yaml:3: limits.request_target: 4096 bytes do not fit", "request_head"},
     {"limits: {request_head: 4KiB}\n", "g.yaml:1: limits.request_target: 8192 bytes do not fit", ""},
+    {"limits: {apps: 0}\n", "g.yaml:1: limits.apps: 0 is out of range; use 1 to 100000000", ""},
     {"limits: {max_connections: 0}\n", "g.yaml:1: limits.max_connections: 0 is out of range", ""},
     {"limits: {max_retries: 11}\n", "g.yaml:1: limits.max_retries: 11 is out of range; use 0 to 10", ""},
     {"timeouts: {connect: 5}\n", "g.yaml:1: timeouts.connect: 5 is not understood; write a number with a unit", ""},

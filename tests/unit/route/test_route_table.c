@@ -76,6 +76,7 @@ static void test_put_publish_delete(void **state)
     put(table, fixture_app("a", "i", "10.0.0.1", 1));
     assert_null(find(table, "a"));
     assert_non_null(route_table_staged_app(table, SLICE("a")));
+    assert_int_equal(route_table_staged_app_count(table), 1);
     assert_int_equal(route_table_revision(table), 0);
     assert_int_equal(publish(table), 0);
     assert_int_equal(find(table, "a")->revision, 1);
@@ -84,7 +85,12 @@ static void test_put_publish_delete(void **state)
     assert_int_equal(route_table_revision(table), 1);
     assert_int_equal(route_table_app_count(table), 1);
     assert_int_equal(route_table_instance_count(table), 1);
+    put(table, fixture_app("a", "i", "10.0.0.1", 2));
+    assert_int_equal(route_table_staged_app_count(table), 1);
+    route_table_abort(table);
+    assert_int_equal(route_table_staged_app_count(table), 1);
     drop(table, "a");
+    assert_int_equal(route_table_staged_app_count(table), 0);
     assert_null(route_table_staged_app(table, SLICE("a")));
     assert_non_null(find(table, "a"));
     assert_int_equal(publish(table), 1);
