@@ -84,7 +84,7 @@ void tls_records_fini(struct tls_records *records)
 
 /*
  * HKDF-Expand-Label of RFC 8446 section 7.1 with an empty hash value, for at most one digest's length: the one block of
- * HKDF-Expand (RFC 5869 section 2.3) is HMAC(secret, info | 0x01).
+ * HKDF-Expand (RFC 5869 section 2.3) is HMAC(secret, info | 0x01). secret: NULL for that of the call before.
  */
 static bool expand_label(struct tls_record *r, const uint8_t *secret, const char *label, uint8_t *ret_out, size_t len)
 {
@@ -95,8 +95,9 @@ static bool expand_label(struct tls_record *r, const uint8_t *secret, const char
     assert(len <= secret_len && 9 + label_len + 2 <= sizeof info);
     memcpy(info + 9, label, label_len);
     info[9 + label_len + 1] = 1; /* after the empty hash value's length */
-    bool done = EVP_MAC_init(mac, secret, secret_len, NULL) == 1 && EVP_MAC_update(mac, info, 9 + label_len + 2) == 1 &&
-                EVP_MAC_final(mac, block, &n, sizeof block) == 1 && n >= len;
+    bool done = EVP_MAC_init(mac, secret, secret ? secret_len : 0, NULL) == 1 &&
+                EVP_MAC_update(mac, info, 9 + label_len + 2) == 1 && EVP_MAC_final(mac, block, &n, sizeof block) == 1 &&
+                n >= len;
     if (done)
         memcpy(ret_out, block, len);
     OPENSSL_cleanse(block, sizeof block);
@@ -106,7 +107,7 @@ static bool expand_label(struct tls_record *r, const uint8_t *secret, const char
 static bool derive(struct tls_record *r, struct direction *d)
 {
     return expand_label(r, d->secret, "key", d->key, r->suite->key_len) &&
-           expand_label(r, d->secret, "iv", d->iv, sizeof d->iv);
+           expand_label(r, NULL, "iv", d->iv, sizeof d->iv);
 }
 
 static bool update(struct tls_record *r, struct direction *d)
