@@ -4,6 +4,7 @@
 
 #include "gateway/net/cert_store.h"
 #include "gateway/net/tls_record.h"
+#include "gateway/net/tls_schedule.h"
 #include "gateway/net/tls_ticket.h"
 
 #include <assert.h>
@@ -34,7 +35,8 @@ struct tls_server {
     OSSL_LIB_CTX *library;
     OSSL_PROVIDER *provider;
     struct tls_tickets tickets;
-    struct tls_records records; /* of the connections that OpenSSL has handed over */
+    struct tls_schedule schedule; /* of the handshakes */
+    struct tls_records records;   /* of the connections that OpenSSL has handed over */
     struct tls_customs customs;
     SSL_CTX *blank;      /* for connections that present one of them */
     unsigned char *alpn; /* as on the wire: length, name, length, name */
@@ -211,62 +213,21 @@ static int on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHE
 
 /* ---- what a handshake leaves for net/tls_record ---- */
 
-static bool parse_hex(const char *text, size_t len, uint8_t *ret_bytes)
-{
-    for (size_t i = 0; i < len; i++) {
-        int high = OPENSSL_hexchar2int((unsigned char)text[2 * i]);
-        int low = high < 0 ? -1 : OPENSSL_hexchar2int((unsigned char)text[2 * i + 1]);
-        if (low < 0)
-            return false;
-        ret_bytes[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
-}
-
-/* One line of the key log format: label, client random, secret. The only way that OpenSSL tells traffic secrets. */
-static void on_secret(const SSL *ssl, const char *line)
-{
-    static const char client[] = "CLIENT_TRAFFIC_SECRET_0 ", server[] = "SERVER_TRAFFIC_SECRET_0 ";
-    struct tls_secrets *secrets = &connection_of(ssl)->secrets;
-    bool is_server = strncmp(line, server, sizeof server - 1) == 0;
-    if (!is_server && strncmp(line, client, sizeof client - 1) != 0)
-        return;
-    const char *text = strrchr(line, ' ') + 1;
-    size_t len = strlen(text) / 2;
-    if (len > TLS_RECORD_MAX_SECRET_BYTES || !parse_hex(text, len, is_server ? secrets->server : secrets->client))
-        return;
-    if (is_server) {
-        secrets->len = (uint8_t)len;
-        secrets->sent = 0; /* the next record is the first under this secret */
-    }
-}
-
-static void tell_secrets(SSL *ssl, bool wanted)
-{
-    SSL_CTX_set_keylog_callback(SSL_get_SSL_CTX(ssl), wanted ? on_secret : NULL);
-}
-
-/*
- * Counts what is sent under the server's traffic secret: the sequence number to go on with. OpenSSL writes each line by
- * 64 calls of sprintf, so those of the handshake's own secrets, which come between these two messages, are not asked
- * for.
- */
+/* Counts what is sent under the server's traffic secret: the sequence number to go on with. */
 static void on_message(int is_written, int version, int content, const void *bytes, size_t len, SSL *ssl, void *arg)
 {
     (void)version, (void)arg;
-    if (!is_written || len == 0)
-        return;
-    uint8_t first = *(const uint8_t *)bytes;
-    if (content == SSL3_RT_HEADER && first == TLS_CONTENT_DATA)
+    if (is_written && content == SSL3_RT_HEADER && len > 0 && *(const uint8_t *)bytes == TLS_CONTENT_DATA)
         connection_of(ssl)->secrets.sent++;
-    else if (content == SSL3_RT_HANDSHAKE && (first == SSL3_MT_SERVER_HELLO || first == SSL3_MT_FINISHED))
-        tell_secrets(ssl, first == SSL3_MT_FINISHED);
 }
 
 int tls_handshake(SSL *ssl)
 {
+    struct connection *connection = connection_of(ssl);
+    struct tls_schedule *schedule = &connection->server->schedule;
+    schedule->secrets = &connection->secrets;
     int ret = SSL_do_handshake(ssl);
-    tell_secrets(ssl, true); /* the client's secret comes in a later call, and others use the same SSL_CTX */
+    schedule->secrets = NULL;
     return ret;
 }
 
@@ -374,7 +335,6 @@ static bool set_session_scope(OSSL_LIB_CTX *library, SSL_CTX *ssl_ctx, struct sl
 static bool set_callbacks(struct tls_server *server, SSL_CTX *ssl_ctx)
 {
     SSL_CTX_set_client_hello_cb(ssl_ctx, on_client_hello, server);
-    SSL_CTX_set_keylog_callback(ssl_ctx, on_secret);
     SSL_CTX_set_msg_callback(ssl_ctx, on_message);
     SSL_CTX_set_tlsext_servername_callback(ssl_ctx, on_server_name);
     if (server->alpn_len > 0)
@@ -385,7 +345,7 @@ static bool set_callbacks(struct tls_server *server, SSL_CTX *ssl_ctx)
 /* Connections that use it get a certificate and a session scope of their own. */
 static bool init_blank(struct tls_server *server, const struct tls_options *options)
 {
-    server->blank = SSL_CTX_new_ex(server->library, NULL, TLS_server_method());
+    server->blank = SSL_CTX_new_ex(server->library, TLS_SCHEDULE_PROPERTIES, TLS_server_method());
     return server->blank && set_protocol(server->blank) &&
            set_session_scope(server->library, server->blank, SLICE_NONE, options->client_ca_pem) &&
            set_callbacks(server, server->blank);
@@ -401,7 +361,7 @@ static bool init_identity(struct tls_server *server, struct identity *identity, 
     if (source->name.len > 0)
         memcpy(name, source->name.ptr, source->name.len);
     identity->name = slice_make(name, source->name.len);
-    identity->ssl_ctx = SSL_CTX_new_ex(library, NULL, TLS_server_method());
+    identity->ssl_ctx = SSL_CTX_new_ex(library, TLS_SCHEDULE_PROPERTIES, TLS_server_method());
     SSL_CTX *ssl_ctx = identity->ssl_ctx;
     return ssl_ctx && SSL_CTX_set_app_data(ssl_ctx, identity) == 1 && set_protocol(ssl_ctx) &&
            use_chain(library, ssl_ctx, source->chain_pem) && use_key(library, ssl_ctx, source->key_pem) &&
@@ -443,6 +403,7 @@ static bool init_server(struct tls_server *server, const struct tls_options *opt
     server->accept_unknown_names = options->accept_unknown_names;
     return server->provider && init_alpn(server, options->alpn) &&
            tls_tickets_init(&server->tickets, server->library, keys) == STATUS_OK &&
+           tls_schedule_init(&server->schedule, server->library) == STATUS_OK &&
            tls_records_init(&server->records, server->library) == STATUS_OK && init_blank(server, options);
 }
 
@@ -458,6 +419,7 @@ static void destroy(struct tls_server *server)
     SSL_CTX_free(server->blank);
     tls_tickets_fini(&server->tickets);
     tls_records_fini(&server->records);
+    tls_schedule_fini(&server->schedule);
     if (server->provider)
         OSSL_PROVIDER_unload(server->provider);
     OSSL_LIB_CTX_free(server->library);

@@ -1,10 +1,8 @@
 #include "gateway/net/tls_record.h"
 
 #include <assert.h>
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/params.h>
 #include <stdlib.h>
 
 enum { IV_BYTES = 12, TAG_BYTES = 16, MAX_KEY_BYTES = 32, FIRST_SUITE = 0x1301 };
@@ -13,17 +11,12 @@ enum { IV_BYTES = 12, TAG_BYTES = 16, MAX_KEY_BYTES = 32, FIRST_SUITE = 0x1301 }
 static const struct suite {
     const char *cipher;
     uint8_t key_len;
-    uint8_t digest; /* index of tls_records.macs */
+    uint8_t digest; /* enum tls_digest */
 } suites[TLS_RECORD_SUITES] = {
-    {"AES-128-GCM", 16, 0},
-    {"AES-256-GCM", 32, 1},
-    {"ChaCha20-Poly1305", 32, 0},
+    {"AES-128-GCM", 16, TLS_SHA256},
+    {"AES-256-GCM", 32, TLS_SHA384},
+    {"ChaCha20-Poly1305", 32, TLS_SHA256},
 };
-
-static const struct {
-    const char *name;
-    uint8_t len;
-} digests[TLS_RECORD_DIGESTS] = {{"SHA256", 32}, {"SHA384", 48}};
 
 /* What is received, or what is sent. */
 struct direction {
@@ -44,31 +37,13 @@ struct tls_record {
 
 /* ---- what a thread's connections share ---- */
 
-static EVP_MAC_CTX *new_mac(OSSL_LIB_CTX *library, const char *digest)
-{
-    char name[8];
-    EVP_MAC *mac = EVP_MAC_fetch(library, "HMAC", NULL);
-    EVP_MAC_CTX *ctx = mac ? EVP_MAC_CTX_new(mac) : NULL;
-    strncpy(name, digest, sizeof name - 1)[sizeof name - 1] = '\0'; /* OSSL_PARAM has no const form */
-    OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, name, 0),
-                           OSSL_PARAM_construct_end()};
-    EVP_MAC_free(mac); /* the context holds it */
-    if (ctx && EVP_MAC_CTX_set_params(ctx, params) == 1)
-        return ctx;
-    EVP_MAC_CTX_free(ctx);
-    return NULL;
-}
-
 enum status tls_records_init(struct tls_records *records, OSSL_LIB_CTX *library)
 {
     list_init(&records->warm);
     for (unsigned i = 0; i < TLS_RECORD_SUITES; i++)
         if (!(records->ciphers[i] = EVP_CIPHER_fetch(library, suites[i].cipher, NULL)))
             return STATUS_TLS_FAILED;
-    for (unsigned i = 0; i < TLS_RECORD_DIGESTS; i++)
-        if (!(records->macs[i] = new_mac(library, digests[i].name)))
-            return STATUS_TLS_FAILED;
-    return STATUS_OK;
+    return tls_hkdf_init(&records->hkdf, library);
 }
 
 void tls_records_fini(struct tls_records *records)
@@ -76,46 +51,32 @@ void tls_records_fini(struct tls_records *records)
     assert(records->warm_count == 0);
     for (unsigned i = 0; i < TLS_RECORD_SUITES; i++)
         EVP_CIPHER_free(records->ciphers[i]);
-    for (unsigned i = 0; i < TLS_RECORD_DIGESTS; i++)
-        EVP_MAC_CTX_free(records->macs[i]);
+    tls_hkdf_fini(&records->hkdf);
 }
 
 /* ---- keys ---- */
 
-/*
- * HKDF-Expand-Label of RFC 8446 section 7.1 with an empty hash value, for at most one digest's length: the one block of
- * HKDF-Expand (RFC 5869 section 2.3) is HMAC(secret, info | 0x01). secret: NULL for that of the call before.
- */
-static bool expand_label(struct tls_record *r, const uint8_t *secret, const char *label, uint8_t *ret_out, size_t len)
+static bool expand(struct tls_record *r, const struct direction *d, struct slice label, uint8_t *ret_out, size_t len)
 {
-    EVP_MAC_CTX *mac = r->records->macs[r->suite->digest];
-    size_t secret_len = digests[r->suite->digest].len, label_len = strlen(label), n = 0;
-    uint8_t info[32] = {0, (uint8_t)len, (uint8_t)(6 + label_len), 't', 'l', 's', '1', '3', ' '};
-    uint8_t block[EVP_MAX_MD_SIZE];
-    assert(len <= secret_len && 9 + label_len + 2 <= sizeof info);
-    memcpy(info + 9, label, label_len);
-    info[9 + label_len + 1] = 1; /* after the empty hash value's length */
-    bool done = EVP_MAC_init(mac, secret, secret ? secret_len : 0, NULL) == 1 &&
-                EVP_MAC_update(mac, info, 9 + label_len + 2) == 1 && EVP_MAC_final(mac, block, &n, sizeof block) == 1 &&
-                n >= len;
-    if (done)
-        memcpy(ret_out, block, len);
-    OPENSSL_cleanse(block, sizeof block);
-    return done;
+    enum tls_digest digest = (enum tls_digest)r->suite->digest;
+    struct slice secret = slice_make((const char *)d->secret, tls_digest_len(digest));
+    return tls_hkdf_expand(&r->records->hkdf, digest, secret, label, SLICE_NONE, ret_out, len);
 }
 
+/* RFC 8446 section 7.3. */
 static bool derive(struct tls_record *r, struct direction *d)
 {
-    return expand_label(r, d->secret, "key", d->key, r->suite->key_len) &&
-           expand_label(r, NULL, "iv", d->iv, sizeof d->iv);
+    return expand(r, d, SLICE("tls13 key"), d->key, r->suite->key_len) &&
+           expand(r, d, SLICE("tls13 iv"), d->iv, sizeof d->iv);
 }
 
 static bool update(struct tls_record *r, struct direction *d)
 {
     uint8_t next[TLS_RECORD_MAX_SECRET_BYTES];
-    if (!expand_label(r, d->secret, "traffic upd", next, digests[r->suite->digest].len))
+    size_t len = tls_digest_len((enum tls_digest)r->suite->digest);
+    if (!expand(r, d, SLICE("tls13 traffic upd"), next, len))
         return false;
-    memcpy(d->secret, next, sizeof next);
+    memcpy(d->secret, next, len);
     OPENSSL_cleanse(next, sizeof next);
     EVP_CIPHER_CTX_free(d->cipher);
     d->cipher = NULL;
@@ -156,7 +117,7 @@ struct tls_record *tls_record_new(struct tls_records *records, unsigned suite, c
     if (suite < FIRST_SUITE || suite >= FIRST_SUITE + TLS_RECORD_SUITES)
         return NULL;
     const struct suite *found = &suites[suite - FIRST_SUITE];
-    struct tls_record *r = secrets->len == digests[found->digest].len ? calloc(1, sizeof *r) : NULL;
+    struct tls_record *r = secrets->len == tls_digest_len((enum tls_digest)found->digest) ? calloc(1, sizeof *r) : NULL;
     if (!r)
         return NULL;
     r->records = records;

@@ -3,7 +3,7 @@
  * AEADs. Sans I/O: whole records in, plaintext out, and the other way round.
  *
  * OpenSSL shakes hands and keeps about 14 KiB for each connection, most of which only a handshake needs. Once it is
- * complete, what is left to know are two secrets and two counters: tls_record_take makes them the connection, and frees
+ * complete, what is left to know are two secrets and two counters: tls_hand_over makes them the connection, and frees
  * the rest. Cipher contexts (about 1 KiB each) are made when they are needed and kept for the connections of a thread
  * that were used last, so an idle connection has a few hundred bytes.
  *
@@ -13,8 +13,8 @@
 #define GATEWAY_NET_TLS_RECORD_H
 
 #include "gateway/base/list.h"
-#include "gateway/base/slice.h"
 #include "gateway/base/status.h"
+#include "gateway/net/tls_hkdf.h"
 
 #include <openssl/types.h>
 
@@ -24,9 +24,9 @@ enum {
     TLS_RECORD_MAX_SEALED_BYTES = 16384 + 256, /* section 5.2, without the header */
     TLS_RECORD_MIN_SEALED_BYTES = 1 + 16,      /* content type and tag */
     TLS_RECORD_OVERHEAD_BYTES = 5 + 1 + 16,    /* what sealing adds */
-    TLS_RECORD_MAX_SECRET_BYTES = 48,          /* SHA-384 */
-    TLS_RECORD_MAX_OF_KEY = 1 << 24,           /* records under one key before it is updated (section 5.5) */
-    TLS_RECORD_MAX_WARM = 1024,                /* connections of a thread that keep their cipher contexts */
+    TLS_RECORD_MAX_SECRET_BYTES = TLS_HKDF_MAX_BYTES,
+    TLS_RECORD_MAX_OF_KEY = 1 << 24, /* records under one key before it is updated (section 5.5) */
+    TLS_RECORD_MAX_WARM = 1024,      /* connections of a thread that keep their cipher contexts */
 };
 
 /* RFC 8446 section B.1 and B.2: content types, and the alerts that a record can be worth. */
@@ -51,11 +51,11 @@ struct tls_secrets {
 
 /* ---- what the connections of one thread share: algorithms, and who has cipher contexts ---- */
 
-enum { TLS_RECORD_SUITES = 3, TLS_RECORD_DIGESTS = 2 };
+enum { TLS_RECORD_SUITES = 3 };
 
 struct tls_records {
     EVP_CIPHER *ciphers[TLS_RECORD_SUITES];
-    EVP_MAC_CTX *macs[TLS_RECORD_DIGESTS];
+    struct tls_hkdf hkdf;
     struct list warm; /* connections with cipher contexts; the longest unused first */
     unsigned warm_count;
 };
