@@ -94,11 +94,14 @@ void load_check_body(struct load_conn *conn, uint64_t offset, const uint8_t *dat
     char tag[TRAFFIC_TAG_BYTES + 1];
     traffic_tag(conn->host, tag);
     load_count_bytes(length);
+    if (offset + length > load_options.answer_bytes)
+        load_fail(conn, "the body has more than %llu bytes", (unsigned long long)load_options.answer_bytes);
     if (offset < TRAFFIC_TAG_BYTES) {
         size_t in_tag = TRAFFIC_TAG_BYTES - (size_t)offset;
         in_tag = length < in_tag ? length : in_tag;
         if (memcmp(tag + offset, data, in_tag) != 0)
-            load_fail(conn, "the body starts with \"%.*s\", which is another host's", (int)in_tag, (const char *)data);
+            load_fail(conn, "the body begins with %.*s, which is another host's",
+                      (int)(in_tag < TRAFFIC_TAG_BYTES ? in_tag : TRAFFIC_TAG_BYTES - 1), (const char *)data);
         offset += in_tag;
         data += in_tag;
         length -= in_tag;

@@ -147,10 +147,10 @@ http {
     proxy_busy_buffers_size 64k;
     proxy_http_version 1.1;
     proxy_read_timeout <idle>s;
-    map $http_upgrade $connection { default upgrade; '' ''; }
+    map $http_upgrade $hop_connection { default upgrade; '' ''; }
     proxy_set_header Host $host;
     proxy_set_header Upgrade $http_upgrade;
-    proxy_set_header Connection $connection;
+    proxy_set_header Connection $hop_connection;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     proxy_set_header X-Forwarded-Proto $scheme;
     server {
@@ -322,7 +322,10 @@ class Nghttpx(Target):
 
 
 H2O = """
-listen: {host: 127.0.0.1, port: <port>, ssl: {certificate-file: <certificate>, key-file: <key>}}
+listen:
+  host: 127.0.0.1
+  port: <port>
+  ssl: {certificate-file: <certificate>, key-file: <key>, ocsp-update-interval: 0}
 <user>
 num-threads: 1
 max-connections: 15000

@@ -1,4 +1,6 @@
 """Programs on chosen CPUs: started, watched, weighed, and ended with all that they have started."""
+import contextlib
+import ctypes
 import os
 import re
 import resource
@@ -25,6 +27,13 @@ def raise_limits():
     return hard
 
 
+def adopt_orphans():
+    """Processes whose parent has ended become children of this one, which waits for them: not every container's first
+    process does."""
+    set_child_subreaper = 36
+    ctypes.CDLL(None).prctl(set_child_subreaper, 1, 0, 0, 0)
+
+
 class Program:
     """In a session of its own, pinned to one CPU. Its standard error goes to a file in `folder`, and so does its
     standard output unless `talks`: then both that and its input are pipes. Use it in a `with` statement."""
@@ -44,14 +53,14 @@ class Program:
     def __exit__(self, *_):
         self.stop()
 
-    def pids(self):
-        """Of all its processes that have not ended."""
+    def pids(self, ended=False):
+        """Of all its processes: those that have not ended, or those that have and are waited for."""
         for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
                 fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
-            except OSError:     # it has ended meanwhile
+            except OSError:     # it has gone meanwhile
                 continue
-            if int(fields[3]) == self.process.pid and fields[0] not in "ZX":
+            if int(fields[3]) == self.process.pid and (fields[0] in "ZX") == ended:
                 yield int(entry)
 
     def has_ended(self):
@@ -72,14 +81,14 @@ class Program:
         deadline = time.monotonic() + 10
         while pids := list(self.pids()):
             for pid in pids:
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            self.process.poll()
             if time.monotonic() > deadline:
                 raise Failure(f"{self.name} does not end: processes {pids}")
             time.sleep(0.005)
+        for pid in set(self.pids(ended=True)) - {self.process.pid}:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:

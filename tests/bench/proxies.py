@@ -17,14 +17,14 @@ from pathlib import Path
 from certificates import Authority      # this and the next are of tests/e2e
 from gateway import free_port
 from peers import PEERS, Gateway, Job
-from processes import CallCounter, Failure, Program, choose_cpus, raise_limits
+from processes import CallCounter, Failure, Program, adopt_orphans, choose_cpus, raise_limits
 
 HOSTS = 1000
 BODY = 64 << 20
 IDLE_CONNECTIONS = 8000
 START_SECONDS = 30
 SETTLE_SECONDS = 1          # until a proxy with idle connections has given back what it gives back
-CALLS_SECONDS = 0.5
+WARM_UP_SECONDS, CALLS_SECONDS = 0.3, 0.5       # or --seconds, if that is less
 LOG_SECONDS = 10
 
 
@@ -58,6 +58,7 @@ CASES = {case.name: case for case in [
     Case("handshake-resumed", "a new connection, a resumed handshake and one request, 16 at a time", "h1 resume",
          "--protocol h1 --connections 16 --resume", "handshake"),
     Case("h1-small", "HTTP/1.1, answers of 128 bytes, 64 connections", "h1", "--protocol h1 --connections 64"),
+    Case("h1-hosts", "the same over 512 connections, each to another host", "h1", "--protocol h1 --connections 512"),
     Case("h2-small", "HTTP/2, answers of 128 bytes, 8 connections of 32 streams, HTTP/1.1 behind", "h2",
          "--protocol h2 --connections 8 --streams 32"),
     Case("h2-single", "HTTP/2, one stream at a time on 64 connections", "h2", "--protocol h2 --connections 64"),
@@ -102,15 +103,14 @@ class Bench:
 
     @contextlib.contextmanager
     def running(self, case, target):
-        """(job, the target's Program, the backend's), once the target answers."""
+        """(job, the target's Program), once the target answers."""
         with tempfile.TemporaryDirectory(prefix=f"{target.name}-", dir=self.folder) as folder:
             front, back = self.proxy_certificates, self.backend_certificates
             job = Job(Path(folder), free_port(), free_port("0.0.0.0"), HOSTS, front.certificate, front.key,
                       case.passthrough)
             tls = ["--tls", back.certificate, back.key] if case.passthrough else []
-            backend = Program([self.tools / "bench_backend", "--port", job.backend_port, "--hosts", HOSTS, *tls],
-                              self.other_cpu, folder, "backend", talks=True)
-            with backend:
+            command = [self.tools / "bench_backend", "--port", job.backend_port, "--hosts", HOSTS, *tls]
+            with Program(command, self.other_cpu, folder, "backend", talks=True) as backend:
                 backend.read_word("ready")
                 with Program(target.command(job), self.cpu, folder, target.name) as program:
                     try:
@@ -163,7 +163,7 @@ class Bench:
         many = ["--connections", self.idle_connections, "--hosts", 1] if case.is_idle else ["--hosts", job.hosts]
         command = [self.tools / "bench_load", "--port", job.port, "--backend-port", job.backend_port,
                    "--certificate", self.ca(case), "--clocks", ",".join(map(str, program.pids())), *many,
-                   *case.options.split(), *options]
+                   "--warm-up", min(WARM_UP_SECONDS, self.seconds), *case.options.split(), *options]
         return Program(command, self.other_cpu, job.folder, "load", talks=True)
 
     # ---- samples ----
@@ -196,7 +196,7 @@ class Bench:
     def count_calls(self, case, target):
         """System calls of the target for each answer."""
         with self.running(case, target) as (job, program), CallCounter(program, self.other_cpu, job.folder) as counter:
-            with self.load(case, job, program, "--seconds", CALLS_SECONDS) as load:
+            with self.load(case, job, program, "--seconds", min(CALLS_SECONDS, self.seconds)) as load:
                 load.read_word("begin")
                 counter.start()
                 load.read_word("end")
@@ -276,18 +276,19 @@ def print_case(case, rows):
     for row in rows:
         ratios = ("-", "-")
         if "ratio" in row:
-            ratios = f"{row['ratio']:.2f}", f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}"
+            several = f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}" if len(row["values"]) > 1 else "-"
+            ratios = f"{row['ratio']:.2f}", several
         done = number(row["rate"]) if row["rate"] else "-"
         calls = f"{row['calls']:.2f}" if "calls" in row else "-"
         print(f"  {row['target']:<11} {number(row['value']):>19} {ratios[0]:>13} {ratios[1]:>12} {done:>14} {calls:>13}")
     sys.stdout.flush()
 
 
-def print_head(bench, targets, peers):
+def print_head(bench, targets):
     where = f"CPU {bench.cpu}, load and backend on CPU {bench.other_cpu}"
     print(f"\nCPU time of each proxy, one worker on {where}; {HOSTS:,} hosts, TLS 1.3, access log on.")
     print("Measured: " + ", ".join(target.version() for target in targets))
-    if not peers:
+    if not any(peer.path() for peer in PEERS):
         print("No peer is installed: `conf/install-packages peers` brings nginx-light, libnginx-mod-stream, haproxy,\n"
               "nghttp2-proxy and h2o, without starting their services as `sudo apt-get install` does.")
     if bench.cpu == bench.other_cpu:
@@ -315,13 +316,14 @@ def choose_targets(gateway, names):
     return [target for name, target in known.items() if target.path() and (not names or name in names)]
 
 
-def measure(tools, gateway, cases, names, rounds, seconds):
+def measure(tools, gateway, cases, names, rounds, seconds, counts_calls):
     """Measures and prints; returns the rows."""
     targets = choose_targets(gateway, names)
-    rows, progress, counts_calls = [], Progress(), CallCounter.works()
+    rows, progress, counts_calls = [], Progress(), counts_calls and CallCounter.works()
+    adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="phala-bench-") as folder:
         bench = Bench(tools, folder, seconds)
-        print_head(bench, targets, [target for target in targets if target.name != "gateway"])
+        print_head(bench, targets)
         for case in cases:
             able = [target for target in targets if set(case.needs.split()) <= target.features]
             if able:
