@@ -1,7 +1,8 @@
 /*
- * bench_backend: the HTTP/1.1 server behind the proxies that `tests/bench/run proxies` compares.
+ * bench_backend: the server behind the proxies that `tests/bench/run proxies` compares. HTTP/1.1, or gRPC
+ * (backend_h2.h).
  *
- * usage: bench_backend --port PORT --hosts N [--tls CERTIFICATE KEY]
+ * usage: bench_backend --port PORT --hosts N [--tls CERTIFICATE KEY | --grpc]
  *
  * Listens on each host's address (traffic.h), prints "ready", and ends when its standard input does.
  *
@@ -12,6 +13,7 @@
  * A proxy must have sent the host's own name, X-Forwarded-For and X-Forwarded-Proto; with --tls, where a proxy only
  * passes bytes on, the name is enough. Whatever is wrong ends the program with a line that says what.
  */
+#include "backend_h2.h"
 #include "traffic.h"
 
 #include <errno.h>
@@ -30,7 +32,7 @@ enum { MAX_HEAD = 4096, OUT_BYTES = 4096, MAX_EVENTS = 256, FRAME_HEAD = 2, MASK
 
 enum kind { KIND_STDIN, KIND_LISTENER, KIND_CONN };
 
-enum state { STATE_HANDSHAKE, STATE_HEAD, STATE_UPLOAD, STATE_ANSWER, STATE_WEBSOCKET };
+enum state { STATE_HANDSHAKE, STATE_HEAD, STATE_UPLOAD, STATE_ANSWER, STATE_WEBSOCKET, STATE_H2 };
 
 /* What an event is about. */
 struct source {
@@ -50,10 +52,14 @@ struct conn {
     size_t in_length;
     uint64_t upload_at, upload_bytes;
     uint64_t body_at, body_bytes; /* of the answer; what is not in `out` */
+    struct backend_h2 *h2;
+    const uint8_t *piece; /* of what it sends */
+    size_t piece_length;
 };
 
 static struct {
     unsigned port, hosts;
+    bool grpc;
     SSL_CTX *tls;
     int epoll;
     char date[40];
@@ -108,6 +114,30 @@ static bool is_sent(const struct conn *conn)
     return conn->out_sent == conn->out_length && conn->body_at == conn->body_bytes;
 }
 
+static void want_out(struct conn *conn, bool wants)
+{
+    if (conn->wants_out == wants)
+        return;
+    conn->wants_out = wants;
+    watch(&conn->source, EPOLL_CTL_MOD, EPOLLIN | (wants ? EPOLLOUT : 0U));
+}
+
+/* False: the connection is lost. */
+static bool send_h2(struct conn *conn)
+{
+    while (conn->piece_length > 0 || (conn->piece_length = backend_h2_next(conn->h2, &conn->piece)) > 0) {
+        ssize_t sent = link_write(&conn->link, conn->piece, conn->piece_length);
+        if (sent == LINK_ERROR)
+            return false;
+        if (sent == LINK_AGAIN)
+            break;
+        conn->piece += sent;
+        conn->piece_length -= (size_t)sent;
+    }
+    want_out(conn, conn->piece_length > 0);
+    return true;
+}
+
 /* False: the connection is lost. */
 static bool send_answer(struct conn *conn)
 {
@@ -120,10 +150,7 @@ static bool send_answer(struct conn *conn)
     }
     if (is_sent(conn) && conn->state == STATE_ANSWER)
         conn->state = STATE_HEAD;
-    if (conn->wants_out == is_sent(conn)) {
-        conn->wants_out = !is_sent(conn);
-        watch(&conn->source, EPOLL_CTL_MOD, EPOLLIN | (conn->wants_out ? EPOLLOUT : 0U));
-    }
+    want_out(conn, !is_sent(conn));
     return true;
 }
 
@@ -249,6 +276,9 @@ static void take(struct conn *conn, const uint8_t *data, size_t length)
         case STATE_WEBSOCKET:
             taken = take_message(conn, data, length);
             break;
+        case STATE_H2:
+            backend_h2_feed(conn->h2, data, taken = length);
+            break;
         case STATE_ANSWER:
         case STATE_HANDSHAKE:
             traffic_die("backend: a request before the one before it was answered");
@@ -276,7 +306,7 @@ static bool turn(struct conn *conn)
     }
     if (got == LINK_END || got == LINK_ERROR)
         return false;
-    return send_answer(conn);
+    return conn->h2 ? send_h2(conn) : send_answer(conn);
 }
 
 static void accept_all(const struct source *listener)
@@ -294,6 +324,10 @@ static void accept_all(const struct source *listener)
             conn->link.ssl = SSL_new(backend.tls);
             SSL_set_fd(conn->link.ssl, fd);
             SSL_set_accept_state(conn->link.ssl);
+        }
+        if (backend.grpc) {
+            conn->state = STATE_H2;
+            conn->h2 = backend_h2_new(listener->host, backend.port);
         }
         watch(&conn->source, EPOLL_CTL_ADD, EPOLLIN);
     }
@@ -339,10 +373,12 @@ static void load_certificate(const char *certificate, const char *key)
 
 static void parse_arguments(int argc, char **argv)
 {
-    for (int i = 1; i + 1 < argc; i++) {
-        if (strcmp(argv[i], "--port") == 0) {
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--grpc") == 0) {
+            backend.grpc = true;
+        } else if (i + 1 < argc && strcmp(argv[i], "--port") == 0) {
             backend.port = (unsigned)atoi(argv[++i]);
-        } else if (strcmp(argv[i], "--hosts") == 0) {
+        } else if (i + 1 < argc && strcmp(argv[i], "--hosts") == 0) {
             backend.hosts = (unsigned)atoi(argv[++i]);
         } else if (i + 2 < argc && strcmp(argv[i], "--tls") == 0) {
             load_certificate(argv[i + 1], argv[i + 2]);
@@ -350,7 +386,7 @@ static void parse_arguments(int argc, char **argv)
         }
     }
     if (backend.port == 0 || backend.port > 65535 || backend.hosts == 0)
-        traffic_die("usage: bench_backend --port PORT --hosts N [--tls CERTIFICATE KEY]");
+        traffic_die("usage: bench_backend --port PORT --hosts N [--tls CERTIFICATE KEY | --grpc]");
 }
 
 static void on_event(struct source *source)
@@ -368,6 +404,7 @@ static void on_event(struct source *source)
         struct conn *conn = (struct conn *)source;
         if (!turn(conn)) {
             link_close(&conn->link);
+            backend_h2_free(&conn->h2);
             free(conn);
         }
         break;

@@ -403,6 +403,7 @@ static void make_tls(void)
         SSL_CTX_set_alpn_protos(load.tls, alpn, (unsigned)length + 1) != 0)
         traffic_die("load: cannot make an SSL_CTX with %s", load_options.certificate);
     SSL_CTX_set_verify(load.tls, SSL_VERIFY_PEER, NULL);
+    X509_VERIFY_PARAM_set_flags(SSL_CTX_get0_param(load.tls), X509_V_FLAG_PARTIAL_CHAIN);
     SSL_CTX_set_mode(load.tls,
                      SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_session_cache_mode(load.tls, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
@@ -423,7 +424,7 @@ static void find_clocks(const char *processes)
 
 static const struct load_protocol *find_protocol(const char *name)
 {
-    static const struct load_protocol *const all[] = {&load_h1, &load_h2, &load_websocket};
+    static const struct load_protocol *const all[] = {&load_h1, &load_h2, &load_websocket, &load_grpc};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (strcmp(all[i]->name, name) == 0)
             return all[i];
@@ -480,9 +481,10 @@ static void set_option(int option, const char *value)
         load_options.seconds = atof(value);
         break;
     default:
-        traffic_die("usage: bench_load --protocol h1|h2|websocket --port PORT --backend-port PORT --certificate FILE "
-                    "[--clocks PID,...] [--hosts N] [--connections N] [--streams N] [--answer BYTES | --upload BYTES] "
-                    "[--new-connections | --resume | --idle] [--warm-up S] [--seconds S]");
+        traffic_die(
+            "usage: bench_load --protocol h1|h2|websocket|grpc --port PORT --backend-port PORT --certificate FILE "
+            "[--clocks PID,...] [--hosts N] [--connections N] [--streams N] [--answer BYTES | --upload BYTES] "
+            "[--new-connections | --resume | --idle] [--warm-up S] [--seconds S]");
     }
 }
 
@@ -513,6 +515,10 @@ static void parse_options(int argc, char **argv)
         load_options.backend_port == 0 || load_options.hosts == 0 || load_options.connections == 0 ||
         load_options.streams == 0 || load_options.streams > LOAD_MAX_STREAMS)
         set_option('?', NULL);
+    if (load_options.protocol == &load_grpc) {
+        load_options.upload_bytes = TRAFFIC_CALL_BYTES;
+        load_options.answer_bytes = TRAFFIC_REPLY_BYTES;
+    }
 }
 
 int main(int argc, char **argv)

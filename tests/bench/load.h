@@ -49,11 +49,11 @@ struct load_protocol {
     void (*close)(struct load_conn *conn);
 };
 
-extern const struct load_protocol load_h1, load_websocket, load_h2;
+extern const struct load_protocol load_h1, load_websocket, load_h2, load_grpc;
 
 struct load_options {
     const struct load_protocol *protocol;
-    const char *certificate; /* that the server's must be or lead to */
+    const char *certificate; /* that the server's must be, or an authority's behind it */
     const char *clocks;      /* processes whose CPU time is measured */
     unsigned port, backend_port, hosts, connections, streams;
     uint64_t answer_bytes, upload_bytes;

@@ -3,9 +3,9 @@
 The job: listen on 127.0.0.1, end TLS 1.3 with one wildcard certificate (session tickets, HTTP/2 and HTTP/1.1), find the
 backend of each of the hosts, keep connections to it, add X-Forwarded-For and X-Forwarded-Proto, write a line to the
 access log for each request; one worker, no compression, no cache, nothing of a body on disk, no limit on how many
-requests a connection has. For passthrough: find the backend by SNI and leave TLS alone.
+requests a connection has. For passthrough: find the backend by SNI and leave TLS alone. For gRPC: HTTP/2 behind, too.
 
-A target can do what its `features` say: h1, h2, resume (TLS sessions), upgrade (WebSocket), passthrough.
+A target can do what its `features` say: h1, h2, resume (TLS sessions), upgrade (WebSocket), grpc, passthrough.
 """
 import json
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 from gateway import UnixConnection      # of tests/e2e
 from processes import Failure
 
-ALL = frozenset({"h1", "h2", "resume", "upgrade", "passthrough"})
+ALL = frozenset({"h1", "h2", "resume", "upgrade", "grpc", "passthrough"})
 SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"       # not in every user's PATH
 IDLE_SECONDS = 300
 AS_ROOT = os.geteuid() == 0
@@ -33,7 +33,7 @@ class Job:
     hosts: int
     certificate: Path
     key: Path
-    passthrough: bool = False
+    behind: str = "h1"  # what the backend speaks: h1, grpc, or tls, which is passed through
 
     def host(self, number):
         return f"app{number}-{self.backend_port}.cluster.example"
@@ -98,7 +98,7 @@ class Gateway(Target):
         return [self.path(), "--config", config]
 
     def set_routes(self, job, running):
-        protocol = "passthrough" if job.passthrough else "http"
+        protocol = {"h1": "http", "grpc": "h2c", "tls": "passthrough"}[job.behind]
         lines = "".join(json.dumps({
             "app_id": f"app{number}", "ports": [{"port": job.backend_port, "protocol": protocol}],
             "instances": [{"instance_id": f"cvm{number}", "address": job.address(number), "generation": 1,
@@ -153,6 +153,10 @@ http {
     proxy_set_header Connection $hop_connection;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     proxy_set_header X-Forwarded-Proto $scheme;
+    grpc_read_timeout <idle>s;
+    grpc_set_header Host $host;
+    grpc_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    grpc_set_header X-Forwarded-Proto $scheme;
     server {
         listen 127.0.0.1:<port> ssl http2 default_server backlog=4096;
         <default>
@@ -192,17 +196,21 @@ class Nginx(Target):
         return (f"upstream {name} {{ server {address}; keepalive 256; keepalive_timeout {IDLE_SECONDS}s; "
                 "keepalive_requests 1000000000; }\n")
 
+    @staticmethod
+    def pass_to(job, pool):
+        return f"location / {{ {'grpc_pass grpc' if job.behind == 'grpc' else 'proxy_pass http'}://{pool}; }}"
+
     def http_routes(self, job):
         """(the content of routes.conf, what the default server does)"""
         blocks = (self.pool(f"pool{number}", address) +
                   f"server {{ listen 127.0.0.1:{job.port} ssl http2; server_name {host}; "
-                  f"location / {{ proxy_pass http://pool{number}; }} }}\n"
+                  f"{self.pass_to(job, f'pool{number}')} }}\n"
                   for number, (host, address) in enumerate(job.routes()))
         return "".join(blocks), "return 404;"
 
     def command(self, job):
         user = "user root;" if AS_ROOT else ""
-        if job.passthrough:
+        if job.behind == "tls":
             job.write("routes.conf", "".join(f"{host} {address};\n" for host, address in job.routes()))
             config = job.write("nginx.conf", NGINX_STREAM, user=user, modules=f"load_module {self.stream_module};")
         else:
@@ -222,7 +230,7 @@ class NginxMap(Nginx):
         entries = "".join(f"{host} {pool};\n" for host, pool, _ in pools)
         return ("".join(self.pool(pool, address) for _, pool, address in pools) +
                 f"map $host $pool {{ {entries} }}\n",
-                "if ($pool = '') { return 404; } location / { proxy_pass http://$pool; }")
+                "if ($pool = '') { return 404; } " + self.pass_to(job, "$pool"))
 
 
 HAPROXY = """
@@ -255,7 +263,7 @@ frontend hosts
 backend apps
     http-request set-dst var(txn.place),field(1,:)
     http-request set-dst-port var(txn.place),field(2,:)
-    server app 0.0.0.0:0 pool-low-conn 10000 pool-purge-delay <idle>s
+    server app 0.0.0.0:0 pool-low-conn 10000 pool-purge-delay <idle>s <proto>
 """
 HAPROXY_TCP = HAPROXY + """
 frontend hosts
@@ -280,10 +288,11 @@ class Haproxy(Target):
     def command(self, job):
         job.write("routes.map", "".join(f"{host} {address}\n" for host, address in job.routes()))
         job.write("certificate.pem", job.certificate.read_text() + job.key.read_text())
-        if job.passthrough:
+        if job.behind == "tls":
             config = job.write("haproxy.cfg", HAPROXY_TCP, mode="tcp", log="tcplog", buffers="tune.bufsize 65536")
         else:
-            config = job.write("haproxy.cfg", HAPROXY_HTTP, mode="http", log="httplog", buffers="")
+            config = job.write("haproxy.cfg", HAPROXY_HTTP, mode="http", log="httplog", buffers="",
+                               proto="proto h2" if job.behind == "grpc" else "")
         return [self.path(), "-db", "-f", config]
 
 
@@ -316,7 +325,8 @@ class Nghttpx(Target):
     features = ALL - {"passthrough"}
 
     def command(self, job):
-        job.write("routes.conf", "".join(f"backend={address.replace(':', ',')};{host}/;proto=http/1.1\n"
+        proto = "h2" if job.behind == "grpc" else "http/1.1"
+        job.write("routes.conf", "".join(f"backend={address.replace(':', ',')};{host}/;proto={proto}\n"
                                          for host, address in job.routes()))
         return [self.path(), f"--conf={job.write('nghttpx.conf', NGHTTPX)}"]
 
@@ -347,7 +357,7 @@ hosts:
 
 class H2o(Target):
     name = program = "h2o"
-    features = ALL - {"resume", "passthrough"}
+    features = ALL - {"resume", "grpc", "passthrough"}
 
     def command(self, job):
         hosts = "".join(f'  "{host}": {{paths: {{"/": {{proxy.reverse.url: "http://{address}/"}}}}}}\n'

@@ -30,6 +30,13 @@ void traffic_tag(unsigned number, char ret_tag[TRAFFIC_TAG_BYTES + 1])
     snprintf(ret_tag, TRAFFIC_TAG_BYTES + 1, "%07u\n", number % 10000000);
 }
 
+void traffic_prefix(size_t bytes, uint8_t ret_prefix[TRAFFIC_PREFIX_BYTES])
+{
+    ret_prefix[0] = 0; /* not compressed */
+    for (size_t i = 1; i < TRAFFIC_PREFIX_BYTES; i++)
+        ret_prefix[i] = (uint8_t)(bytes >> (8 * (TRAFFIC_PREFIX_BYTES - 1 - i)));
+}
+
 const uint8_t *traffic_pattern(uint64_t offset)
 {
     static uint8_t pattern[TRAFFIC_MAX_PIECE + PATTERN_PERIOD];

@@ -21,6 +21,9 @@ enum {
     TRAFFIC_MAX_PIECE = 256 * 1024, /* of the pattern, that traffic_pattern() can point at */
     TRAFFIC_HOST_MAX = 64,
     TRAFFIC_MESSAGE_BYTES = 64, /* of a WebSocket message, either way */
+    TRAFFIC_PREFIX_BYTES = 5,   /* of gRPC, before each message */
+    TRAFFIC_CALL_BYTES = 64,
+    TRAFFIC_REPLY_BYTES = 128,
 };
 
 /* The key and its answer of RFC 6455, section 1.3. */
@@ -33,6 +36,9 @@ void traffic_host_name(unsigned number, unsigned port, char ret_name[TRAFFIC_HOS
 uint32_t traffic_address(unsigned number);
 
 void traffic_tag(unsigned number, char ret_tag[TRAFFIC_TAG_BYTES + 1]);
+
+/* What gRPC puts before a message of so many bytes. */
+void traffic_prefix(size_t bytes, uint8_t ret_prefix[TRAFFIC_PREFIX_BYTES]);
 
 /* TRAFFIC_MAX_PIECE bytes of the pattern, from this offset on. */
 const uint8_t *traffic_pattern(uint64_t offset);
