@@ -253,7 +253,7 @@ static void conn_turn(struct load_conn *conn, uint32_t events)
     if (!conn->open) {
         if (!link_handshake(&conn->link, &again)) {
             if (!again)
-                load_fail(conn, "the handshake failed: %s",
+                load_fail(conn, "the handshake failed, the certificate is %s",
                           X509_verify_cert_error_string(SSL_get_verify_result(conn->link.ssl)));
             if (conn->wants_out)
                 watch(conn, EPOLL_CTL_MOD, false); /* what is left to wait for is the server's word */

@@ -136,7 +136,11 @@ class CallCounter:
         return result.returncode == 0 and result.stderr.strip()[:1].isdigit()
 
     def __enter__(self):
-        self.tell("disable")    # answered once perf is attached
+        try:
+            self.tell("disable")    # answered once perf is attached
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):
@@ -145,9 +149,13 @@ class CallCounter:
         os.close(self.answers)
 
     def tell(self, word):
-        os.write(self.control, f"{word}\n".encode())
-        if not os.read(self.answers, 16):
-            raise Failure(f"perf: {self.perf.errors()}")
+        try:
+            os.write(self.control, f"{word}\n".encode())
+            answer = os.read(self.answers, 16)
+        except BrokenPipeError:
+            answer = b""
+        if not answer:
+            raise Failure(f"perf has ended: {self.perf.errors()}")
 
     def start(self):
         self.tell("enable")

@@ -27,7 +27,7 @@ SETTLE_SECONDS = 1          # until a proxy with idle connections has given back
 WARM_UP_SECONDS, CALLS_SECONDS = 0.3, 0.5       # or --seconds, if that is less
 LOG_SECONDS = 10
 DISTURBED = 0.1             # share of the target's CPU that other programs may use before a sample is taken again
-TRIES, PAUSE_SECONDS = 3, 2
+PAUSE_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ CASES = {case.name: case for case in [
 class Bench:
     """What all samples have in common. `tools`: the folder of bench_load and bench_backend."""
 
-    def __init__(self, tools, folder, seconds):
-        self.tools, self.folder, self.seconds = Path(tools), Path(folder), seconds
+    def __init__(self, tools, folder, seconds, tries):
+        self.tools, self.folder, self.seconds, self.tries = Path(tools), Path(folder), seconds, tries
         self.cpu, self.other_cpu = choose_cpus()
         self.idle_connections = min(IDLE_CONNECTIONS, raise_limits() // 2)
         authority = Authority(self.folder)
@@ -159,7 +159,7 @@ class Bench:
         """(the figure, what of it was done in a second, the share of the CPU that others used): the best of some tries
         if others use much of it."""
         samples = []
-        while len(samples) < TRIES and (not samples or samples[-1][2] > DISTURBED):
+        while len(samples) < self.tries and (not samples or samples[-1][2] > DISTURBED):
             time.sleep(PAUSE_SECONDS if samples else 0)
             with self.running(case, target) as (job, program):
                 samples.append(self.sample_idle(case, job, program) if case.is_idle else
@@ -259,7 +259,7 @@ def compare(rows):
 
 # ---- the table ----
 
-def number(value):
+def rounded(value):
     return f"{value:,.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
@@ -273,9 +273,9 @@ def print_case(case, rows):
         if "ratio" in row:
             several = f"{row['ratio_low']:.2f}-{row['ratio_high']:.2f}" if len(row["values"]) > 1 else "-"
             ratios = f"{row['ratio']:.2f}", several
-        done = number(row["rate"]) if row["rate"] else "-"
+        done = rounded(row["rate"]) if row["rate"] else "-"
         calls = f"{row['calls']:.2f}" if "calls" in row else "-"
-        print(f"  {row['target']:<11} {number(row['value']):>19} {ratios[0]:>13} {ratios[1]:>12} {done:>14} {calls:>13}")
+        print(f"  {row['target']:<11} {rounded(row['value']):>19} {ratios[0]:>13} {ratios[1]:>12} {done:>14} {calls:>13}")
     if (most := max(share for row in rows for share in row["others"])) > DISTURBED:
         print(f"  Other programs used up to {most:.0%} of the CPU meanwhile, which makes figures higher.")
     sys.stdout.flush()
@@ -283,7 +283,8 @@ def print_case(case, rows):
 
 def print_head(bench, targets):
     where = f"CPU {bench.cpu}, load and backend on CPU {bench.other_cpu}"
-    print(f"\nCPU time of each proxy, one worker on {where}; {HOSTS:,} hosts, TLS 1.3, access log on.")
+    print(f"\nCPU time of each proxy, one worker on {where}; {HOSTS:,} hosts, TLS 1.3, access log on.\n"
+          f"Idle connections: {bench.idle_connections:,}, in proportional set size (shared pages count once).")
     print("Measured: " + ", ".join(target.version() for target in targets))
     if not any(peer.path() for peer in PEERS):
         print("No peer is installed: `conf/install-packages peers` brings nginx-light, libnginx-mod-stream, haproxy,\n"
@@ -313,18 +314,19 @@ def choose_targets(gateway, names):
     return [target for name, target in known.items() if target.path() and (not names or name in names)]
 
 
-def measure(tools, gateway, cases, names, rounds, seconds, counts_calls):
-    """Measures and prints; returns the rows."""
-    targets = choose_targets(gateway, names)
-    rows, progress, counts_calls = [], Progress(), counts_calls and CallCounter.works()
+def measure(tools, gateway, cases, options):
+    """Measures and prints, as the options of tests/bench/run say; returns the rows."""
+    targets = choose_targets(gateway, options.targets)
+    rows, progress = [], Progress()
+    counts_calls = not options.no_system_calls and CallCounter.works()
     adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="phala-bench-") as folder:
-        bench = Bench(tools, folder, seconds)
+        bench = Bench(tools, folder, options.seconds, options.tries)
         print_head(bench, targets)
         for case in cases:
             able = [target for target in targets if set(case.needs.split()) <= target.features]
             if able:
-                measured = measure_case(bench, case, able, rounds, counts_calls, progress)
+                measured = measure_case(bench, case, able, options.rounds, counts_calls, progress)
                 progress()
                 print_case(case, measured)
                 rows += measured

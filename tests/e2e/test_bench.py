@@ -11,7 +11,8 @@ from gateway import BUILD, ENVIRONMENT, ROOT
 from origin import respond
 
 RUN = ROOT / "tests" / "bench" / "run"
-SHORT = ["--gateway", BUILD / "phala-gateway", "--rounds", "1", "--seconds", "0.1", "--no-system-calls"]
+SHORT = ["--gateway", BUILD / "phala-gateway", "--rounds", "1", "--tries", "1", "--seconds", "0.1",
+         "--no-system-calls"]
 PEERS = {"nginx", "nginx-map", "haproxy", "nghttpx", "h2o"}
 
 
