@@ -284,7 +284,7 @@ def print_case(case, rows):
 def print_head(bench, targets):
     where = f"CPU {bench.cpu}, load and backend on CPU {bench.other_cpu}"
     print(f"\nCPU time of each proxy, one worker on {where}; {HOSTS:,} hosts, TLS 1.3, access log on.\n"
-          f"Idle connections: {bench.idle_connections:,}, in proportional set size (shared pages count once).")
+          f"Idle connections: {bench.idle_connections:,}.")
     print("Measured: " + ", ".join(target.version() for target in targets))
     if not any(peer.path() for peer in PEERS):
         print("No peer is installed: `conf/install-packages peers` brings nginx-light, libnginx-mod-stream, haproxy,\n"
