@@ -275,7 +275,8 @@ def print_case(case, rows):
             ratios = f"{row['ratio']:.2f}", several
         done = rounded(row["rate"]) if row["rate"] else "-"
         calls = f"{row['calls']:.2f}" if "calls" in row else "-"
-        print(f"  {row['target']:<11} {rounded(row['value']):>19} {ratios[0]:>13} {ratios[1]:>12} {done:>14} {calls:>13}")
+        value = rounded(row["value"])
+        print(f"  {row['target']:<11} {value:>19} {ratios[0]:>13} {ratios[1]:>12} {done:>14} {calls:>13}")
     if (most := max(share for row in rows for share in row["others"])) > DISTURBED:
         print(f"  Other programs used up to {most:.0%} of the CPU meanwhile, which makes figures higher.")
     sys.stdout.flush()
