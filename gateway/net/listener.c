@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 enum { BACKLOG = 4096, MAX_AT_ONCE = 16, FULL_TURNS = 4, PAUSE_MS = 200 };
-enum { SILENT_S = 1 /* after which a connection comes though nothing was sent yet: clients speak first, always */ };
 
 struct listener {
     struct loop *loop;
@@ -60,13 +59,12 @@ int listener_open_tcp(const struct ip_addr *addr, uint16_t port, char ret_error[
     ip_port_format(addr, port, text);
     union ip_sockaddr at;
     socklen_t len = ip_to_sockaddr(addr, port, &at);
-    int fd = socket(addr->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1, silent_s = SILENT_S;
+    int fd = socket(addr->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
     if (fd < 0)
         return fail(fd, ret_error, "%s: no socket: %s", text, strerror(errno));
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* accepted sockets inherit it */
-    setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &silent_s, sizeof silent_s);
     if (addr->family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
     if (bind(fd, &at.sa, len) || listen(fd, BACKLOG))

@@ -215,22 +215,12 @@ static bool read_once(struct stream *s)
     return false;
 }
 
-/* Its events come from now on, what is there already as well. */
-static void watch(struct stream *s)
-{
-    s->watched = true;
-    if (event_add(&s->event, NULL))
-        stream_fail_later(s, STATUS_INTERNAL);
-}
-
 static void read_some(struct stream *s)
 {
     while (may_read(s) && read_once(s))
         ;
     if (s->readable && may_read(s))
         stream_mark_ready(s);
-    if (!s->watched && s->state != STREAM_DEAD)
-        watch(s);
 }
 
 void stream_read_ready(struct loop *loop)
@@ -412,13 +402,13 @@ struct stream *stream_accept(struct loop *loop, int fd, const struct ip_addr *pe
     s->peer_port = peer_port;
     if (tls)
         begin_tls(s, tls, false, handshake_ms);
-    s->readable = true; /* most likely: see TCP_DEFER_ACCEPT of the listener; so its first bytes need no event */
-    stream_mark_ready(s);
+    if (event_add(&s->event, NULL))
+        stream_fail_later(s, STATUS_INTERNAL);
     return s;
 }
 
 struct stream *stream_connect(struct loop *loop, const struct ip_addr *addr, uint16_t port, uint64_t connect_ms,
-                              enum stream_opening opening, const struct stream_events *events, void *owner)
+                              const struct stream_events *events, void *owner)
 {
     union ip_sockaddr to;
     socklen_t len = ip_to_sockaddr(addr, port, &to);
@@ -432,12 +422,10 @@ struct stream *stream_connect(struct loop *loop, const struct ip_addr *addr, uin
         return s;
     }
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    if (opening == STREAM_SPEAKS) /* on this side it says that the handshake's last ACK may wait for data */
-        setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &one, sizeof one);
     if (connect(fd, &to.sa, len) != 0 && errno != EINPROGRESS)
         stream_fail_later(s, connect_status(errno));
-    else
-        watch(s);
+    else if (event_add(&s->event, NULL))
+        stream_fail_later(s, STATUS_INTERNAL);
     loop_timer_arm(loop, &s->timer, connect_ms);
     return s;
 }

@@ -67,7 +67,6 @@ struct stream {
     bool is_bulk;             /* the last read brought LOOP_READ_BYTES or more */
     bool readable;            /* the kernel may have more */
     bool hangup;              /* it has a FIN behind what is unread */
-    bool watched;             /* its events are */
     bool blocked;             /* the send buffer is full: wait for the edge */
     bool write_broken;
     bool was_reset; /* found by writing, without a FIN before it */

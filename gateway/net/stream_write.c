@@ -34,29 +34,13 @@ static size_t total_of(const struct iovec *pieces, int count)
     return total;
 }
 
-/*
- * The FIN is sent as soon as the queue is empty, and may travel with its last bytes. Not when the socket is closed with
- * bytes of the peer unread: that is a reset, which would take with it what waits for a FIN.
- */
-static bool fin_follows(const struct stream *s)
-{
-    return (s->shutdown && !s->shutdown_done) || (s->state == STREAM_CLOSING && (s->linger || s->eof));
-}
-
-static ssize_t send_once(struct stream *s, struct iovec *pieces, int count)
-{
-    int fd = event_get_fd(&s->event);
-    if (fin_follows(s))
-        return sendmsg(fd, &(struct msghdr){.msg_iov = pieces, .msg_iovlen = (size_t)count}, MSG_MORE);
-    return count == 1 ? write(fd, pieces[0].iov_base, pieces[0].iov_len) : writev(fd, pieces, count);
-}
-
 /* What the kernel took, 0 when it takes nothing now or ever. */
 static size_t send_pieces(struct stream *s, struct iovec *pieces, int count)
 {
     ssize_t n;
     do
-        n = send_once(s, pieces, count);
+        n = count == 1 ? write(event_get_fd(&s->event), pieces[0].iov_base, pieces[0].iov_len)
+                       : writev(event_get_fd(&s->event), pieces, count);
     while (n < 0 && errno == EINTR);
     if (n >= 0)
         return (size_t)n;

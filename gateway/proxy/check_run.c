@@ -178,8 +178,7 @@ struct check_run *check_run_start(struct loop *loop, struct settings *settings, 
     timer_init(&run->timer, on_timer);
     loop_timer_arm(loop, &run->timer, order->check->timeout_ms);
     ++*running;
-    run->stream =
-        stream_connect(loop, &claim->address, port, order->check->timeout_ms, STREAM_WAITS, &stream_events, run);
+    run->stream = stream_connect(loop, &claim->address, port, order->check->timeout_ms, &stream_events, run);
     if (order->proxy_protocol > 0)
         send_header(run, order->proxy_protocol);
     if (order->check->type == ROUTE_CHECK_HTTP)

@@ -228,8 +228,8 @@ static struct pooled *dial(struct pool *pool, struct settings *settings, struct 
     c->settings = settings_ref(settings);
     list_init(&c->owner_link);
     timer_init(&c->timer, on_idle_too_long);
-    struct stream *stream = stream_connect(pool->loop, &bucket->claim->address, target->port, settings->connect_ms,
-                                           STREAM_SPEAKS, &no_events, NULL);
+    struct stream *stream =
+        stream_connect(pool->loop, &bucket->claim->address, target->port, settings->connect_ms, &no_events, NULL);
     if (target->header.len > 0)
         begin_with_header(c, stream, target);
     c->mux = is_shared(c) ? h2_mux_client(stream, &settings->mux, &mux_events, c)
@@ -382,8 +382,7 @@ struct endpoint *pool_open(struct pool *pool, struct settings *settings, const s
 }
 
 struct stream *pool_dial(struct pool *pool, struct settings *settings, struct claim *claim, uint16_t port,
-                         enum stream_opening opening, struct pool_guest *guest, const struct stream_events *events,
-                         void *owner)
+                         struct pool_guest *guest, const struct stream_events *events, void *owner)
 {
     struct route_problem problem;
     if (route_rules_check(&settings->rules, &claim->address, port, &problem) != STATUS_OK)
@@ -395,7 +394,7 @@ struct stream *pool_dial(struct pool *pool, struct settings *settings, struct cl
     bucket->load++;
     COUNTER_INC(pool->loop->counters, upstream_connections);
     COUNTER_INC(pool->loop->counters, upstream_connects_total);
-    return stream_connect(pool->loop, &claim->address, port, settings->connect_ms, opening, events, owner);
+    return stream_connect(pool->loop, &claim->address, port, settings->connect_ms, events, owner);
 }
 
 void pool_leave(struct pool *pool, struct pool_guest *guest)

@@ -524,9 +524,8 @@ static enum status pick_and_dial(struct tunnel *t, const struct route_target *ta
     t->back_serial = instance->claim->serial;
     t->back_address = instance->claim->address;
     t->dialed_us = t->proxy->loop->now_us;
-    bool speaks = t->kind == TUNNEL_PASSTHROUGH || target->proxy_protocol > 0;
-    t->back = pool_dial(t->proxy->pool, t->connection->settings, instance->claim, target->port,
-                        speaks ? STREAM_SPEAKS : STREAM_WAITS, &t->guest, &back_events, t);
+    t->back =
+        pool_dial(t->proxy->pool, t->connection->settings, instance->claim, target->port, &t->guest, &back_events, t);
     if (t->back && target->proxy_protocol > 0)
         send_header(t, target->proxy_protocol);
     return t->back ? STATUS_OK : STATUS_ADDRESS_FORBIDDEN;

@@ -60,14 +60,9 @@ struct stream *stream_accept(struct loop *loop, int fd, const struct ip_addr *pe
                              struct tls_server *tls, uint64_t handshake_ms, const struct stream_events *events,
                              void *owner);
 
-enum stream_opening {
-    STREAM_WAITS,  /* the peer may speak first */
-    STREAM_SPEAKS, /* there is something to send as soon as it is connected: one packet less */
-};
-
 /* Begins to connect (RFC 9293). Fails with CONNECT_*, after connect_ms with CONNECT_TIMEOUT. */
 struct stream *stream_connect(struct loop *loop, const struct ip_addr *addr, uint16_t port, uint64_t connect_ms,
-                              enum stream_opening opening, const struct stream_events *events, void *owner);
+                              const struct stream_events *events, void *owner);
 
 /*
  * What comes from one may go to the other inside the kernel, when it comes in bulk; else it is `data` as ever, which

@@ -62,8 +62,7 @@ struct pool_guest {
  * ends. NULL when the address is forbidden.
  */
 struct stream *pool_dial(struct pool *pool, struct settings *settings, struct claim *claim, uint16_t port,
-                         enum stream_opening opening, struct pool_guest *guest, const struct stream_events *events,
-                         void *owner);
+                         struct pool_guest *guest, const struct stream_events *events, void *owner);
 void pool_leave(struct pool *pool, struct pool_guest *guest);
 
 /* How many endpoints and guests of the claim there are. */

@@ -275,8 +275,8 @@ static void a_refused_connection_is_told(void **state)
     uint16_t port;
     struct ip_addr addr = loopback_ip();
     close(listen_any(&port));
-    f->mux = h1_mux_client(stream_connect(f->loop, &addr, port, 5000, STREAM_SPEAKS, &no_stream_events, NULL),
-                           &f->settings, &test_mux_events, f);
+    f->mux = h1_mux_client(stream_connect(f->loop, &addr, port, 5000, &no_stream_events, NULL), &f->settings,
+                           &test_mux_events, f);
     ask(f, METHOD_GET, SLICE_NONE, BODY_NONE);
     assert_int_equal(f->endpoint->ops->room(f->endpoint), 0);
     AWAIT_EVENT(f, "reset;");
@@ -292,8 +292,8 @@ static void room_comes_when_connected(void **state)
     uint16_t port;
     struct ip_addr addr = loopback_ip();
     int listening = listen_any(&port);
-    f->mux = h1_mux_client(stream_connect(f->loop, &addr, port, 5000, STREAM_SPEAKS, &no_stream_events, NULL),
-                           &f->settings, &test_mux_events, f);
+    f->mux = h1_mux_client(stream_connect(f->loop, &addr, port, 5000, &no_stream_events, NULL), &f->settings,
+                           &test_mux_events, f);
     ask(f, METHOD_GET, SLICE_NONE, BODY_NONE);
     assert_int_equal(f->endpoint->ops->room(f->endpoint), 0);
     TURN_UNTIL(f->loop, f->rooms == 1);

@@ -359,7 +359,7 @@ static void a_refused_connection_resets_with_the_reason(void **state)
     struct ip_addr addr = loopback_ip();
     uint16_t port;
     close(listen_any(&port));
-    struct stream *stream = stream_connect(h->f->loop, &addr, port, 10000, STREAM_SPEAKS, &no_stream_events, NULL);
+    struct stream *stream = stream_connect(h->f->loop, &addr, port, 10000, &no_stream_events, NULL);
     h->f->mux = h2_mux_client(stream, &h->f->settings, &test_mux_events, h->f);
     h->f->mux->load = &h->load;
     assert_true(call_open(&h->calls[0], h->f->mux));

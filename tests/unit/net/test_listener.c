@@ -111,34 +111,6 @@ static void a_connection_may_come_in_any_turn(void **state)
     *state = loop;
 }
 
-/* Clients speak first, so one that has not spoken yet is not worth waking up for. */
-static void a_connection_comes_with_its_first_bytes(void **state)
-{
-    struct loop *loop = *state;
-    int fd = open_tcp(0);
-    struct listener *listener = listener_new(loop, fd, on_accepted, &counters);
-    int client = connect_to(port_of(fd)), silent_s = 0;
-    socklen_t len = sizeof silent_s;
-    assert_return_code(getsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &silent_s, &len), errno);
-    assert_true(silent_s > 0);
-    assert_int_equal(write(client, "x", 1), 1);
-    TURN_UNTIL(loop, accepted_count == 1);
-    char byte;
-    assert_int_equal(read(accepted_fd, &byte, 1), 1);
-    close(client);
-    listener_free(&listener);
-}
-
-static void a_connection_that_ends_without_a_word_comes_too(void **state)
-{
-    struct loop *loop = *state;
-    int fd = open_tcp(0);
-    struct listener *listener = listener_new(loop, fd, on_accepted, &counters);
-    close(connect_to(port_of(fd)));
-    TURN_UNTIL(loop, accepted_count == 1);
-    listener_free(&listener);
-}
-
 static void workers_share_a_port(void **state)
 {
     (void)state;
@@ -247,8 +219,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(tcp_connections_come_ready_to_use, set_up, tear_down),
         cmocka_unit_test_setup_teardown(more_connections_than_one_callback_takes_all_come, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_connection_may_come_in_any_turn, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_connection_comes_with_its_first_bytes, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_connection_that_ends_without_a_word_comes_too, set_up, tear_down),
         cmocka_unit_test(workers_share_a_port),
         cmocka_unit_test(a_taken_port_is_said_so),
         cmocka_unit_test_setup_teardown(a_unix_socket_has_its_mode_and_no_peer, make_folder, remove_folder),

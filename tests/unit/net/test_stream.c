@@ -332,7 +332,7 @@ static struct stream_owner *connect_owner(struct loop *loop, uint16_t port, uint
     static struct stream_owner owner;
     struct ip_addr addr = loopback_ip();
     owner = (struct stream_owner){.stream = NULL};
-    owner.stream = stream_connect(loop, &addr, port, ms, STREAM_SPEAKS, &owner_events, &owner);
+    owner.stream = stream_connect(loop, &addr, port, ms, &owner_events, &owner);
     return &owner;
 }
 
@@ -397,7 +397,7 @@ static void an_address_that_cannot_be_is_told_from_the_loop(void **state)
     struct ip_addr addr;
     assert_true(ip_parse(slice_str("255.255.255.255"), &addr));
     struct stream_owner owner = {.stream = NULL};
-    owner.stream = stream_connect(f->loop, &addr, 80, 5000, STREAM_SPEAKS, &owner_events, &owner);
+    owner.stream = stream_connect(f->loop, &addr, 80, 5000, &owner_events, &owner);
     assert_int_equal(owner.failures, 0);
     TURN_UNTIL(f->loop, owner.failures == 1);
     assert_int_equal(owner.status, STATUS_CONNECT_UNREACHABLE);
