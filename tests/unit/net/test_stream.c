@@ -94,7 +94,7 @@ static void we_may_end_first(void **state)
 static void a_pause_holds_data_and_loses_nothing(void **state)
 {
     struct fixture *f = *state;
-    enum { LEN = 400000 };
+    enum { LEN = 4 * LOOP_SCRATCH_BYTES };
     char *pattern = pattern_new(LEN);
     size_t sent = 0;
     f->owner.pauses_on_data = true;

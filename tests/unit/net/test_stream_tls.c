@@ -128,7 +128,7 @@ static void bytes_that_are_no_tls_are_a_failure(void **state)
 static void a_pause_loses_nothing(void **state)
 {
     struct fixture *f = *state;
-    enum { LEN = 400000 };
+    enum { LEN = 4 * LOOP_SCRATCH_BYTES };
     char *pattern = pattern_new(LEN);
     size_t sent = 0;
     f->owner.pauses_on_data = true;
