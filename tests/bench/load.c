@@ -15,9 +15,13 @@
 #include <time.h>
 #include <unistd.h>
 
-/* OPENING_AT_ONCE: handshakes in progress. PATIENCE: seconds for all that is not the measurement. */
+/*
+ * OPENING_AT_ONCE: handshakes in progress. PATIENCE: seconds for all that is not the measurement. ENOUGH_BYTES: worth a
+ * figure, before any answer is whole.
+ */
 enum {
     OPENING_AT_ONCE = 64,
+    ENOUGH_BYTES = 1 << 20,
     MAX_EVENTS = 256,
     READ_BYTES = 32 * 1024,
     READS_A_TURN = 16,
@@ -28,7 +32,7 @@ enum {
 enum phase {
     PHASE_OPEN, /* until every connection has had an answer */
     PHASE_WARM_UP,
-    PHASE_MEASURE, /* with --idle: until the end of standard input, and nothing is sent */
+    PHASE_MEASURE, /* until there is a figure, too; with --idle: until standard input ends, and nothing is sent */
     PHASE_DRAIN,   /* until what is in progress has been answered */
 };
 
@@ -339,8 +343,12 @@ static bool advance(void)
             enter(PHASE_MEASURE);
         break;
     case PHASE_MEASURE:
-        if (!load_options.idle && seconds >= load_options.seconds)
+        if (load_options.idle || seconds < load_options.seconds)
+            break;
+        if (load.answered > 0 || load.bytes >= ENOUGH_BYTES)
             enter(PHASE_DRAIN);
+        else if (seconds > load_options.seconds + PATIENCE)
+            traffic_die("load: no answer within %.1f s", seconds);
         break;
     case PHASE_DRAIN:
         if (seconds > PATIENCE)

@@ -22,6 +22,7 @@ from processes import Failure
 ALL = frozenset({"h1", "h2", "resume", "upgrade", "grpc", "passthrough"})
 SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"       # not in every user's PATH
 IDLE_SECONDS = 300
+START_SECONDS = 30
 AS_ROOT = os.geteuid() == 0
 
 
@@ -97,15 +98,28 @@ class Gateway(Target):
             "dns": {"enabled": False}}, indent=1))
         return [self.path(), "--config", config]
 
+    @staticmethod
+    def connect(path, running):
+        """To the control API, once it listens."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            connection = UnixConnection(path)
+            try:
+                connection.connect()
+                return connection
+            except OSError as error:
+                connection.close()
+                if running.has_ended() or time.monotonic() > deadline:
+                    raise Failure(f"the control API: {error}\n{running.errors()}") from error
+                time.sleep(0.005)
+
     def set_routes(self, job, running):
         protocol = {"h1": "http", "grpc": "h2c", "tls": "passthrough"}[job.behind]
         lines = "".join(json.dumps({
             "app_id": f"app{number}", "ports": [{"port": job.backend_port, "protocol": protocol}],
             "instances": [{"instance_id": f"cvm{number}", "address": job.address(number), "generation": 1,
                            "state": "running"}]}) + "\n" for number in range(job.hosts))
-        while not (job.folder / "control.sock").exists() and not running.has_ended():
-            time.sleep(0.005)
-        connection = UnixConnection(job.folder / "control.sock")
+        connection = self.connect(job.folder / "control.sock", running)
         try:
             connection.request("PUT", "/v1/snapshot?strict=1", lines, {"Content-Type": "application/x-ndjson"})
             answer = connection.getresponse()

@@ -16,13 +16,12 @@ from pathlib import Path
 
 from certificates import Authority      # this and the next are of tests/e2e
 from gateway import free_port
-from peers import PEERS, Gateway, Job
+from peers import PEERS, START_SECONDS, Gateway, Job
 from processes import CallCounter, Failure, Program, adopt_orphans, busy_seconds, choose_cpus, raise_limits
 
 HOSTS = 1000
 BODY = 64 << 20
 IDLE_CONNECTIONS = 8000
-START_SECONDS = 30
 SETTLE_SECONDS = 1          # until a proxy with idle connections has given back what it gives back
 WARM_UP_SECONDS, CALLS_SECONDS = 0.3, 0.5       # or --seconds, if that is less
 LOG_SECONDS = 10
@@ -175,7 +174,7 @@ class Bench:
             result = finish(load)
         if case.is_logged:
             check_log(job, target, result["all_answered"])
-        done = require(result["bytes"] / (1 << 30) if case.unit == "GiB" else result["answered"])
+        done = result["bytes"] / (1 << 30) if case.unit == "GiB" else result["answered"]
         cpu, seconds = result["cpu_seconds"], result["seconds"]
         return cpu * (1e3 if case.unit == "GiB" else 1e6) / done, done / seconds, max(0, busy - cpu) / seconds
 
@@ -198,7 +197,7 @@ class Bench:
                 load.read_word("end")
                 calls = counter.finish()
                 result = finish(load)
-        return calls / require(result["answered"])
+        return calls / result["answered"]
 
 
 def finish(load):
@@ -207,12 +206,6 @@ def finish(load):
     if load.process.wait(30) != 0:
         raise Failure(load.errors() or "the load generator failed")
     return json.loads(output[-2])
-
-
-def require(done):
-    if not done:
-        raise Failure("nothing was answered in the time that was measured; --seconds takes more")
-    return done
 
 
 def check_log(job, target, answers):

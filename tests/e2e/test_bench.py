@@ -1,14 +1,22 @@
 """tests/bench/run proxies, with times too short for figures that mean something: it runs, its table is whole, and its
 load generator takes no wrong answer."""
+import http.server
 import json
 import os
 import re
+import socketserver
 import subprocess
+import sys
+import threading
+import time
 
 import pytest
 
 from gateway import BUILD, ENVIRONMENT, ROOT
 from origin import respond
+
+sys.path.append(str(ROOT / "tests" / "bench"))
+import peers                                                                            # noqa: E402
 
 RUN = ROOT / "tests" / "bench" / "run"
 SHORT = ["--gateway", BUILD / "phala-gateway", "--rounds", "1", "--tries", "1", "--seconds", "0.1",
@@ -16,9 +24,14 @@ SHORT = ["--gateway", BUILD / "phala-gateway", "--rounds", "1", "--tries", "1", 
 PEERS = {"nginx", "nginx-map", "haproxy", "nghttpx", "h2o"}
 
 
-def run(*arguments):
-    return subprocess.run([RUN, *SHORT, *arguments], capture_output=True, text=True, timeout=120, check=False,
-                          stdin=subprocess.DEVNULL, env={**os.environ, **ENVIRONMENT})
+def run(*arguments, seconds=600):
+    with subprocess.Popen([RUN, *SHORT, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, env={**os.environ, **ENVIRONMENT}) as process:
+        try:
+            output, errors = process.communicate(timeout=seconds)
+        finally:
+            process.terminate()     # it ends what it has started
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def test_table_and_json(tmp_path):
@@ -30,7 +43,7 @@ def test_table_and_json(tmp_path):
         peers = set(of_case) - {"gateway"}
         assert "gateway" in of_case and peers <= PEERS
         for row in of_case.values():
-            assert 1 < row["value"] < 10_000 and row["rate"] > 100 and row["figure"] == "CPU us a request"
+            assert row["value"] > 0 and row["rate"] > 0 and row["figure"] == "CPU us a request"
             assert ("ratio" in row) == bool(peers)
         table = result.stdout.split(f"\n{case}: ")[1].split("\n\n")[0].splitlines()
         names = [line.split()[0] for line in table[2:2 + len(of_case)]]     # a remark may follow
@@ -46,6 +59,39 @@ def test_a_target_that_is_not_there():
 def test_arguments_that_are_wrong(options):
     result = run(*options)
     assert result.returncode == 2 and "usage: " in result.stderr
+
+
+class Routes(http.server.BaseHTTPRequestHandler):
+    """The control API, as far as the benchmark needs it."""
+
+    def do_PUT(self):
+        self.server.lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+class Running:
+    """A program that goes on."""
+
+    @staticmethod
+    def has_ended():
+        return False
+
+    @staticmethod
+    def errors():
+        return ""
+
+
+def test_a_control_socket_that_does_not_listen_yet(tmp_path):
+    with socketserver.UnixStreamServer(str(tmp_path / "control.sock"), Routes, bind_and_activate=False) as server:
+        server.server_bind()
+        timer = threading.Timer(0.2, server.server_activate)
+        timer.start()
+        serving = threading.Thread(target=lambda: (timer.join(), server.handle_request()))
+        serving.start()
+        job = peers.Job(tmp_path, 1, 2, 3, None, None)
+        peers.Gateway("phala-gateway").set_routes(job, Running)
+        serving.join()
+        assert len(server.lines) == 3
 
 
 # ---- the load generator, before an app whose answers are made here ----
@@ -96,7 +142,19 @@ def test_right_answers(load, protocol):
     assert (begin, end) == ("begin", "end")
     report = json.loads(report)
     assert 0 < report["answered"] <= report["all_answered"] and report["bytes"] == 128 * report["answered"]
-    assert report["connections"] == 4 and 0.2 <= report["seconds"] < 10
+    assert report["connections"] == 4 and report["seconds"] >= 0.2
+
+
+@pytest.mark.parametrize("protocol", ["h1", "h2"])
+def test_slow_answers(load, protocol):
+    """The measurement lasts until there is something to divide by, however slow the machine."""
+    def answer(_connection, _request):
+        time.sleep(1)       # more than warm-up and measurement take
+        return respond(RIGHT)
+    status, output, errors = load(answer, protocol)
+    assert status == 0 and not errors, errors
+    report = json.loads(output.split("\n")[2])
+    assert report["answered"] > 0 and report["cpu_seconds"] == 0 and report["seconds"] > 0.2
 
 
 @pytest.mark.parametrize("protocol", ["h1", "h2"])
