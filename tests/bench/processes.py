@@ -28,9 +28,11 @@ def raise_limits():
 
 
 def busy_seconds(cpu):
-    """How long this CPU has worked, for whomever, a virtual machine's host included."""
-    fields = re.search(rf"^cpu{cpu} (.*)", Path("/proc/stat").read_text(), re.M)[1].split()
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+    """How long this CPU has worked, for whomever, a virtual machine's host included. 0 where a container hides it."""
+    found = re.search(rf"^cpu{cpu} (.*)", Path("/proc/stat").read_text(), re.M)
+    if not found:
+        return 0
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, found[1].split()[:8])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 

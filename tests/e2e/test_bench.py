@@ -17,6 +17,7 @@ from origin import respond
 
 sys.path.append(str(ROOT / "tests" / "bench"))
 import peers                                                                            # noqa: E402
+import processes                                                                        # noqa: E402
 
 RUN = ROOT / "tests" / "bench" / "run"
 SHORT = ["--gateway", BUILD / "phala-gateway", "--rounds", "1", "--tries", "1", "--seconds", "0.1",
@@ -92,6 +93,11 @@ def test_a_control_socket_that_does_not_listen_yet(tmp_path):
         peers.Gateway("phala-gateway").set_routes(job, Running)
         serving.join()
         assert len(server.lines) == 3
+
+
+def test_a_cpu_that_the_system_does_not_show():
+    """Some containers number those in /proc/stat anew."""
+    assert processes.busy_seconds(1_000_000) == 0
 
 
 # ---- the load generator, before an app whose answers are made here ----
