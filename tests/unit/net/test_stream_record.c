@@ -6,6 +6,8 @@
 #include "net/stream_owner.h"
 #include "net/tls_client.h"
 
+#include <netinet/tcp.h>
+
 static struct counters counters;
 
 struct fixture {
@@ -357,6 +359,23 @@ static void what_follows_close_notify_is_ignored(void **state)
     assert_int_equal(f->owner.failures, 0);
 }
 
+/* Closing a socket with bytes unread is a reset: the answer must be out by then. */
+static void an_answer_arrives_though_something_follows_close_notify(void **state)
+{
+    struct fixture *f = *state;
+    setsockopt(f->peer, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    send_crafted(f, TLS_CONTENT_ALERT, "\1\0", 2);
+    TURN_UNTIL(f->loop, f->owner.eofs == 1);
+    stream_pause(f->owner.stream, STREAM_PAUSE_OWNER);
+    send_bytes(f, "more", 4);
+    turn_some(f->loop);
+    stream_write(f->owner.stream, "answer", 6);
+    stream_close(&f->owner.stream, true);
+    TURN_UNTIL(f->loop, list_is_empty(&f->loop->streams));
+    tls_client_read(&f->client, &f->inbox);
+    assert_int_equal(f->inbox.len, 6);
+}
+
 static void user_canceled_is_followed_by_close_notify(void **state)
 {
     struct fixture *f = *state;
@@ -490,6 +509,7 @@ int main(void)
         TEST(some_empty_records_are_fine),
         TEST(key_updates_that_nobody_reads_are_answered_once),
         TEST(what_follows_close_notify_is_ignored),
+        TEST(an_answer_arrives_though_something_follows_close_notify),
         TEST(user_canceled_is_followed_by_close_notify),
         TEST(an_alert_of_the_client_ends_the_stream),
         TEST(too_many_empty_records_are_refused),
