@@ -48,7 +48,6 @@ static struct request read_request(const OSSL_PARAM *params)
     return request;
 }
 
-/* OSSL_PARAMs count no terminating zero, but may be given one. */
 static bool find_digest(struct slice name, enum tls_digest *ret_digest)
 {
     if (slice_eq(name, SLICE("SHA2-256")) || slice_eq(name, SLICE("SHA256")))

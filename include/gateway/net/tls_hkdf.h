@@ -1,8 +1,7 @@
 /*
  * tls_hkdf: the two functions of TLS 1.3's key schedule (RFC 8446 section 7.1, RFC 5869), with OpenSSL's digests.
  *
- * OpenSSL's own fetches algorithms and makes contexts for every call, which takes ten times as long as the hashing.
- * This one keeps them. One thread at a time.
+ * OpenSSL's own fetches algorithms and makes contexts for every call; this one keeps them. One thread at a time.
  */
 #ifndef GATEWAY_NET_TLS_HKDF_H
 #define GATEWAY_NET_TLS_HKDF_H
