@@ -1,5 +1,17 @@
 #include "gateway/base/slice.h"
 
+void ascii_lower_copy(char *to, struct slice s)
+{
+    size_t i = 0;
+    for (uint64_t word; i + sizeof word <= s.len; i += sizeof word) {
+        memcpy(&word, s.ptr + i, sizeof word);
+        word = ascii_lower_word(word);
+        memcpy(to + i, &word, sizeof word);
+    }
+    for (; i < s.len; i++)
+        to[i] = ascii_lower(s.ptr[i]);
+}
+
 bool slice_eq_nocase(struct slice a, struct slice b)
 {
     if (a.len != b.len)

@@ -35,10 +35,25 @@ static const uint8_t by_length[LONGEST_NAME + 1][MAX_SAME_LENGTH + 1] = {
     [20] = {FIELD_SEC_WEBSOCKET_ACCEPT},
 };
 
-/* `lower` has the length of `name`. */
+static uint64_t load_word(const char *bytes)
+{
+    uint64_t word;
+    memcpy(&word, bytes, sizeof word);
+    return word;
+}
+
+/* `lower` has the length of `name`. By words, of which the last overlaps the one before. */
 static bool is_spelling_of(const char *name, struct slice lower)
 {
-    for (size_t i = 0; i < lower.len; i++)
+    const size_t word_bytes = sizeof(uint64_t);
+    size_t i = 0;
+    for (; i + word_bytes <= lower.len; i += word_bytes)
+        if (ascii_lower_word(load_word(name + i)) != load_word(lower.ptr + i))
+            return false;
+    if (i > 0 && i < lower.len)
+        return ascii_lower_word(load_word(name + lower.len - word_bytes)) ==
+               load_word(lower.ptr + lower.len - word_bytes);
+    for (; i < lower.len; i++)
         if (ascii_lower(name[i]) != lower.ptr[i])
             return false;
     return true;
@@ -71,12 +86,9 @@ void fields_reserve(struct fields *fields, struct arena *arena, size_t capacity)
     fields->capacity = capacity;
 }
 
-void fields_append(struct fields *fields, struct arena *arena, struct field field)
+void fields_grow(struct fields *fields, struct arena *arena)
 {
-    if (fields->count == fields->capacity)
-        fields_reserve(fields, arena, fields->capacity > 0 ? 2 * fields->capacity : FIRST_CAPACITY);
-    fields->items[fields->count++] = field;
-    fields->present |= 1ULL << field.id;
+    fields_reserve(fields, arena, fields->capacity > 0 ? 2 * fields->capacity : FIRST_CAPACITY);
 }
 
 void fields_add(struct fields *fields, struct arena *arena, struct slice name, struct slice value)

@@ -87,6 +87,7 @@ static bool parse_suffix(struct slice suffix, struct hostname *h)
     return true;
 }
 
+/* The label is an id; so is what precedes a hyphen in it, if it ends like one. */
 static void parse_app_label(struct slice label, struct hostname *h)
 {
     h->kind = HOSTNAME_APP;
@@ -97,7 +98,7 @@ static void parse_app_label(struct slice label, struct hostname *h)
     if (!hyphen)
         return;
     struct slice id = slice_make(label.ptr, (size_t)(hyphen - label.ptr));
-    if (hostname_is_id(id) && parse_suffix(slice_from(label, id.len + 1), h))
+    if (is_alnum(hyphen[-1]) && parse_suffix(slice_from(label, id.len + 1), h))
         h->id_len = (uint8_t)id.len;
 }
 
@@ -121,8 +122,7 @@ void hostname_parse(struct slice host, const struct slice *base_domains, size_t 
         host.len--;
     if (host.len > HOSTNAME_MAX)
         return;
-    for (size_t i = 0; i < host.len; i++)
-        lower[i] = ascii_lower(host.ptr[i]);
+    ascii_lower_copy(lower, host);
     struct slice name = slice_make(lower, host.len);
     size_t base = find_base(name, base_domains, base_count);
     if (base == base_count) {
@@ -142,8 +142,7 @@ size_t hostname_plain(struct slice host, char ret_name[HOSTNAME_MAX + 1])
         host.len--;
     if (host.len > HOSTNAME_MAX)
         host.len = 0;
-    for (size_t i = 0; i < host.len; i++)
-        ret_name[i] = ascii_lower(host.ptr[i]);
+    ascii_lower_copy(ret_name, host);
     ret_name[host.len] = '\0';
     return host.len;
 }

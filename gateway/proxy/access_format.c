@@ -25,9 +25,11 @@ enum kind {
     KIND_ERROR
 };
 
+enum { JSON_NAME_BYTES = 24 };
+
 struct member {
     const char *name;
-    const char *json; /* ,"name": and the opening quote of a string */
+    char json[JSON_NAME_BYTES]; /* ,"name": and the opening quote of a string; copied as a whole */
     uint8_t json_len;
     uint8_t kind;
     uint16_t offset; /* in access_record */
@@ -35,42 +37,47 @@ struct member {
     bool quoted;
 };
 
-#define QUOTED_TIME         1
-#define QUOTED_TIME_CLF     1
-#define QUOTED_SLICE        1
-#define QUOTED_URL          1
-#define QUOTED_STRING       1
-#define QUOTED_VERSION      1
-#define QUOTED_CLIENT       1
-#define QUOTED_CLIENT_PORT  0
-#define QUOTED_PORT         0
-#define QUOTED_UNSIGNED     0
-#define QUOTED_COUNT        0
-#define QUOTED_MS           0
-#define QUOTED_MS_IF_ANY    0
-#define QUOTED_TLS_RESUMED  0
-#define QUOTED_BACK_ADDRESS 1
-#define QUOTED_BACK_REUSED  0
-#define QUOTED_ERROR        1
+#define QUOTE_TIME         "\""
+#define QUOTE_TIME_CLF     "\""
+#define QUOTE_SLICE        "\""
+#define QUOTE_URL          "\""
+#define QUOTE_STRING       "\""
+#define QUOTE_VERSION      "\""
+#define QUOTE_CLIENT       "\""
+#define QUOTE_CLIENT_PORT  ""
+#define QUOTE_PORT         ""
+#define QUOTE_UNSIGNED     ""
+#define QUOTE_COUNT        ""
+#define QUOTE_MS           ""
+#define QUOTE_MS_IF_ANY    ""
+#define QUOTE_TLS_RESUMED  ""
+#define QUOTE_BACK_ADDRESS "\""
+#define QUOTE_BACK_REUSED  ""
+#define QUOTE_ERROR        "\""
 
 static const struct member members[ACCESS_MEMBER_COUNT] = {
 #define X(name_, text, kind_, field, max_)                                                                             \
     [ACCESS_MEMBER_##name_] = {                                                                                        \
         .name = (text),                                                                                                \
-        .json = QUOTED_##kind_ ? ",\"" text "\":\"" : ",\"" text "\":",                                                \
-        .json_len = (uint8_t)(sizeof(",\"" text "\":") - 1 + QUOTED_##kind_),                                          \
+        .json = ",\"" text "\":" QUOTE_##kind_,                                                                        \
+        .json_len = (uint8_t)(sizeof(",\"" text "\":" QUOTE_##kind_) - 1),                                             \
         .kind = KIND_##kind_,                                                                                          \
         .offset = offsetof(struct access_record, field),                                                               \
         .max = (max_),                                                                                                 \
-        .quoted = QUOTED_##kind_,                                                                                      \
+        .quoted = sizeof(QUOTE_##kind_) > 1,                                                                           \
     },
     ACCESS_MEMBER_TABLE(X) ACCESS_EXTRA_MEMBER_TABLE(X)
 #undef X
 };
 
+#define X(name, text, kind, field, max)                                                                                \
+    _Static_assert(sizeof(",\"" text "\":\"") <= JSON_NAME_BYTES, "the name of a member has a fixed place");
+ACCESS_MEMBER_TABLE(X)
+#undef X
+
 /* Every member with the longest value, its name, three quotes or less, comma and colon; then "}\n". */
 #define X(name, text, kind, field, max) +sizeof(text) + 5 + (max)
-_Static_assert(ACCESS_MEMBER_TABLE(X) + 2 <= ACCESS_LOG_MAX_LINE, "a JSON line is never cut");
+_Static_assert(ACCESS_MEMBER_TABLE(X) + 2 + JSON_NAME_BYTES <= ACCESS_LOG_MAX_LINE, "a JSON line is never cut");
 #undef X
 
 /* ---- one member ---- */
@@ -134,7 +141,7 @@ static uint64_t keyed_hash(const uint64_t key[2], struct slice s)
 }
 
 /* The query may hold secrets: it is kept, left out, or replaced by its hash. */
-static void put_url(struct line *line, struct slice url, size_t max)
+__attribute__((noinline)) static void put_url(struct line *line, struct slice url, size_t max)
 {
     const char *mark = url.len > 0 ? memchr(url.ptr, '?', url.len) : NULL;
     if (!mark || line->format->query == ACCESS_QUERY_FULL) {
@@ -150,7 +157,7 @@ static void put_url(struct line *line, struct slice url, size_t max)
 }
 
 /* As it stands in a request line. */
-static void put_version(struct line *line, const char *protocol, size_t max)
+__attribute__((noinline)) static void put_version(struct line *line, const char *protocol, size_t max)
 {
     struct slice s = slice_str(protocol);
     if (slice_eq(s, SLICE("http/1.1")))
@@ -162,7 +169,7 @@ static void put_version(struct line *line, const char *protocol, size_t max)
     put_string(line, s, max);
 }
 
-static void put_client(struct line *line)
+__attribute__((noinline)) static void put_client(struct line *line)
 {
     struct ip_addr addr = line->record->client;
     if (addr.family == 0 || line->format->client == ACCESS_CLIENT_OFF)
@@ -201,7 +208,7 @@ static void put_ms_if_any(struct line *line, uint64_t us)
         access_text_put_ms(&line->text, us);
 }
 
-static void put_back_address(struct line *line)
+__attribute__((noinline)) static void put_back_address(struct line *line)
 {
     if (line->record->back_address.family != 0)
         access_text_put_ip_port(&line->text, &line->record->back_address, line->record->back_port);
@@ -269,20 +276,22 @@ static void put_member(struct line *line, const struct member *member)
 
 /* ---- lines ---- */
 
+/* There is room for all of it. */
 static void put_json(struct line *line)
 {
     for (int i = 0; i <= ACCESS_MEMBER_REFERER; i++) {
         const struct member *member = &members[i];
-        char *before = line->text.next;
-        access_text_put(&line->text, member->json, member->json_len);
-        const char *value = line->text.next;
+        char *before = line->text.next, *value = before + member->json_len;
+        assert(access_text_room(&line->text) >= JSON_NAME_BYTES);
+        memcpy(before, member->json, JSON_NAME_BYTES);
+        line->text.next = value;
         put_member(line, member);
         if (line->text.next == value)
             line->text.next = before;
         else if (member->quoted)
-            access_text_put(&line->text, "\"", 1);
+            *line->text.next++ = '"';
     }
-    access_text_put(&line->text, "}", 1);
+    *line->text.next++ = '}';
 }
 
 static void put_steps(struct line *line)

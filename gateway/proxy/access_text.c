@@ -4,24 +4,22 @@
 
 static const char hex_digits[] = "0123456789abcdef";
 
-static size_t room(const struct access_text *text)
-{
-    return (size_t)(text->end - text->next);
-}
-
 void access_text_put(struct access_text *text, const char *bytes, size_t len)
 {
-    if (len > room(text))
-        len = room(text);
+    if (len > access_text_room(text))
+        len = access_text_room(text);
     memcpy(text->next, bytes, len);
     text->next += len;
 }
 
-/* All or nothing: half a number would be a wrong one. */
-static void put_whole(struct access_text *text, const char *bytes, size_t len)
+/* Room for a whole value, which is then written in place, or NULL: half a number would be a wrong one. */
+static char *take(struct access_text *text, size_t len)
 {
-    if (len <= room(text))
-        access_text_put(text, bytes, len);
+    char *place = text->next;
+    if (len > access_text_room(text))
+        return NULL;
+    text->next += len;
+    return place;
 }
 
 /* ---- escaping ---- */
@@ -40,20 +38,66 @@ static bool word_is_unsafe(uint64_t word)
     return (caught & high) != 0;
 }
 
+enum { HALF_BYTES = 4, WORD_BYTES = 8, LANES = 16 };
+typedef signed char lanes __attribute__((vector_size(LANES)));
+typedef uint64_t lane_words __attribute__((vector_size(LANES)));
+
+/* Of sixteen bytes. Those of 0x80 and more are negative. */
+static bool lanes_are_unsafe(lanes bytes)
+{
+    lane_words caught = (lane_words)((bytes < 0x20) | (bytes == 0x7f) | (bytes == '"') | (bytes == '\\'));
+    return (caught[0] | caught[1]) != 0;
+}
+
+/* Steps of sixteen bytes as long as all of them are safe, the last over bytes of the one before; returns how many. */
+static size_t copy_lanes(char *to, const char *from, size_t len)
+{
+    size_t i = 0;
+    while (i < len) {
+        size_t at = i + LANES <= len ? i : len - LANES;
+        lanes bytes;
+        memcpy(&bytes, from + at, LANES);
+        if (lanes_are_unsafe(bytes))
+            break;
+        memcpy(to + at, &bytes, LANES);
+        i = at + LANES;
+    }
+    return i;
+}
+
+/* 8 to 16 bytes, or none of them. */
+static size_t copy_words(char *to, const char *from, size_t len)
+{
+    uint64_t first, last;
+    memcpy(&first, from, WORD_BYTES);
+    memcpy(&last, from + len - WORD_BYTES, WORD_BYTES);
+    if (word_is_unsafe(first) || word_is_unsafe(last))
+        return 0;
+    memcpy(to, &first, WORD_BYTES);
+    memcpy(to + len - WORD_BYTES, &last, WORD_BYTES);
+    return len;
+}
+
+/* 4 to 8 bytes, or none of them. */
+static size_t copy_halves(char *to, const char *from, size_t len)
+{
+    uint32_t first, last;
+    memcpy(&first, from, HALF_BYTES);
+    memcpy(&last, from + len - HALF_BYTES, HALF_BYTES);
+    if (word_is_unsafe((uint64_t)last << 32 | first))
+        return 0;
+    memcpy(to, &first, HALF_BYTES);
+    memcpy(to + len - HALF_BYTES, &last, HALF_BYTES);
+    return len;
+}
+
 /* Copies up to len bytes, as long as they need no escape; returns how many. */
 static size_t copy_safe(char *to, const char *from, size_t len)
 {
-    enum { WORD_BYTES = 8 };
-    size_t i = 0;
-    while (len >= WORD_BYTES && i < len) {
-        uint64_t word;
-        size_t at = i + WORD_BYTES <= len ? i : len - WORD_BYTES; /* the last word overlaps the one before */
-        memcpy(&word, from + at, WORD_BYTES);
-        if (word_is_unsafe(word))
-            break;
-        memcpy(to + at, &word, WORD_BYTES);
-        i = at + WORD_BYTES;
-    }
+    size_t i = len >= LANES        ? copy_lanes(to, from, len)
+               : len >= WORD_BYTES ? copy_words(to, from, len)
+               : len >= HALF_BYTES ? copy_halves(to, from, len)
+                                   : 0;
     for (; i < len && is_safe((unsigned char)from[i]); i++)
         to[i] = from[i];
     return i;
@@ -127,16 +171,10 @@ static struct escaped escape_first(struct slice s, enum access_escape escape)
     return (struct escaped){.used = 1, .len = 4, .text = {'\\', 'x', hex_digits[c >> 4], hex_digits[c & 15]}};
 }
 
-void access_text_put_escaped(struct access_text *text, struct slice s, size_t max, enum access_escape escape)
+/* From a character on that is not safe. */
+static void put_unsafe(struct access_text *text, struct slice s, size_t left, enum access_escape escape)
 {
-    size_t left = max < room(text) ? max : room(text);
     while (s.len > 0) {
-        size_t run = copy_safe(text->next, s.ptr, s.len < left ? s.len : left);
-        text->next += run;
-        left -= run;
-        s = slice_from(s, run);
-        if (s.len == 0 || left == 0)
-            return;
         struct escaped e = escape_first(s, escape);
         if (e.len > left)
             return;
@@ -144,7 +182,20 @@ void access_text_put_escaped(struct access_text *text, struct slice s, size_t ma
         text->next += e.len;
         left -= e.len;
         s = slice_from(s, e.used);
+        size_t run = copy_safe(text->next, s.ptr, s.len < left ? s.len : left);
+        text->next += run;
+        left -= run;
+        s = slice_from(s, run);
     }
+}
+
+void access_text_put_escaped(struct access_text *text, struct slice s, size_t max, enum access_escape escape)
+{
+    size_t room = access_text_room(text), left = max < room ? max : room;
+    size_t run = copy_safe(text->next, s.ptr, s.len < left ? s.len : left);
+    text->next += run;
+    if (run < s.len)
+        put_unsafe(text, slice_from(s, run), left - run, escape);
 }
 
 /* ---- numbers ---- */
@@ -155,34 +206,43 @@ static void put_two(char *to, unsigned value)
     to[1] = (char)('0' + value % 10);
 }
 
-void access_text_put_u64(struct access_text *text, uint64_t value)
-{
-    char buffer[SLICE_U64_BYTES];
-    struct slice digits = slice_from_u64(value, buffer + sizeof buffer);
-    put_whole(text, digits.ptr, digits.len);
-}
-
 static void put_three(char *to, unsigned value)
 {
     to[0] = (char)('0' + value / 100);
     put_two(to + 1, value % 100);
 }
 
+static size_t count_digits(uint64_t value)
+{
+    for (size_t n = 1;; n += 4, value /= 10000)
+        if (value < 10000)
+            return n + (value >= 10) + (value >= 100) + (value >= 1000);
+}
+
+void access_text_put_u64(struct access_text *text, uint64_t value)
+{
+    size_t len = count_digits(value);
+    char *place = take(text, len);
+    if (place)
+        slice_from_u64(value, place + len);
+}
+
 void access_text_put_ms(struct access_text *text, uint64_t us)
 {
-    char buffer[24], *end = buffer + sizeof buffer;
-    put_three(end - 3, (unsigned)(us % 1000));
-    end[-4] = '.';
-    struct slice digits = slice_from_u64(us / 1000, end - 4);
-    put_whole(text, digits.ptr, digits.len + 4);
+    size_t len = count_digits(us / 1000);
+    char *place = take(text, len + 4);
+    if (!place)
+        return;
+    slice_from_u64(us / 1000, place + len);
+    place[len] = '.';
+    put_three(place + len + 1, (unsigned)(us % 1000));
 }
 
 void access_text_put_hex64(struct access_text *text, uint64_t value)
 {
-    char buffer[16];
-    for (unsigned i = 0; i < 16; i++)
-        buffer[i] = hex_digits[value >> (60 - 4 * i) & 15];
-    put_whole(text, buffer, sizeof buffer);
+    char *place = take(text, 16);
+    for (unsigned i = 0; place && i < 16; i++)
+        place[i] = hex_digits[value >> (60 - 4 * i) & 15];
 }
 
 /* ---- addresses ---- */
@@ -204,23 +264,29 @@ static size_t format_ipv4(const uint8_t *bytes, char *buffer)
     return (size_t)(next - buffer);
 }
 
+/* In place if it fits for sure, else it is made elsewhere. */
 void access_text_put_ip(struct access_text *text, const struct ip_addr *addr)
 {
-    char buffer[IP_TEXT_MAX];
-    size_t len = addr->family == AF_INET ? format_ipv4(addr->bytes, buffer) : ip_format(addr, buffer);
-    put_whole(text, buffer, len);
+    char buffer[IP_TEXT_MAX], *at = access_text_room(text) >= sizeof buffer ? text->next : buffer;
+    size_t len = addr->family == AF_INET ? format_ipv4(addr->bytes, at) : ip_format(addr, at);
+    char *place = take(text, len);
+    if (place && at == buffer)
+        memcpy(place, buffer, len);
 }
 
 void access_text_put_ip_port(struct access_text *text, const struct ip_addr *addr, uint16_t port)
 {
-    char buffer[IP_PORT_TEXT_MAX];
-    if (addr->family != AF_INET) {
-        put_whole(text, buffer, ip_port_format(addr, port, buffer));
+    if (addr->family == AF_INET) {
+        access_text_put_ip(text, addr);
+        access_text_put(text, ":", 1);
+        access_text_put_u64(text, port);
         return;
     }
-    access_text_put_ip(text, addr);
-    put_whole(text, ":", 1);
-    access_text_put_u64(text, port);
+    char buffer[IP_PORT_TEXT_MAX];
+    size_t len = ip_port_format(addr, port, buffer);
+    char *place = take(text, len);
+    if (place)
+        memcpy(place, buffer, len);
 }
 
 /* ---- times ---- */
@@ -298,17 +364,20 @@ void access_text_put_time(struct access_text *text, struct access_time *cache, u
 {
     if (cache->second != second_of(wall_us))
         set_second(cache, second_of(wall_us));
-    char buffer[24];
-    memcpy(buffer, cache->rfc3339, sizeof cache->rfc3339);
-    buffer[19] = '.';
-    put_three(buffer + 20, (unsigned)(wall_us / 1000 % 1000));
-    buffer[23] = 'Z';
-    put_whole(text, buffer, sizeof buffer);
+    char *place = take(text, 24);
+    if (!place)
+        return;
+    memcpy(place, cache->rfc3339, sizeof cache->rfc3339);
+    place[19] = '.';
+    put_three(place + 20, (unsigned)(wall_us / 1000 % 1000));
+    place[23] = 'Z';
 }
 
 void access_text_put_clf_time(struct access_text *text, struct access_time *cache, uint64_t wall_us)
 {
     if (cache->second != second_of(wall_us))
         set_second(cache, second_of(wall_us));
-    put_whole(text, cache->clf, sizeof cache->clf);
+    char *place = take(text, sizeof cache->clf);
+    if (place)
+        memcpy(place, cache->clf, sizeof cache->clf);
 }

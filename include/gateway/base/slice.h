@@ -49,6 +49,18 @@ static inline char ascii_lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
 }
 
+/* The same for the eight bytes of a word. */
+static inline uint64_t ascii_lower_word(uint64_t word)
+{
+    const uint64_t ones = 0x0101010101010101U, high = 0x8080808080808080U;
+    uint64_t low = word & ~high; /* a sum below sets the high bit of a byte and carries into none */
+    uint64_t from_a = low + ones * (0x80 - 'A'), past_z = low + ones * (0x7f - 'Z');
+    return word | (from_a & ~past_z & ~word & high) >> 2;
+}
+
+/* Copies s; `to` has s.len bytes. */
+void ascii_lower_copy(char *to, struct slice s);
+
 static inline bool ascii_is_digit(char c)
 {
     return c >= '0' && c <= '9';

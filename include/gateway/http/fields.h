@@ -90,8 +90,17 @@ struct slice field_name(enum field_id id);
 void fields_add(struct fields *fields, struct arena *arena, struct slice name, struct slice value);
 void fields_add_known(struct fields *fields, struct arena *arena, enum field_id id, struct slice value);
 
+/* Makes room for more. */
+void fields_grow(struct fields *fields, struct arena *arena);
+
 /* Appends a field of another list as it is, without looking its name up again. */
-void fields_append(struct fields *fields, struct arena *arena, struct field field);
+static inline void fields_append(struct fields *fields, struct arena *arena, struct field field)
+{
+    if (fields->count == fields->capacity)
+        fields_grow(fields, arena);
+    fields->items[fields->count++] = field;
+    fields->present |= 1ULL << field.id;
+}
 
 /* Makes room for `capacity` fields in all, so that adding them grows the array at most once. */
 void fields_reserve(struct fields *fields, struct arena *arena, size_t capacity);

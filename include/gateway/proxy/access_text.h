@@ -28,6 +28,11 @@ struct access_time {
     char clf[26];     /* "31/Jan/2026:23:59:59 +0000" */
 };
 
+static inline size_t access_text_room(const struct access_text *text)
+{
+    return (size_t)(text->end - text->next);
+}
+
 /* As it is. */
 void access_text_put(struct access_text *text, const char *bytes, size_t len);
 /* At most `max` bytes after escaping. */

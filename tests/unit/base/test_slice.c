@@ -83,11 +83,30 @@ static void test_numbers(void **state)
     assert_true(slice_to_u64(SLICE("0"), &value) && value == 0);
 }
 
+/* Every byte in every place of a word. */
+static void test_lower(void **state)
+{
+    (void)state;
+    for (unsigned byte = 0; byte < 256; byte++)
+        for (size_t len = 1; len <= 20; len++)
+            for (size_t at = 0; at < len; at++) {
+                char text[20], copy[20];
+                for (size_t i = 0; i < len; i++)
+                    text[i] = (char)(i % 2 ? 0xff : 'Z');
+                text[at] = (char)byte;
+                ascii_lower_copy(copy, slice_make(text, len));
+                for (size_t i = 0; i < len; i++)
+                    assert_int_equal(copy[i], ascii_lower(text[i]));
+            }
+    ascii_lower_copy(NULL, SLICE_NONE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equality),      cmocka_unit_test(test_parts),    cmocka_unit_test(test_trim),
         cmocka_unit_test(test_list_elements), cmocka_unit_test(test_list_has), cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_lower),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

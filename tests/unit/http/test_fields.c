@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -20,6 +21,28 @@ static void test_every_known_name_is_found(void **state)
         assert_int_equal(field_id_of(lower), id);
         assert_int_equal(field_id_of(slice_make(upper, lower.len)), id);
         assert_int_equal(field_id_of(slice_make(lower.ptr, lower.len - 1)), FIELD_OTHER);
+    }
+}
+
+/* One byte of a known name at a time becomes every other byte: only its other case is the same name. */
+static void test_neighbours_of_known_names(void **state)
+{
+    (void)state;
+    for (unsigned id = FIELD_OTHER + 1; id < FIELD_COUNT; id++) {
+        struct slice known = field_name((enum field_id)id);
+        char *name = malloc(known.len); /* nothing is read beyond it */
+        assert_non_null(name);
+        memcpy(name, known.ptr, known.len);
+        for (size_t i = 0; i < known.len; i++) {
+            for (unsigned byte = 0; byte < 256; byte++) {
+                name[i] = (char)byte;
+                bool same = ascii_lower((char)byte) == known.ptr[i];
+                enum field_id found = field_id_of(slice_make(name, known.len));
+                assert_int_equal(found == id, same);
+            }
+            name[i] = known.ptr[i];
+        }
+        free(name);
     }
 }
 
@@ -129,6 +152,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_known_name_is_found),
+        cmocka_unit_test(test_neighbours_of_known_names),
         cmocka_unit_test(test_other_names),
         cmocka_unit_test(test_order_and_spelling_are_kept),
         cmocka_unit_test(test_absent),
