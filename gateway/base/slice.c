@@ -12,11 +12,29 @@ void ascii_lower_copy(char *to, struct slice s)
         to[i] = ascii_lower(s.ptr[i]);
 }
 
+/* Most words are equal, or differ in more than the bit of the case. */
+static bool words_eq_nocase(const char *a, const char *b)
+{
+    uint64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    uint64_t other = x ^ y;
+    return other == 0 || ((other & ~UINT64_C(0x2020202020202020)) == 0 && ascii_lower_word(x) == ascii_lower_word(y));
+}
+
+/* By words, of which the last overlaps the one before. */
 bool slice_eq_nocase(struct slice a, struct slice b)
 {
+    const size_t step = sizeof(uint64_t);
+    size_t i = 0;
     if (a.len != b.len)
         return false;
-    for (size_t i = 0; i < a.len; i++)
+    for (; i + step <= a.len; i += step)
+        if (!words_eq_nocase(a.ptr + i, b.ptr + i))
+            return false;
+    if (i > 0)
+        return i == a.len || words_eq_nocase(a.ptr + a.len - step, b.ptr + a.len - step);
+    for (; i < a.len; i++)
         if (ascii_lower(a.ptr[i]) != ascii_lower(b.ptr[i]))
             return false;
     return true;

@@ -35,36 +35,12 @@ static const uint8_t by_length[LONGEST_NAME + 1][MAX_SAME_LENGTH + 1] = {
     [20] = {FIELD_SEC_WEBSOCKET_ACCEPT},
 };
 
-static uint64_t load_word(const char *bytes)
-{
-    uint64_t word;
-    memcpy(&word, bytes, sizeof word);
-    return word;
-}
-
-/* `lower` has the length of `name`. By words, of which the last overlaps the one before. */
-static bool is_spelling_of(const char *name, struct slice lower)
-{
-    const size_t word_bytes = sizeof(uint64_t);
-    size_t i = 0;
-    for (; i + word_bytes <= lower.len; i += word_bytes)
-        if (ascii_lower_word(load_word(name + i)) != load_word(lower.ptr + i))
-            return false;
-    if (i > 0 && i < lower.len)
-        return ascii_lower_word(load_word(name + lower.len - word_bytes)) ==
-               load_word(lower.ptr + lower.len - word_bytes);
-    for (; i < lower.len; i++)
-        if (ascii_lower(name[i]) != lower.ptr[i])
-            return false;
-    return true;
-}
-
 enum field_id field_id_of(struct slice name)
 {
     if (name.len > LONGEST_NAME)
         return FIELD_OTHER;
     for (const uint8_t *id = by_length[name.len]; *id != FIELD_OTHER; id++)
-        if (is_spelling_of(name.ptr, names[*id]))
+        if (slice_eq_nocase(name, names[*id]))
             return (enum field_id) * id;
     return FIELD_OTHER;
 }

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -83,6 +84,31 @@ static void test_numbers(void **state)
     assert_true(slice_to_u64(SLICE("0"), &value) && value == 0);
 }
 
+static void test_eq_nocase_of_all_lengths(void **state)
+{
+    (void)state;
+    for (size_t len = 0; len <= 26; len++) {
+        char *a = malloc(len + 1), *b = malloc(len + 1); /* one more: for a NULL of malloc(0) */
+        assert_true(a && b);
+        for (size_t i = 0; i < len; i++) {
+            a[i] = (char)('a' + i);
+            b[i] = (char)('A' + i);
+        }
+        assert_true(slice_eq_nocase(slice_make(a, len), slice_make(b, len)));
+        assert_false(slice_eq_nocase(slice_make(a, len), slice_make(b, len + 1)));
+        for (size_t i = 0; i < len; i++) {
+            for (unsigned byte = 0; byte < 256; byte++) {
+                b[i] = (char)byte;
+                assert_int_equal(slice_eq_nocase(slice_make(a, len), slice_make(b, len)),
+                                 ascii_lower((char)byte) == a[i]);
+            }
+            b[i] = a[i];
+        }
+        free(a);
+        free(b);
+    }
+}
+
 /* Every byte in every place of a word. */
 static void test_lower(void **state)
 {
@@ -104,8 +130,13 @@ static void test_lower(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_equality),      cmocka_unit_test(test_parts),    cmocka_unit_test(test_trim),
-        cmocka_unit_test(test_list_elements), cmocka_unit_test(test_list_has), cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_equality),
+        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_trim),
+        cmocka_unit_test(test_list_elements),
+        cmocka_unit_test(test_list_has),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_eq_nocase_of_all_lengths),
         cmocka_unit_test(test_lower),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
