@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <ifaddrs.h>
-#include <stdio.h>
 
 enum { IPV4_BITS = 32, IPV6_BITS = 128, MAPPED_BITS = 96 };
 
@@ -155,22 +154,48 @@ bool ip_authority_is_loopback(struct slice authority)
     return ip_host_is_loopback(colon ? slice_make(authority.ptr, (size_t)(colon - authority.ptr)) : authority);
 }
 
+static size_t format_ipv4(const uint8_t *bytes, char *buffer)
+{
+    char *next = buffer;
+    for (int i = 0; i < 4; i++) {
+        unsigned byte = bytes[i];
+        if (i > 0)
+            *next++ = '.';
+        if (byte >= 100)
+            *next++ = (char)('0' + byte / 100);
+        if (byte >= 10)
+            *next++ = (char)('0' + byte / 10 % 10);
+        *next++ = (char)('0' + byte % 10);
+    }
+    *next = '\0';
+    return (size_t)(next - buffer);
+}
+
+/* IPv4 without the C library, whose inet_ntop goes through printf: each connection has an address to write. */
 size_t ip_format(const struct ip_addr *addr, char *buffer)
 {
     assert(addr->family == AF_INET || addr->family == AF_INET6);
-    const char *text = inet_ntop(addr->family, addr->bytes, buffer, IP_TEXT_MAX);
+    if (addr->family == AF_INET)
+        return format_ipv4(addr->bytes, buffer);
+    const char *text = inet_ntop(AF_INET6, addr->bytes, buffer, IP_TEXT_MAX);
     assert(text);
     return strlen(text);
 }
 
 size_t ip_port_format(const struct ip_addr *addr, uint16_t port, char *buffer)
 {
-    char text[IP_TEXT_MAX];
-    ip_format(addr, text);
+    char digits[SLICE_U64_BYTES], *next = buffer;
     bool v6 = addr->family == AF_INET6;
-    int len = snprintf(buffer, IP_PORT_TEXT_MAX, "%s%s%s:%u", v6 ? "[" : "", text, v6 ? "]" : "", (unsigned)port);
-    assert(len > 0 && len < IP_PORT_TEXT_MAX);
-    return (size_t)len;
+    if (v6)
+        *next++ = '[';
+    next += ip_format(addr, next);
+    if (v6)
+        *next++ = ']';
+    *next++ = ':';
+    struct slice text = slice_from_u64(port, digits + sizeof digits);
+    memcpy(next, text.ptr, text.len);
+    next[text.len] = '\0';
+    return (size_t)(next - buffer) + text.len;
 }
 
 bool ip_equal(const struct ip_addr *a, const struct ip_addr *b)

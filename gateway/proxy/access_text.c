@@ -247,46 +247,24 @@ void access_text_put_hex64(struct access_text *text, uint64_t value)
 
 /* ---- addresses ---- */
 
-/* Without the C library: its inet_ntop goes through printf. */
-static size_t format_ipv4(const uint8_t *bytes, char *buffer)
+static void put_made(struct access_text *text, const char *made, size_t len)
 {
-    char *next = buffer;
-    for (int i = 0; i < 4; i++) {
-        unsigned byte = bytes[i];
-        if (i > 0)
-            *next++ = '.';
-        if (byte >= 100)
-            *next++ = (char)('0' + byte / 100);
-        if (byte >= 10)
-            *next++ = (char)('0' + byte / 10 % 10);
-        *next++ = (char)('0' + byte % 10);
-    }
-    return (size_t)(next - buffer);
+    char *place = take(text, len);
+    if (place && place != made)
+        memcpy(place, made, len);
 }
 
 /* In place if it fits for sure, else it is made elsewhere. */
 void access_text_put_ip(struct access_text *text, const struct ip_addr *addr)
 {
     char buffer[IP_TEXT_MAX], *at = access_text_room(text) >= sizeof buffer ? text->next : buffer;
-    size_t len = addr->family == AF_INET ? format_ipv4(addr->bytes, at) : ip_format(addr, at);
-    char *place = take(text, len);
-    if (place && at == buffer)
-        memcpy(place, buffer, len);
+    put_made(text, at, ip_format(addr, at));
 }
 
 void access_text_put_ip_port(struct access_text *text, const struct ip_addr *addr, uint16_t port)
 {
-    if (addr->family == AF_INET) {
-        access_text_put_ip(text, addr);
-        access_text_put(text, ":", 1);
-        access_text_put_u64(text, port);
-        return;
-    }
-    char buffer[IP_PORT_TEXT_MAX];
-    size_t len = ip_port_format(addr, port, buffer);
-    char *place = take(text, len);
-    if (place)
-        memcpy(place, buffer, len);
+    char buffer[IP_PORT_TEXT_MAX], *at = access_text_room(text) >= sizeof buffer ? text->next : buffer;
+    put_made(text, at, ip_port_format(addr, port, at));
 }
 
 /* ---- times ---- */

@@ -262,10 +262,23 @@ static void test_local_addresses(void **state)
     assert_true(ip_local_addresses(&one, 1) <= 1);
 }
 
+static void test_every_number_of_an_address(void **state)
+{
+    (void)state;
+    for (unsigned byte = 0; byte < 256; byte++) {
+        struct ip_addr addr = {AF_INET, {(uint8_t)byte, (uint8_t)(byte / 2), (uint8_t)(255 - byte), (uint8_t)byte}};
+        char expected[IP_PORT_TEXT_MAX], text[IP_PORT_TEXT_MAX];
+        int len = snprintf(expected, sizeof expected, "%u.%u.%u.%u:%u", byte, byte / 2, 255 - byte, byte, byte * 257);
+        assert_int_equal(ip_port_format(&addr, (uint16_t)(byte * 257), text), len);
+        assert_string_equal(text, expected);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parse_and_format),
+        cmocka_unit_test(test_every_number_of_an_address),
         cmocka_unit_test(test_parse_refuses_nul),
         cmocka_unit_test(test_networks),
         cmocka_unit_test(test_covers),
