@@ -542,12 +542,19 @@ void tls_connection_free(SSL **ssl)
         leave(free_ssl(ssl));
 }
 
+/* RFC 6066 section 4: the client has small buffers, and OpenSSL keeps what it sends within them. */
+static bool has_small_records(const SSL *ssl)
+{
+    uint8_t mode = SSL_SESSION_get_max_fragment_length(SSL_get_session(ssl));
+    return mode >= TLSEXT_max_fragment_length_512 && mode <= TLSEXT_max_fragment_length_4096;
+}
+
 struct tls_record *tls_hand_over(SSL **ssl, struct tls_server **ret_server)
 {
     struct connection *connection = connection_of(*ssl);
     const struct tls_secrets *secrets = &connection->secrets;
     if (SSL_version(*ssl) != TLS1_3_VERSION || !SSL_is_init_finished(*ssl) || SSL_has_pending(*ssl) ||
-        secrets->len == 0)
+        has_small_records(*ssl) || secrets->len == 0)
         return NULL;
     unsigned suite = SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(*ssl));
     struct tls_record *record = tls_record_new(&connection->server->records, suite, secrets);

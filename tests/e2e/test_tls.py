@@ -8,6 +8,7 @@ import time
 import pytest
 
 from gateway import DOMAIN, OTHER_DOMAIN
+from origin import respond
 from wire import wait_until
 
 
@@ -183,3 +184,15 @@ def test_close_notify_is_sent(gateway, app):
         while tls.recv(1000):       # raises SSLEOFError if the stream is cut
             pass
         tls.close()
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+@pytest.mark.parametrize("length", [512, 1024, 2048, 4096])
+def test_a_client_with_small_records(gateway, origin, version, length):
+    """RFC 6066 section 4: more comes than fits into a first record."""
+    size = 100_000
+    app = gateway.app(origin(respond(b"x" * size)))
+    host = app.host()
+    text = s_client(gateway, version, "-maxfraglen", str(length), "-quiet", host=host,
+                    text=f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+    assert text.count("x" * 1000) == size // 1000, text[-300:]

@@ -81,8 +81,8 @@ int tls_handshake(SSL *ssl); /* as SSL_do_handshake, which must not be called fo
 
 /*
  * Right after the handshake, before anything was read: the connection without its SSL, which is freed, for
- * net/tls_record. NULL, and the SSL stays, if it is not TLS 1.3. ret_server is what keeps the server alive; both go
- * back with tls_handed_over_free, which accepts NULLs.
+ * net/tls_record. NULL, and the SSL stays, if it is not TLS 1.3 or the client wants small records. ret_server is what
+ * keeps the server alive; both go back with tls_handed_over_free, which accepts NULLs.
  */
 struct tls_record *tls_hand_over(SSL **ssl, struct tls_server **ret_server);
 void tls_handed_over_free(struct tls_record **record, struct tls_server **server);
