@@ -162,6 +162,19 @@ static void hold(struct preface *p, struct slice bytes)
         stream_pause(p->connection->stream, STREAM_PAUSE_OWNER);
 }
 
+/* What was kept, and more than fits behind it, in one piece. */
+static void join(struct preface *p, struct slice *bytes)
+{
+    struct block *block = p->kept;
+    size_t kept = block->end - block->start;
+    p->held = malloc(kept + bytes->len);
+    if (!p->held)
+        abort();
+    memcpy(p->held, block->data + block->start, kept);
+    memcpy(p->held + kept, bytes->ptr, bytes->len);
+    *bytes = slice_make(p->held, kept + bytes->len);
+}
+
 /* ---- the PROXY header ---- */
 
 static void take_client(struct connection *c, const struct proxy_header *header)
@@ -369,13 +382,17 @@ static void on_data(void *owner, const char *data, size_t len)
         hold(p, bytes);
         return;
     }
-    if (!gather(p, &bytes)) {
+    bool fits = gather(p, &bytes);
+    if (!fits && p->state != PREFACE_FIRST_BYTES) {
         refuse_length(p);
         return;
     }
+    if (!fits)
+        join(p, &bytes);
     if (p->state == PREFACE_PROXY_HEADER) {
         if (!read_header(p, &bytes))
             return;
+        p->began_ms = loop_now_ms(loop_of(p)); /* the handshake does, not the connection */
         loop_timer_arm(loop_of(p), &p->timer, c->settings->handshake_ms);
         if (p->is_tls && bytes.len == 0)
             return;

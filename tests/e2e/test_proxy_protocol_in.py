@@ -2,6 +2,7 @@
 import ipaddress
 import ssl
 import struct
+import time
 
 import pytest
 
@@ -151,3 +152,30 @@ def test_both_kinds_of_listeners_at_once(make_gateway, origin):
     sock.sendall(v2())
     with Connection(mixed.tls_context().wrap_socket(sock, server_hostname=app.host())) as connection:
         assert connection.request("GET", "/", app.host()).status == 200
+
+
+def test_the_handshake_has_its_own_time(tmp_path_factory, authority, origin):
+    """A header that took longer than a handshake may."""
+    from gateway import Gateway     # pylint: disable=import-outside-toplevel
+    running = Gateway(tmp_path_factory.mktemp("patient"), authority, trusted_proxies=["127.0.0.1"],
+                      timeouts={"proxy_header": "20s", "handshake": "2s"})
+    for listener in running.config["listeners"]:
+        listener["proxy_protocol"] = "required"
+    running.start()
+    try:
+        app = running.app(origin())
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = running.tls_context().wrap_bio(incoming, outgoing, server_hostname=app.host())
+        with running.dial() as sock:
+            time.sleep(2.5)
+            with pytest.raises(ssl.SSLWantReadError):
+                tls.do_handshake()
+            sock.sendall(v1() + outgoing.read())
+            time.sleep(0.5)     # a handshake of some length
+            incoming.write(sock.recv(65536))
+            tls.do_handshake()
+            tls.write(f"GET / HTTP/1.1\r\nHost: {app.host()}\r\n\r\n".encode())
+            sock.sendall(outgoing.read())
+            running.log_line(app_id=app.id, status=200)
+    finally:
+        running.stop()

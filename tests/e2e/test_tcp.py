@@ -1,7 +1,9 @@
 """Raw TCP inside TLS: tcp ports, and auto ports whose client speaks something else than HTTP."""
+import signal
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 
@@ -210,6 +212,20 @@ def test_a_client_that_negotiated_http_gets_the_strict_parser(gateway, origin):
         connection.send(BINARY[0] + b"\r\n\r\n")
         assert connection.read_response().status == 400
     assert server.seen == b""
+
+
+def test_a_word_and_then_more_than_a_block(make_gateway, origin):
+    """One read brings it all: the gateway sleeps while it is sent."""
+    gateway = make_gateway()
+    app = put(gateway, origin(script=echo), "auto")
+    with gateway.connect(app.host(), no_alpn(gateway)) as connection:
+        connection.send(b"ABCD")
+        time.sleep(0.1)     # it is kept by then, which only makes the test sharper
+        gateway.send_signal(signal.SIGSTOP)
+        connection.send(b"e" * 60_000)
+        gateway.send_signal(signal.SIGCONT)
+        assert connection.read(60_004) == b"ABCD" + b"e" * 60_000
+    assert gateway.log_line(host=app.host())["protocol"] == "tcp"
 
 
 @pytest.fixture(scope="module")
