@@ -54,6 +54,7 @@ static enum status make_tls(const struct config_control *control, struct tls_ser
     if (status != STATUS_OK)
         snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "control: %s", text);
     cert_snapshot_unref(&snapshot);
+    explicit_bzero(&keys, sizeof keys);
     text_file_wipe(&options.client_ca_pem);
     return status;
 }

@@ -1,6 +1,7 @@
 #include "gateway/worker.h"
 
 #include "gateway/base/log.h"
+#include "gateway/net/stream_flush.h"
 #include "gateway/proxy/app_traffic.h"
 #include "gateway/proxy/checks.h"
 #include "gateway/proxy/domains.h"
@@ -38,6 +39,7 @@ struct worker {
     void *arg;
     uint64_t seen_turns;
     bool first_look;
+    bool must_end;               /* the drain's deadline is over */
     struct app_traffic *traffic; /* read by the control thread until the worker is joined */
 };
 
@@ -48,13 +50,21 @@ static bool has_last_work(const struct worker *w)
     return !list_is_empty(&w->loop->streams) || checks_running(w->proxy->checks) > 0;
 }
 
-/* Idle connections to instances and last bytes to clients get a moment to go, however many turns that takes. */
+/*
+ * Idle connections to instances and last bytes to clients get a moment to go, however many turns that takes; and
+ * another one whenever a client has taken some, until the drain's deadline.
+ */
 static void let_streams_end(struct worker *w)
 {
     uint64_t until_ms = loop_now_ms(w->loop) + LAST_BYTES_MS;
+    size_t unsent = stream_count_unsent(w->loop);
     while (has_last_work(w) && loop_now_ms(w->loop) < until_ms) {
         pool_close_idle(w->proxy->pool);
         loop_turn(w->loop, LAST_BYTES_TURN_MS);
+        size_t left = stream_count_unsent(w->loop);
+        if (left < unsent && !w->must_end)
+            until_ms = loop_now_ms(w->loop) + LAST_BYTES_MS;
+        unsent = left;
     }
     pool_close_all(w->proxy->pool);
     loop_turn(w->loop, 0);
@@ -97,12 +107,12 @@ struct message {
     struct health_survey *survey;
 };
 
-static void post(struct worker *w, void (*fn)(void *arg), struct message content)
+static void post(struct worker *w, void (*fn)(void *arg), const struct message *content)
 {
     struct message *message = malloc(sizeof *message);
     if (!message)
         abort();
-    *message = content;
+    *message = *content;
     message->worker = w;
     loop_post(w->loop, fn, message);
 }
@@ -206,6 +216,7 @@ static void do_drain(void *arg)
 static void do_close(void *arg)
 {
     struct worker *w = ((struct message *)arg)->worker;
+    w->must_end = true;
     do_drain(arg);
     if (w->proxy)
         proxy_close_all(w->proxy, STATUS_SHUTDOWN);
@@ -299,12 +310,14 @@ void worker_join(struct worker **worker)
 
 void worker_reload(struct worker *w, struct settings *settings, struct tls_server *tls)
 {
-    post(w, do_reload, (struct message){.settings = settings, .tls = tls});
+    post(w, do_reload, &(struct message){.settings = settings, .tls = tls});
 }
 
 void worker_set_ticket_keys(struct worker *w, const struct tls_ticket_keys *keys)
 {
-    post(w, do_set_ticket_keys, (struct message){.keys = *keys});
+    struct message content = {.keys = *keys};
+    post(w, do_set_ticket_keys, &content);
+    explicit_bzero(&content, sizeof content);
 }
 
 void worker_set_certificate(struct worker *w, struct slice name, struct cert_custom *cert, void (*applied)(void *arg),
@@ -314,7 +327,7 @@ void worker_set_certificate(struct worker *w, struct slice name, struct cert_cus
     if (!copy)
         abort();
     post(w, do_set_certificate,
-         (struct message){
+         &(struct message){
              .cert = cert ? cert_custom_ref(cert) : NULL, .cert_name = copy, .applied = applied, .arg = arg});
 }
 
@@ -338,17 +351,17 @@ void worker_revoke(struct worker *w, struct claim *claim)
 
 void worker_drain(struct worker *w)
 {
-    post(w, do_drain, (struct message){.worker = w});
+    post(w, do_drain, &(struct message){.worker = w});
 }
 
 void worker_close(struct worker *w)
 {
-    post(w, do_close, (struct message){.worker = w});
+    post(w, do_close, &(struct message){.worker = w});
 }
 
 void worker_survey(struct worker *w, struct health_survey *survey)
 {
-    post(w, do_survey, (struct message){.survey = survey});
+    post(w, do_survey, &(struct message){.survey = survey});
 }
 
 const struct counters *worker_counters(const struct worker *w)

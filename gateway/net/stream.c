@@ -5,14 +5,21 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <openssl/bio.h>
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { CLOSE_MS = 30000, RECHECK_MS = 1000 };
+enum {
+    CLOSE_LOOK_MS = 15000,       /* from one look at a closed stream to the next */
+    CLOSE_LOOK_MIN_BYTES = 4096, /* that its peer must take in between */
+    RECHECK_MS = 1000,
+    LEFT_MS = 30000, /* a stream whose peer has left may stay paused for */
+};
 
 static const char *const state_names[] = {"connecting", "handshake", "open", "failed", "closing", "linger", "dead"};
 
@@ -238,6 +245,8 @@ void stream_read_ready(struct loop *loop)
             stream_fail(s, status);
         } else if (s->write_broken && s->pauses & STREAM_PAUSE_OWNER) {
             stream_fail(s, STATUS_PEER_RESET); /* the owner reads no more before it has written: it never would */
+        } else if (s->write_broken && s->pauses && s->state == STREAM_OPEN) {
+            loop_timer_arm(loop, &s->timer, LEFT_MS); /* what the peer said before may still be wanted */
         } else if (s->readable) {
             read_some(s);
         }
@@ -326,6 +335,34 @@ void stream_block(struct stream *s)
         stream_fail_later(s, STATUS_INTERNAL);
 }
 
+/* How much of a closed stream has not arrived at the peer. */
+static size_t count_unsent(const struct stream *s)
+{
+    int in_kernel = 0;
+    ioctl(event_get_fd(&s->event), SIOCOUTQ, &in_kernel);
+    return s->queue.bytes + (size_t)in_kernel;
+}
+
+size_t stream_count_unsent(const struct loop *loop)
+{
+    size_t count = 0;
+    LIST_EACH (link, &loop->closing)
+        count += count_unsent(CONTAINER_OF(link, struct stream, closing_link));
+    return count;
+}
+
+/* As long as the peer takes what was said to it, it gets the rest. */
+static void look_at_closing(struct stream *s)
+{
+    size_t unsent = count_unsent(s);
+    if (unsent + CLOSE_LOOK_MIN_BYTES > s->unsent_before) {
+        stream_destroy(s);
+        return;
+    }
+    s->unsent_before = unsent;
+    loop_timer_arm(s->loop, &s->timer, CLOSE_LOOK_MS);
+}
+
 static void on_timer(struct timer *timer)
 {
     struct stream *s = CONTAINER_OF(timer, struct stream, timer);
@@ -339,10 +376,16 @@ static void on_timer(struct timer *timer)
         stream_fail(s, STATUS_TLS_TIMEOUT);
         break;
     case STREAM_CLOSING:
+        look_at_closing(s);
+        break;
     case STREAM_LINGER:
         stream_destroy(s);
         break;
     case STREAM_OPEN:
+        if (s->write_broken && s->pauses) {
+            stream_fail(s, STATUS_PEER_RESET);
+            break;
+        }
         /* A reset right behind data comes as one event with it, and libevent does not tell resets from data: whoever
          * read the data alone would never hear of the reset. So one more read, later and once, looks for it. */
         s->readable = true;
@@ -467,7 +510,8 @@ void stream_close(struct stream **stream_ptr, bool linger)
     s->broken = STATUS_OK;
     stream_splice_end(s);
     stream_set_state(s, STREAM_CLOSING);
-    loop_timer_arm(s->loop, &s->timer, CLOSE_MS);
+    s->unsent_before = SIZE_MAX;
+    loop_timer_arm(s->loop, &s->timer, CLOSE_LOOK_MS);
     stream_mark_dirty(s);
 }
 

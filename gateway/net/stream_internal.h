@@ -48,6 +48,7 @@ struct stream {
     struct list all_link;
     struct list closing_link;
     size_t closing_bytes; /* its part of the loop's */
+    size_t unsent_before; /* closing: the last time that it was looked at */
     struct timer timer;   /* handshake or connect, then closing */
     struct deferred deferred;
     struct event event;

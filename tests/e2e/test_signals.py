@@ -11,7 +11,7 @@ import pytest
 from front import open_front
 from gateway import DOMAIN, free_port, new_id
 from h2_origin import H2Origin
-from origin import OK
+from origin import OK, respond
 from wire import TIMEOUT, Connection, wait_until
 
 
@@ -143,6 +143,33 @@ def test_an_app_that_takes_nothing_holds_up_no_end(make_gateway, front):
     gateway.send_signal(signal.SIGTERM)
     assert gateway.wait(40) == 0
     server.close()
+
+
+def test_a_slow_client_gets_the_end_of_its_answer(make_gateway, origin):
+    """The exchange is over when the gateway has all of it; the client, which takes bytes all the time, has not."""
+    gateway = make_gateway()
+    size = 6 << 20
+    app = gateway.app(origin(respond(b"y" * size)))
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    sock.settimeout(TIMEOUT)
+    sock.connect(("127.0.0.1", gateway.port))
+    with Connection(gateway.tls_context().wrap_socket(sock, server_hostname=app.host())) as client:
+        client.send(f"GET / HTTP/1.1\r\nHost: {app.host()}\r\n\r\n")
+        taken, slow_until = 0, None
+        while taken < size:
+            some = client.sock.recv(8192)
+            assert some, f"it ends after {taken} of {size} bytes"
+            taken += len(some)
+            if slow_until is None and gateway.log_lines():
+                gateway.send_signal(signal.SIGTERM)
+                slow_until = time.monotonic() + 4
+            if slow_until is None and size - taken < 4 << 20:
+                time.sleep(0.005)       # what it does not take fills the kernel's buffer, then the gateway's queue
+            elif slow_until and time.monotonic() < slow_until:
+                time.sleep(0.05)
+        assert slow_until is not None
+    assert gateway.wait(40) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])

@@ -1,5 +1,5 @@
 /*
- * stream_flush: what a loop asks of its streams at the seams of a turn. For net/loop only.
+ * stream_flush: what a loop asks of its streams at the seams of a turn, and at its end. For net/loop and who runs one.
  */
 #ifndef GATEWAY_NET_STREAM_FLUSH_H
 #define GATEWAY_NET_STREAM_FLUSH_H
@@ -17,6 +17,9 @@ void stream_flush_late(struct loop *loop);
 
 /* Reads again from streams that had more than one turn takes. */
 void stream_read_ready(struct loop *loop);
+
+/* Bytes of closed streams that have not arrived at their peers. */
+size_t stream_count_unsent(const struct loop *loop);
 
 /* Ends streams whose owners have closed them but whose last bytes nobody takes. */
 void stream_destroy_all(struct loop *loop);

@@ -1,4 +1,6 @@
 /* Streams over TCP; test_stream_tls.c has those over TLS. */
+#include "../../../gateway/net/stream_internal.h"
+
 #include "net/stream_owner.h"
 
 static struct counters counters;
@@ -262,6 +264,28 @@ static void a_peer_that_left_is_found_by_writing_even_when_reading_is_paused(voi
     assert_int_equal(f->owner.status, STATUS_PEER_RESET);
 }
 
+/* As if its time had come. */
+static void fire_timer(struct stream *stream)
+{
+    assert_true(timer_is_armed(&stream->timer));
+    stream->timer.fire(&stream->timer);
+}
+
+static void a_peer_that_left_may_keep_a_stream_paused_for_a_while_only(void **state)
+{
+    struct fixture *f = *state;
+    stream_pause(f->owner.stream, STREAM_PAUSE_CREDIT);
+    close_hard(f->peer);
+    f->peer = -1;
+    turn_some(f->loop);
+    stream_write(f->owner.stream, "anyone?", 7);
+    turn_some(f->loop);
+    assert_int_equal(f->owner.failures, 0);
+    fire_timer(f->owner.stream);
+    assert_int_equal(f->owner.failures, 1);
+    assert_int_equal(f->owner.status, STATUS_PEER_RESET);
+}
+
 static void what_the_peer_said_before_it_left_is_heard_though_writing_fails(void **state)
 {
     struct fixture *f = *state;
@@ -293,6 +317,58 @@ static void a_peer_that_ended_and_left_is_found_by_writing(void **state)
     }
     assert_int_equal(f->owner.status, STATUS_PEER_RESET);
     assert_int_equal(f->owner.eofs, 1);
+}
+
+/* A closed stream with more to send than the kernel takes; `total` bytes. */
+static struct stream *closed_and_full(struct fixture *f, size_t total)
+{
+    struct stream *stream = f->owner.stream;
+    char *bytes = pattern_new(total);
+    shrink_buffers(f);
+    stream_write(stream, bytes, total);
+    free(bytes);
+    stream_close(&f->owner.stream, false);
+    turn_some(f->loop);
+    assert_false(list_is_empty(&f->loop->streams));
+    assert_in_range(stream_count_unsent(f->loop), 1, total);
+    return stream;
+}
+
+static void take_some(struct fixture *f)
+{
+    static char bytes[16384];
+    ssize_t n = recv(f->peer, bytes, sizeof bytes, MSG_DONTWAIT);
+    if (n > 0)
+        inbox_add(&f->inbox, bytes, (size_t)n);
+}
+
+enum { MUCH = 16 << 20 };
+
+static void a_closed_stream_goes_on_while_its_peer_takes_bytes(void **state)
+{
+    struct fixture *f = *state;
+    struct stream *stream = closed_and_full(f, MUCH);
+    for (int look = 0; look < 5; look++) {
+        fire_timer(stream);
+        assert_false(list_is_empty(&f->loop->streams));
+        size_t before = stream_count_unsent(f->loop);
+        TURN_UNTIL(f->loop, (take_some(f), stream_count_unsent(f->loop) + 65536 < before));
+    }
+    TURN_UNTIL(f->loop, inbox_is_over(&f->inbox, f->peer));
+    assert_int_equal(f->inbox.len, MUCH);
+    assert_int_equal(f->inbox.error, 0);
+}
+
+static void a_closed_stream_ends_when_its_peer_takes_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct stream *stream = closed_and_full(f, MUCH);
+    fire_timer(stream);
+    turn_some(f->loop);
+    assert_false(list_is_empty(&f->loop->streams));
+    fire_timer(stream);
+    TURN_UNTIL(f->loop, list_is_empty(&f->loop->streams));
+    assert_int_equal(stream_count_unsent(f->loop), 0);
 }
 
 static void closing_inside_an_event_is_fine(void **state)
@@ -490,8 +566,11 @@ int main(void)
         TEST(a_reset_is_told),
         TEST(a_reset_right_behind_data_is_told),
         TEST(a_peer_that_left_is_found_by_writing_even_when_reading_is_paused),
+        TEST(a_peer_that_left_may_keep_a_stream_paused_for_a_while_only),
         TEST(what_the_peer_said_before_it_left_is_heard_though_writing_fails),
         TEST(a_peer_that_ended_and_left_is_found_by_writing),
+        TEST(a_closed_stream_goes_on_while_its_peer_takes_bytes),
+        TEST(a_closed_stream_ends_when_its_peer_takes_nothing),
         TEST(closing_inside_an_event_is_fine),
         TEST(an_idle_stream_owns_no_buffer),
         TEST(a_late_stream_is_flushed_at_the_end_of_the_turn),
