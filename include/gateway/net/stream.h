@@ -110,9 +110,9 @@ void stream_set_late_flush(struct stream *stream, bool late);
 void stream_shutdown(struct stream *stream);
 
 /*
- * Ends both directions: sends what is queued, close_notify, FIN. With `linger`, input is then read and thrown away
- * until the peer ends or some seconds pass, so that a late byte of the peer does not turn our last answer into a reset.
- * Clears the pointer.
+ * Ends both directions: sends what is queued, as long as the peer takes some of it, close_notify, FIN. With `linger`,
+ * input is then read and thrown away until the peer ends or some seconds pass, so that a late byte of the peer does
+ * not turn our last answer into a reset. Clears the pointer.
  */
 void stream_close(struct stream **stream, bool linger);
 
