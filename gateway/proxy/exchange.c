@@ -375,13 +375,13 @@ void exchange_resume_front(struct exchange *x)
 static void back_room(void *owner)
 {
     struct exchange *x = owner;
+    if (x->is_queued) { /* even if trailers have ended `connecting` before */
+        x->is_queued = false;
+        touch(x);
+    }
     if (x->connecting) {
         x->connecting = false;
         x->connect_us = x->proxy->loop->now_us - x->dialed_us;
-        if (x->is_queued) {
-            x->is_queued = false;
-            touch(x);
-        }
         if (is_stale(x)) {
             back_failed(x, STATUS_ADDRESS_REVOKED);
             return;

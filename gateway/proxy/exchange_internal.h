@@ -63,7 +63,7 @@ struct exchange {
     bool request_lost;   /* something left that is not kept: no retry */
     bool back_reused;
     bool back_lost; /* it ended with its connection (HTTP/2) */
-    bool is_queued; /* the instance allows no requests at present: waits until it does, and so is `connecting` */
+    bool is_queued; /* the instance allows no requests at present: waits until it does, `connecting` but for trailers */
     bool is_h2c;    /* what is spoken to the instance */
     bool is_grpc;   /* an error is told as such a client understands it */
     bool is_local;

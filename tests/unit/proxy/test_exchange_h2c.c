@@ -47,6 +47,13 @@ static void send_reset(struct proxy_fixture *f, unsigned stream, unsigned code)
     send_bytes(f, frame, sizeof frame);
 }
 
+/* SETTINGS_MAX_CONCURRENT_STREAMS */
+static void allow_streams(struct proxy_fixture *f, unsigned count)
+{
+    const char frame[] = {0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, (char)count};
+    send_bytes(f, frame, sizeof frame);
+}
+
 /* 204 */
 static void send_answer(struct proxy_fixture *f, unsigned stream)
 {
@@ -179,6 +186,27 @@ static void a_stale_connection_is_replaced(void **state)
     assert_int_equal(f->counters.upstream_retries_total, 1);
 }
 
+/* Its body is complete before it is sent: from then on it is late only if the app is. */
+static void a_queued_request_with_trailers_has_the_deadlines_of_others(void **state)
+{
+    struct proxy_fixture *f = *state;
+    ask(f, "GET /", "", "");
+    accept_origin(f);
+    AWAIT_FRAME(f, 1, 1, 20, NULL);
+    allow_streams(f, 0);
+    send_answer(f, 1);
+    AWAIT_TEXT(f, client, "HTTP/1.1 204 No Content\r\n");
+    inbox_clear(&f->client.in);
+    f->settings->first_byte_ms = 100;
+    ask(f, "POST /", "Transfer-Encoding: chunked\r\n", "4\r\nbody\r\n0\r\nX-Sum: abc\r\n\r\n");
+    TURN_UNTIL(f->loop, f->counters.requests_active == 1);
+    allow_streams(f, 1);
+    AWAIT_FRAME(f, 0, 3, 4, "body");
+    AWAIT_FRAME(f, 1, 3, 5, "\x40"); /* the trailers */
+    AWAIT_TEXT(f, client, "upstream_");
+    assert_true(inbox_has(&f->client.in, f->client.fd, "upstream_timeout"));
+}
+
 static void a_client_that_leaves_cancels_the_stream(void **state)
 {
     struct proxy_fixture *f = *state;
@@ -225,6 +253,7 @@ int main(void)
         TEST(a_refused_request_whose_trailers_left_is_an_error),
         TEST(other_resets_are_errors),
         TEST(a_stale_connection_is_replaced),
+        TEST(a_queued_request_with_trailers_has_the_deadlines_of_others),
         TEST(a_client_that_leaves_cancels_the_stream),
         TEST(a_claim_revoked_while_waiting_is_an_error),
         TEST(a_request_does_not_reach_a_new_owner),
