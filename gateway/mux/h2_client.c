@@ -52,11 +52,18 @@ unsigned h2_client_room(struct mux *mux)
     return limit > m->stream_count ? limit - m->stream_count : 0;
 }
 
+/* While it has no streams nobody looks whether it sends: a stall is counted from now on. */
+static void begin_watch(struct h2_mux *m)
+{
+    (void)send_watch_is_stalled(&m->send_watch, m->base.stream, m->base.settings->send_stall_ms);
+    loop_timer_arm(m->loop, &m->timer, m->base.settings->head_ms);
+}
+
 static struct endpoint *open_stream(struct mux *mux)
 {
     struct h2_mux *m = mux_of(mux);
     if (list_is_empty(&m->streams))
-        loop_timer_arm(m->loop, &m->timer, m->base.settings->head_ms);
+        begin_watch(m);
     struct h2_stream *s = h2_stream_new(m);
     if (mux->load)
         ++*mux->load;

@@ -121,7 +121,7 @@ void h2_stream_begin_window(struct h2_stream *s)
 static void arm(struct h2_mux *m)
 {
     const struct mux_settings *settings = m->base.settings;
-    if (!m->server) { /* only for the glitches: exchanges have deadlines for upstreams, and the pool for idle ones */
+    if (!m->server) { /* exchanges have deadlines of their own, and the pool has one for idle connections */
         if (!list_is_empty(&m->streams))
             loop_timer_arm(m->loop, &m->timer, settings->head_ms);
         return;
@@ -188,6 +188,18 @@ static void check_left_streams(struct h2_mux *m)
     }
 }
 
+/* What a client's owners have left behind may end only with the connection: no RST_STREAM overtakes what is queued. */
+static void on_client_timer(struct h2_mux *m)
+{
+    bool stalled = send_watch_is_stalled(&m->send_watch, m->base.stream, m->base.settings->send_stall_ms);
+    if (stalled && m->open_count == 0) {
+        m->base.ops->close(&m->base, STATUS_UPSTREAM_STALLED);
+        return;
+    }
+    check_left_streams(m);
+    arm(m);
+}
+
 static void on_timer(struct timer *timer)
 {
     struct h2_mux *m = CONTAINER_OF(timer, struct h2_mux, timer);
@@ -195,8 +207,7 @@ static void on_timer(struct timer *timer)
         return;
     m->glitches /= 2;
     if (!m->server) {
-        check_left_streams(m);
-        arm(m);
+        on_client_timer(m);
         return;
     }
     h2_drain_on_timer(m);
@@ -276,6 +287,14 @@ static void end_stream(struct h2_mux *m, enum status status, bool abrupt)
     h2_mux_gone(m, status);
 }
 
+/* How it is closed: a peer that takes nothing would keep a polite end waiting. */
+static bool is_abrupt(const struct h2_mux *m)
+{
+    if (m->close_status == STATUS_UPSTREAM_STALLED)
+        return true;
+    return m->open_count > 0 && m->close_status != STATUS_SHUTDOWN && m->close_status != STATUS_CLIENT_FLOOD;
+}
+
 static bool is_finished(const struct h2_mux *m)
 {
     return !nghttp2_session_want_read(m->session) && !nghttp2_session_want_write(m->session);
@@ -290,8 +309,7 @@ static void run_deferred(struct deferred *deferred)
     }
     if (m->want_close) {
         m->want_close = false;
-        bool abrupt = m->open_count > 0 && m->close_status != STATUS_SHUTDOWN && m->close_status != STATUS_CLIENT_FLOOD;
-        end_stream(m, m->close_status, abrupt);
+        end_stream(m, m->close_status, is_abrupt(m));
         return; /* freed in the next run, which this has asked for */
     }
     h2_client_send_waiting(m);

@@ -112,7 +112,7 @@ struct mux_settings {
     uint32_t keepalive_ms;  /* server: between requests */
     uint32_t body_idle_ms;  /* server: window of the next two */
     uint32_t body_min_rate; /* server: bytes a second of a request body, averaged over a window that was not paused */
-    uint32_t send_stall_ms; /* server: no byte of a response could be sent */
+    uint32_t send_stall_ms; /* no byte could be sent, of a response or of what a client's owners have left */
     uint32_t silent_ms;     /* HTTP/2 client: requests were sent and nothing came since: no more are sent there */
     uint32_t max_requests;  /* server: of one connection, 0: unlimited */
 };

@@ -21,6 +21,13 @@ static void send_settings(int fd, unsigned max_streams)
     send_bytes(fd, frame, sizeof frame);
 }
 
+/* SETTINGS_INITIAL_WINDOW_SIZE, and a WINDOW_UPDATE of the connection. */
+static void send_wide_windows(int fd)
+{
+    const char frames[] = {0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, -1, -1, -1, 0, 0, 4, 8, 0, 0, 0, 0, 0, 0, -1, -1, -1};
+    send_bytes(fd, frames, sizeof frames);
+}
+
 /* A whole response: 204. */
 static void send_answer(int fd, unsigned stream)
 {
@@ -237,6 +244,54 @@ static void a_connection_that_ended_is_forgotten(void **state)
     assert_int_equal(use.resets, 1);
 }
 
+static void open_upload(struct fixture *f, struct use *use)
+{
+    struct message_head head = {.method = METHOD_POST, .method_text = SLICE("POST"), .path = SLICE("/")};
+    struct pool_target target = {.claim = f->claim, .port = f->port, .protocol = f->protocol};
+    struct pool_opened opened;
+    *use = (struct use){.f = f};
+    use->endpoint = pool_open(f->pool, f->settings, &target, 0, &opened);
+    assert_non_null(use->endpoint);
+    endpoint_bind(use->endpoint, &use_events, use, &f->arena);
+    head.body = BODY_CHUNKED;
+    use->endpoint->ops->send_head(use->endpoint, &head, false);
+}
+
+/* True if it had no room for more. */
+static bool upload_is_stuck(struct use *use)
+{
+    static const char piece[16384];
+    if (use->endpoint->ops->room(use->endpoint) == 0)
+        return stream_queued(use->endpoint->mux->stream) >= STREAM_HIGH_MARK;
+    use->endpoint->ops->send_body(use->endpoint, piece, sizeof piece, false);
+    return false;
+}
+
+/* The instance hangs: its kernel takes what it has room for. */
+static void a_connection_that_is_stuck_is_forgotten(void **state)
+{
+    const int small = 4096;
+    struct fixture *f = *state;
+    struct use uses[3];
+    setsockopt(f->listening, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    f->settings->mux.head_ms = 100;
+    f->settings->mux.send_stall_ms = 300;
+    int fd = warm_up(f, 100);
+    send_wide_windows(fd);
+    for (int i = 0; i < 3; i++)
+        open_upload(f, &uses[i]);
+    for (int stuck = 0; stuck < 30; loop_turn(f->loop, 2)) /* ten turns long */
+        for (int i = 0; i < 3; i++)
+            stuck = upload_is_stuck(&uses[i]) ? stuck + 1 : 0;
+    for (int i = 0; i < 3; i++)
+        uses[i].endpoint->ops->release(&uses[i].endpoint, STATUS_CLIENT_CANCELLED);
+    assert_int_equal(pool_active(f->pool, f->claim), 0);
+    TURN_UNTIL(f->loop, pool_count(f->pool) == 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(uses[i].resets, 0);
+    await_end(f, fd);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up_h2c, tear_down)
@@ -251,6 +306,7 @@ int main(void)
         TEST(too_long_idle_is_closed),
         TEST(a_revoked_claim_resets_all_streams),
         TEST(a_connection_that_ended_is_forgotten),
+        TEST(a_connection_that_is_stuck_is_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
