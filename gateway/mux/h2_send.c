@@ -100,8 +100,8 @@ ssize_t h2_send_read_body(nghttp2_session *session, int32_t id, uint8_t *buffer,
     return (ssize_t)n;
 }
 
-/* RFC 8441 section 5: 101 becomes 200. An app that ignored the upgrade has not opened a tunnel, which a 2xx would say.
- */
+/* RFC 8441 section 5: 101 becomes 200. Where there is no tunnel a 2xx would say that it is open: the owner should have
+ * answered with an error. */
 static int wire_status(const struct h2_stream *s, const struct message_head *head)
 {
     if (s->is_tunnel_asked && !s->is_tunnel && head->status >= 200 && head->status < 300)

@@ -289,11 +289,23 @@ static void become_tunnel(struct exchange *x)
         COUNTER_INC(x->traffic, tunnels);
 }
 
+/* RFC 8441 section 5: to a client of HTTP/2 a 2xx says that its tunnel is open, which an app that ignores the upgrade
+ * does not mean. */
+static bool would_feign_tunnel(const struct exchange *x, const struct message_head *head)
+{
+    bool asked = x->request->version == HTTP_2 && x->request->upgrade.len > 0;
+    return asked && head->body != BODY_RAW && head->status >= 200 && head->status < 300;
+}
+
 static void back_head(void *owner, const struct message_head *head, bool end)
 {
     struct exchange *x = owner;
     if (is_stale(x)) {
         back_failed(x, STATUS_ADDRESS_REVOKED);
+        return;
+    }
+    if (would_feign_tunnel(x, head)) {
+        back_failed(x, STATUS_UPSTREAM_BAD_RESPONSE);
         return;
     }
     struct message_head out = *head;

@@ -9,7 +9,7 @@ import pytest
 
 from gateway import OTHER_DOMAIN
 from h2_client import H2Client, Stream
-from origin import respond
+from origin import OK, respond
 from wire import Closed, wait_until
 
 NO_ERROR, INTERNAL_ERROR = 0, 2
@@ -247,14 +247,40 @@ def test_websocket(gateway, origin):
     assert gateway.log_line(app_id=app.id, status=101)["protocol"] == "websocket"
 
 
-def test_a_websocket_that_the_app_ignores_is_no_tunnel(gateway, origin):
-    app = gateway.app(origin(respond(b"page")))
+@pytest.mark.parametrize("answer", [respond(b"page"), respond(b"p" * 3000000), respond(), OK[:-2]],
+                         ids=["page", "large", "empty", "cut"])
+def test_a_websocket_that_the_app_ignores_is_no_tunnel(gateway, origin, answer):
+    """A 2xx would say that it is one: the gateway answers, and its log and metrics say so too."""
+    def script(connection):
+        while connection.read_head().target == "/":
+            connection.send(respond(b"ok"))
+        connection.send(answer)
+        connection.read_rest()
+    app = gateway.app(origin(script=script))
+    errors = gateway.metric("gateway_errors_total")
     with H2Client(gateway, app.host()) as client:
         assert client.fetch("GET", "/").status == 200
         number = websocket(client)
         stream = client.streams[number]
         client.wait(lambda: stream.ended or stream.reset is not None)
-        assert stream.status == 502
+        assert stream.status == 502 and stream.fields["x-gateway-error"] == "upstream_bad_response"
+        assert b"p" * 9 not in stream.body and stream.body
+        assert client.fetch("GET", "/").status == 200
+    line = gateway.log_line(app_id=app.id, path="/socket")
+    assert line["status"] == 502 and line["error"] == "upstream_bad_response" and line["protocol"] == "h2"
+    assert gateway.metric("gateway_errors_total") == errors + 1
+    assert gateway.metric("tunnels_active") == 0
+
+
+def test_a_websocket_that_the_app_refuses(gateway, origin):
+    """Its own answer passes, unless it could be taken for a tunnel."""
+    app = gateway.app(origin(respond(b"not you", "403 Forbidden")))
+    with H2Client(gateway, app.host()) as client:
+        assert client.fetch("GET", "/").status == 403
+        stream = client.response(websocket(client))
+        assert stream.status == 403 and stream.body == b"not you" and "x-gateway-error" not in stream.fields
+    line = gateway.log_line(app_id=app.id, path="/socket")
+    assert line["status"] == 403 and "error" not in line
 
 
 def test_a_websocket_that_ends_at_once_is_refused(gateway, app):
