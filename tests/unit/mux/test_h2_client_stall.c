@@ -58,11 +58,12 @@ static bool send_pieces(struct h2_fixture *h)
     return sent;
 }
 
-/* Uploads of which the peer takes nothing, until nobody has room. */
+/* Uploads of which the peer takes only the heads, until nobody has room. */
 static void fill_up(struct h2_fixture *h)
 {
     for (unsigned i = 0; i < CALLS; i++)
         call_send(h, i, "POST", false);
+    AWAIT_TOLD(h, "head 7;");
     for (int turns_without_room = 0; turns_without_room < 5;) {
         turns_without_room = send_pieces(h) ? 0 : turns_without_room + 1;
         loop_turn(h->f->loop, 2);
@@ -129,6 +130,37 @@ static void who_takes_a_little_is_not_cut(void **state)
     TURN_UNTIL(h->f->loop, (server_turn(h), h->f->idles == 1));
 }
 
+static bool is_allowed_none(struct h2_fixture *h)
+{
+    unsigned limit;
+    server_say(h);
+    return h2_mux_client_limit(h->f->mux, &limit) && limit == 0;
+}
+
+/* Whether the peer takes bytes again says nothing of when it takes requests. */
+static void who_waits_for_a_stream_is_not_told_of_room(void **state)
+{
+    const nghttp2_settings_entry none[] = {{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 0}};
+    struct h2_fixture *h = *state;
+    const int wide = 1 << 20;
+    struct call *waiting = &h->calls[CALLS];
+    struct message_head head = request_of("GET", FIELDS_NONE);
+    narrow_open(h);
+    fill_up(h);
+    nghttp2_submit_settings(h->server, NGHTTP2_FLAG_NONE, none, 1);
+    TURN_UNTIL(h->f->loop, is_allowed_none(h));
+    call_bind(waiting, h->f->mux, h2_mux_client_queue(h->f->mux));
+    waiting->endpoint->ops->send_head(waiting->endpoint, &head, true);
+    assert_int_equal(waiting->endpoint->ops->room(waiting->endpoint), 0);
+    setsockopt(h->f->peer, SOL_SOCKET, SO_RCVBUF, &wide, sizeof wide);
+    for (unsigned i = 0; i < CALLS; i++)
+        TURN_UNTIL(h->f->loop, (server_turn(h), h->calls[i].rooms > 0));
+    assert_int_equal(waiting->rooms, 0);
+    call_release(waiting, STATUS_CLIENT_CANCELLED);
+    release_all(h);
+    TURN_UNTIL(h->f->loop, (server_turn(h), h->f->idles == 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -136,6 +168,7 @@ int main(void)
         TEST(what_nobody_waits_for_ends_with_its_stall),
         TEST(a_stall_ends_no_request),
         TEST(who_takes_a_little_is_not_cut),
+        TEST(who_waits_for_a_stream_is_not_told_of_room),
 #undef TEST
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
