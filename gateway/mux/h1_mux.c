@@ -65,21 +65,44 @@ static void tell_reset(struct h1_mux *m, enum status status)
     assert(!m->open); /* the owner has released it */
 }
 
+/* Between messages. Input that nobody will read must not turn the last answer into a reset. */
+static void close_in_order(struct h1_mux *m, enum status status)
+{
+    stream_close(&m->base.stream, m->held != NULL);
+    h1_mux_gone(m, status);
+}
+
+static bool is_stalled(struct h1_mux *m)
+{
+    return send_watch_is_stalled(&m->send_watch, m->base.stream, m->base.settings->send_stall_ms);
+}
+
+static void check_idle(struct h1_mux *m)
+{
+    if (!m->held) {
+        close_in_order(m, STATUS_IDLE_TIMEOUT);
+    } else if (is_stalled(m)) {
+        stream_reset(&m->base.stream);
+        h1_mux_gone(m, STATUS_CLIENT_STALLED);
+    } else {
+        h1_mux_arm_check(m);
+    }
+}
+
 static void on_timer(struct timer *timer)
 {
     struct h1_mux *m = CONTAINER_OF(timer, struct h1_mux, timer);
     if (m->gone)
         return;
     if (!m->open) {
-        stream_close(&m->base.stream, false);
-        h1_mux_gone(m, STATUS_IDLE_TIMEOUT);
+        check_idle(m);
         return;
     }
     if (m->in == H1_IN_HEAD) {
         malformed(m, STATUS_HEAD_TIMEOUT);
         return;
     }
-    if (send_watch_is_stalled(&m->send_watch, m->base.stream, m->base.settings->send_stall_ms)) {
+    if (is_stalled(m)) {
         tell_reset(m, STATUS_CLIENT_STALLED);
         return;
     }
@@ -98,6 +121,18 @@ static void free_mux(struct h1_mux *m)
     loop_timer_forget(&m->timer);
     free(m->held);
     free(m);
+}
+
+/*
+ * No request is begun while the answers to those before it fill the queue: a client that asks and does not read would
+ * make it grow without an end. If not, `room` follows, and until then the deadline of a client that does not read runs.
+ */
+static bool can_begin(struct h1_mux *m)
+{
+    if (stream_room(m->base.stream) > 0)
+        return true;
+    h1_mux_arm_check(m);
+    return false;
 }
 
 static void feed_held(struct h1_mux *m)
@@ -121,18 +156,15 @@ static void run_deferred(struct deferred *deferred)
     }
     if (m->want_close) {
         m->want_close = false;
-        if (m->open) {
+        if (m->open)
             tell_reset(m, m->close_status);
-        } else {
-            stream_close(&m->base.stream, false);
-            h1_mux_gone(m, m->close_status);
-        }
+        else
+            close_in_order(m, m->close_status);
         return;
     }
     bool was_idle = m->idle_due;
     m->idle_due = false;
-    bool can_feed = (m->server && m->in == H1_IN_IDLE) || m->in == H1_IN_RAW;
-    if (m->held && can_feed)
+    if (m->held && (m->in == H1_IN_RAW || (m->server && m->in == H1_IN_IDLE && can_begin(m))))
         feed_held(m);
     if (was_idle && !m->open && !m->gone && !m->idle_due)
         m->base.events->idle(m->base.owner);
@@ -304,7 +336,7 @@ static bool step(struct h1_mux *m, const char **data, size_t *len)
     }
     if (m->in == H1_IN_IDLE && m->server) {
         skip_blank_lines(m, data, len);
-        if (*len == 0)
+        if (*len == 0 || !can_begin(m))
             return false;
         begin_request(m);
     }
@@ -374,8 +406,7 @@ static void on_eof(void *owner)
     if (m->gone)
         return;
     if (!m->open) {
-        stream_close(&m->base.stream, false);
-        h1_mux_gone(m, STATUS_PEER_CLOSED);
+        close_in_order(m, STATUS_PEER_CLOSED);
     } else if (m->in == H1_IN_RAW) {
         m->in = H1_IN_RAW_END;
         m->endpoint.events->body(m->endpoint.owner, NULL, 0, true);
@@ -404,8 +435,7 @@ static void on_failed(void *owner, enum status status)
         tell_reset(m, m->server ? STATUS_CLIENT_CANCELLED : upstream_status(m, status));
         return;
     }
-    stream_close(&m->base.stream, false);
-    h1_mux_gone(m, status);
+    close_in_order(m, status);
 }
 
 /* What was sent before waits in the stream; `room` follows. */
@@ -427,8 +457,12 @@ static void on_ready(void *owner)
 static void on_room(void *owner)
 {
     struct h1_mux *m = owner;
-    if (m->open && !m->gone)
+    if (m->gone)
+        return;
+    if (m->open)
         m->endpoint.events->room(m->endpoint.owner);
+    else if (m->held)
+        h1_mux_defer(m);
 }
 
 static const struct stream_events stream_events = {
@@ -468,8 +502,7 @@ static void mux_drain(struct mux *mux)
     m->close = true;
     if (m->open || m->gone)
         return;
-    stream_close(&m->base.stream, false);
-    h1_mux_gone(m, STATUS_SHUTDOWN);
+    close_in_order(m, STATUS_SHUTDOWN);
 }
 
 static void mux_close(struct mux *mux, enum status status)

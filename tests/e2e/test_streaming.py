@@ -1,9 +1,11 @@
 """Streams: what is sent arrives at once, and what a slow peer does not take is not hoarded."""
+import ssl
 import threading
 import time
 
 import pytest
 
+from origin import respond
 from wire import wait_until
 
 MIB = 1 << 20
@@ -131,6 +133,28 @@ def test_download_to_a_slow_reader(gateway, origin, chunked):
             while received < TOTAL:
                 received += len(connection.sock.recv(MIB))
         assert received == TOTAL and head.status == 200
+    meter.assert_flat()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["tls1.2", "tls1.3"])
+def test_pipelining_to_a_slow_reader(gateway, origin, version):
+    """Each answer is small: it is their number that must not be hoarded."""
+    size, count = 60000, 2000
+    asked = [0]
+
+    def answer(_, request):
+        asked[0] += 1
+        return respond(request.target.encode().ljust(size, b"."))
+    app = gateway.app(origin(answer))
+    with Meter(gateway) as meter, gateway.connect(app.host(), gateway.tls_context(version=version)) as connection:
+        for number in range(count):
+            connection.send(f"GET /{number} HTTP/1.1\r\nHost: {app.host()}\r\n\r\n")
+        wait_until_it_stalls(asked)
+        assert asked[0] * size < HOARD
+        for number in range(count):
+            message = connection.read_response()
+            assert message.status == 200 and message.body == f"/{number}".encode().ljust(size, b".")
+    assert asked[0] == count
     meter.assert_flat()
 
 

@@ -299,6 +299,138 @@ static void a_body_that_is_not_credited_pauses_reading(void **state)
     AWAIT_EVENT(f, "body xxx;");
 }
 
+/* ---- clients that pipeline and do not read ---- */
+
+enum { PIPELINED = 20000, PIPELINED_BODY = 2048 };
+
+/* Answers with what was asked for, so that the order shows. */
+static void answer_target(struct mux_fixture *f)
+{
+    char body[PIPELINED_BODY + 1];
+    struct slice target = f->head.target;
+    memset(body, '.', PIPELINED_BODY);
+    body[PIPELINED_BODY] = '\0';
+    memcpy(body, target.ptr, target.len);
+    send_answer(f, 200, body);
+    release(f, STATUS_OK);
+}
+
+struct pipeline {
+    char *bytes;
+    size_t len, sent;
+};
+
+static struct pipeline pipeline_new(int count)
+{
+    enum { REQUEST_MAX = 64 };
+    struct pipeline p = {.bytes = malloc((size_t)count * REQUEST_MAX)};
+    assert_non_null(p.bytes);
+    for (int i = 0; i < count; i++)
+        p.len += (size_t)snprintf(p.bytes + p.len, REQUEST_MAX, "GET /%05d HTTP/1.1\r\n" HOST "\r\n", i);
+    return p;
+}
+
+/* Sends what the socket takes; true if that was something. */
+static bool pipeline_push(struct pipeline *p, int fd)
+{
+    ssize_t n = p->sent < p->len ? send(fd, p->bytes + p->sent, p->len - p->sent, MSG_NOSIGNAL) : 0;
+    p->sent += n > 0 ? (size_t)n : 0;
+    return n > 0;
+}
+
+/* Until nothing moves any more: the queue must not hold more than one answer above its mark. */
+static void pipeline_push_all(struct pipeline *p, struct mux_fixture *f)
+{
+    for (int before = -1, stuck = 0; stuck < 5; before = f->requests) {
+        bool moved = pipeline_push(p, f->peer);
+        turn_some(f->loop);
+        stuck = moved || f->requests > before ? 0 : stuck + 1;
+        assert_in_range(stream_queued(f->mux->stream), 0, STREAM_HIGH_MARK + 2 * PIPELINED_BODY);
+    }
+}
+
+static void requests_wait_until_the_client_takes_its_answers(void **state)
+{
+    struct mux_fixture *f = *state;
+    struct pipeline p = pipeline_new(PIPELINED);
+    f->on_complete = answer_target;
+    pipeline_push_all(&p, f);
+    assert_in_range(f->requests, 1, PIPELINED - 1);
+    TURN_UNTIL(f->loop, inbox_has(&f->inbox, f->peer, "\r\n\r\n/00000"));
+    size_t answer = (size_t)(strstr(f->inbox.bytes, "\r\n\r\n") + 4 - f->inbox.bytes) + PIPELINED_BODY;
+    TURN_UNTIL(f->loop, (pipeline_push(&p, f->peer), inbox_read(&f->inbox, f->peer) == PIPELINED * answer));
+    for (size_t i = 0; i < PIPELINED; i++) {
+        char target[16];
+        snprintf(target, sizeof target, "/%05zu.", i);
+        assert_memory_equal(f->inbox.bytes + (i + 1) * answer - PIPELINED_BODY, target, strlen(target));
+    }
+    assert_int_equal(f->requests, PIPELINED);
+    free(p.bytes);
+}
+
+static void a_client_that_only_pipelines_is_given_up(void **state)
+{
+    struct mux_fixture *f = fixture_new();
+    *state = f;
+    f->settings.send_stall_ms = 150;
+    f->on_complete = answer_target;
+    fixture_open(f, true);
+    struct pipeline p = pipeline_new(PIPELINED);
+    TURN_UNTIL(f->loop, (pipeline_push(&p, f->peer), f->closed));
+    assert_int_equal(f->closed_status, STATUS_CLIENT_STALLED);
+    assert_in_range(f->requests, 1, PIPELINED - 1);
+    free(p.bytes);
+}
+
+/* Sends until the client, which does not read, makes the queue full. */
+static void fill(struct mux_fixture *f)
+{
+    static char chunk[65536];
+    for (int full = 0; full < 5; turn_some(f->loop)) {
+        bool has_room = f->endpoint->ops->room(f->endpoint) > 0;
+        full = has_room ? 0 : full + 1;
+        if (has_room)
+            f->endpoint->ops->send_body(f->endpoint, chunk, sizeof chunk, false);
+    }
+}
+
+static void a_request_waits_for_room_after_one_that_did(void **state)
+{
+    struct mux_fixture *f = *state;
+    struct message_head head = {.status = 200, .version = HTTP_1_1, .body = BODY_CHUNKED};
+    send_text(f->peer, "GET /1 HTTP/1.1\r\n" HOST "\r\nGET /2 HTTP/1.1\r\n" HOST "\r\n");
+    AWAIT_EVENT(f, "head /1;end;");
+    f->endpoint->ops->send_head(f->endpoint, &head, false);
+    fill(f);
+    assert_int_equal(f->rooms, 0);
+    TURN_UNTIL(f->loop, (inbox_read(&f->inbox, f->peer), f->rooms == 1));
+    fill(f);
+    f->endpoint->ops->send_body(f->endpoint, NULL, 0, true);
+    f->on_complete = answer_ok;
+    release(f, STATUS_OK);
+    turn_some(f->loop);
+    assert_int_equal(f->requests, 1);
+    TURN_UNTIL(f->loop, (inbox_read(&f->inbox, f->peer), f->requests == 2));
+    TURN_UNTIL(f->loop, (inbox_read(&f->inbox, f->peer), memcmp(f->inbox.bytes + f->inbox.len - 2, "ok", 2) == 0));
+}
+
+/* What it has not taken yet must not be lost in a reset because of what we have not read. */
+static void draining_sends_the_answers_that_wait(void **state)
+{
+    struct mux_fixture *f = *state;
+    struct pipeline p = pipeline_new(PIPELINED);
+    f->on_complete = answer_target;
+    pipeline_push_all(&p, f);
+    f->mux->ops->drain(f->mux);
+    TURN_UNTIL(f->loop, f->closed);
+    AWAIT_OVER(f);
+    assert_int_equal(f->inbox.error, 0);
+    char last[16];
+    snprintf(last, sizeof last, "\r\n/%05d.", f->requests - 1);
+    assert_non_null(strstr(f->inbox.bytes + f->inbox.len - 2 * PIPELINED_BODY, last));
+    free(p.bytes);
+}
+
 /* ---- deadlines ---- */
 
 static void a_connection_without_a_request_is_closed_silently(void **state)
@@ -555,6 +687,10 @@ int main(void)
         MANUAL(an_aborted_answer_is_a_reset),
         MANUAL(an_upgrade_is_raw_after_the_101_only),
         MANUAL(a_body_that_is_not_credited_pauses_reading),
+        MANUAL(requests_wait_until_the_client_takes_its_answers),
+        OWN(a_client_that_only_pipelines_is_given_up),
+        MANUAL(a_request_waits_for_room_after_one_that_did),
+        MANUAL(draining_sends_the_answers_that_wait),
         OWN(a_connection_without_a_request_is_closed_silently),
         OWN(a_head_that_takes_too_long_is_answered),
         OWN(a_head_that_trickles_is_late_too),
