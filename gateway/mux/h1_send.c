@@ -161,6 +161,15 @@ static void become_idle(struct h1_mux *m)
     h1_mux_defer(m);
 }
 
+/*
+ * An app may answer from the head and leave the body unread: what is asked next would wait behind it. Of an ordinary
+ * request nothing is queued any more when the response to it is there.
+ */
+static bool may_be_followed(const struct h1_mux *m)
+{
+    return m->server || stream_queued(m->base.stream) == 0;
+}
+
 static void end_in_order(struct h1_mux *m, bool linger)
 {
     stream_close(&m->base.stream, linger);
@@ -186,7 +195,7 @@ static void release(struct endpoint **endpoint_ptr, enum status status)
     if (m->gone)
         return;
     bool complete = m->in == H1_IN_DONE && m->out == H1_OUT_DONE;
-    if (complete && status == STATUS_OK && !m->close)
+    if (complete && status == STATUS_OK && !m->close && may_be_followed(m))
         become_idle(m);
     else if (m->server && m->out == H1_OUT_DONE)
         end_in_order(m, m->in != H1_IN_DONE || m->held);

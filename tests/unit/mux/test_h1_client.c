@@ -136,6 +136,53 @@ static void an_early_answer_does_not_keep_the_connection(void **state)
     assert_int_equal(f->idles, 0);
 }
 
+/* A POST whose body is more than the kernel takes from us while the peer does not read; returns its length. */
+static size_t ask_more_than_is_taken(struct mux_fixture *f)
+{
+    static char chunk[65536];
+    size_t sent = 0;
+    ask(f, METHOD_POST, SLICE_NONE, BODY_CHUNKED);
+    for (int full = 0; full < 5; turn_some(f->loop)) {
+        bool has_room = f->endpoint->ops->room(f->endpoint) > 0;
+        full = has_room ? 0 : full + 1;
+        if (has_room)
+            f->endpoint->ops->send_body(f->endpoint, chunk, sizeof chunk, false);
+        sent += has_room ? sizeof chunk : 0;
+    }
+    f->endpoint->ops->send_body(f->endpoint, NULL, 0, true);
+    turn_some(f->loop);
+    assert_in_range(stream_queued(f->mux->stream), 1, STREAM_HIGH_MARK + sizeof chunk);
+    return sent;
+}
+
+/* Whoever had the connection next would wait behind a body that nobody reads; who does read it gets all of it. */
+static void an_answer_before_the_request_has_left_does_not_keep_the_connection(void **state)
+{
+    struct mux_fixture *f = *state;
+    f->on_complete = release_ok;
+    size_t sent = ask_more_than_is_taken(f);
+    send_text(f->peer, "HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno");
+    AWAIT_EVENT(f, "head 401;body no;end;");
+    TURN_UNTIL(f->loop, f->closed);
+    assert_int_equal(f->idles, 0);
+    AWAIT_OVER(f);
+    assert_int_equal(f->inbox.error, 0);
+    assert_true(f->inbox.len > sent);
+    assert_memory_equal(f->inbox.bytes + f->inbox.len - 7, "\r\n0\r\n\r\n", 7);
+}
+
+static void a_large_request_that_has_left_keeps_the_connection(void **state)
+{
+    struct mux_fixture *f = *state;
+    f->on_complete = release_ok;
+    size_t sent = ask_more_than_is_taken(f);
+    TURN_UNTIL(f->loop, inbox_read(&f->inbox, f->peer) > sent &&
+                            memcmp(f->inbox.bytes + f->inbox.len - 7, "\r\n0\r\n\r\n", 7) == 0);
+    send_text(f->peer, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    AWAIT_EVENT(f, "head 200;body ok;end;");
+    TURN_UNTIL(f->loop, f->idles == 1);
+}
+
 static void bytes_behind_an_answer_do_not_keep_the_connection(void **state)
 {
     struct mux_fixture *f = *state;
@@ -232,6 +279,7 @@ static void an_upgrade_may_be_refused(void **state)
     struct mux_fixture *f = *state;
     f->on_complete = release_ok;
     ask(f, METHOD_GET, SLICE("echo"), BODY_NONE);
+    AWAIT_PEER(f, "\r\n\r\n");
     send_text(f->peer, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno");
     AWAIT_EVENT(f, "head 200;body no;end;");
     TURN_UNTIL(f->loop, f->idles == 1);
@@ -313,6 +361,8 @@ int main(void)
         TEST(an_answer_that_says_close_ends_the_connection),
         TEST(the_request_body_is_framed),
         TEST(an_early_answer_does_not_keep_the_connection),
+        TEST(an_answer_before_the_request_has_left_does_not_keep_the_connection),
+        TEST(a_large_request_that_has_left_keeps_the_connection),
         TEST(bytes_behind_an_answer_do_not_keep_the_connection),
         TEST(bytes_on_an_idle_connection_close_it),
         TEST(an_idle_connection_may_be_closed_by_the_peer),
