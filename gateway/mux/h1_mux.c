@@ -106,7 +106,7 @@ static void on_timer(struct timer *timer)
         tell_reset(m, STATUS_CLIENT_STALLED);
         return;
     }
-    if (m->in == H1_IN_BODY)
+    if (m->in == H1_IN_BODY && m->out == H1_OUT_HEAD) /* else a dialogue: only its owner sees both sides */
         check_body_rate(m);
     if (!m->gone && m->open)
         h1_mux_arm_check(m);

@@ -141,6 +141,40 @@ def test_slow_body(short, origin):
         assert answer.status == 408 and answer.error == "body_too_slow"
 
 
+def test_silent_client_of_an_answer_that_has_begun(short, origin):
+    """Both speak at once: the client has nothing to say for longer than the deadline of a body, the app has."""
+    def script(connection):
+        connection.read_head()
+        assert connection.read_chunk() == b"question"
+        connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for number in range(15):
+            connection.send_chunk(b"%d" % number)
+            time.sleep(0.2)
+        connection.send_chunk(connection.read_chunk())
+        connection.send_chunk(b"")
+    app = short.app(origin(script=script))
+    with short.connect(app.host()) as connection:
+        connection.send(f"POST / HTTP/1.1\r\nHost: {app.host()}\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.send_chunk(b"question")
+        assert connection.read_head().status == 200
+        assert [connection.read_chunk() for _ in range(15)] == [b"%d" % number for number in range(15)]
+        connection.send_chunk(b"thanks")
+        assert connection.read_chunk() == b"thanks" and connection.read_chunk() == b""
+
+
+def test_silent_dialogue(short, origin):
+    """An answer that has begun is no way to be silent for ever: if neither side speaks, it ends."""
+    def script(connection):
+        connection.read_head()
+        connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.read_rest()
+    app = short.app(origin(script=script))
+    with short.connect(app.host()) as connection:
+        connection.send(f"POST / HTTP/1.1\r\nHost: {app.host()}\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.read_head().status == 200
+        assert connection.is_closed()
+
+
 def test_first_byte_deadline(short, origin):
     def script(connection):
         connection.read_head()

@@ -548,6 +548,42 @@ static void a_body_that_we_do_not_read_is_not_late(void **state)
     assert_non_null(f->endpoint);
 }
 
+/* It must come faster than anything can, until an answer with this head has been sent. */
+static struct mux_fixture *with_a_body_in_progress(const struct message_head *answer)
+{
+    struct mux_fixture *f = fixture_new();
+    f->settings.body_idle_ms = 150;
+    f->settings.body_min_rate = 1000000000;
+    fixture_open(f, true);
+    send_text(f->peer, "POST /x HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n");
+    AWAIT_EVENT(f, "body a;");
+    f->endpoint->ops->send_head(f->endpoint, answer, false);
+    return f;
+}
+
+/* A dialogue: the client may listen for as long as it likes. */
+static void a_body_is_not_late_once_the_answer_has_begun(void **state)
+{
+    struct message_head head = {.status = 200, .version = HTTP_1_1, .body = BODY_CHUNKED};
+    struct mux_fixture *f = *state = with_a_body_in_progress(&head);
+    for (uint64_t begun = sockets_now_ms(); sockets_now_ms() - begun < 600;)
+        loop_turn(f->loop, 20);
+    send_text(f->peer, "1\r\nb\r\n0\r\n\r\n");
+    AWAIT_EVENT(f, "body b;end;");
+    f->endpoint->ops->send_body(f->endpoint, "ok", 2, true);
+    release(f, STATUS_OK);
+    AWAIT_PEER(f, "ok\r\n0\r\n\r\n");
+}
+
+static void a_body_is_late_after_an_interim_answer_too(void **state)
+{
+    struct message_head hints = {.status = 103, .version = HTTP_1_1};
+    struct mux_fixture *f = *state = with_a_body_in_progress(&hints);
+    AWAIT_OVER(f);
+    assert_int_equal(f->status, STATUS_BODY_TOO_SLOW);
+    assert_non_null(strstr(f->inbox.bytes, "HTTP/1.1 408 "));
+}
+
 static void an_idle_connection_is_closed(void **state)
 {
     struct mux_fixture *f = fixture_new();
@@ -698,6 +734,8 @@ int main(void)
         OWN(a_body_that_is_too_slow_is_answered),
         OWN(a_body_that_waits_for_100_is_not_late),
         OWN(a_body_that_we_do_not_read_is_not_late),
+        OWN(a_body_is_not_late_once_the_answer_has_begun),
+        OWN(a_body_is_late_after_an_interim_answer_too),
         OWN(an_idle_connection_is_closed),
         OWN(a_client_that_does_not_read_its_answer_is_given_up),
         cmocka_unit_test(a_client_that_leaves_is_told_at_every_stage),
