@@ -279,36 +279,29 @@ static void test_every_byte_at_every_place(void **state)
             }
 }
 
-static void check_number(uint64_t value)
+/* All or nothing, whatever the room. */
+static void check_put(void (*put)(struct access_text *text, uint64_t value), uint64_t value, const char *expected)
 {
-    char expected[64];
-    int len = snprintf(expected, sizeof expected, "%llu", (unsigned long long)value);
-    char *buffer = malloc((size_t)len);
+    size_t len = strlen(expected);
+    char *buffer = malloc(len);
     assert_non_null(buffer);
     struct access_text text = {buffer, buffer + len};
-    access_text_put_u64(&text, value);
+    put(&text, value);
     assert_ptr_equal(text.next, buffer + len);
-    assert_memory_equal(buffer, expected, (size_t)len);
+    assert_memory_equal(buffer, expected, len);
     text = (struct access_text){buffer, buffer + len - 1};
-    access_text_put_u64(&text, value); /* all or nothing */
+    put(&text, value);
     assert_ptr_equal(text.next, buffer);
     free(buffer);
 }
 
-static void check_ms(uint64_t us)
+static void check_number(uint64_t value)
 {
     char expected[64];
-    int len = snprintf(expected, sizeof expected, "%llu.%03u", (unsigned long long)(us / 1000), (unsigned)(us % 1000));
-    char *buffer = malloc((size_t)len);
-    assert_non_null(buffer);
-    struct access_text text = {buffer, buffer + len};
-    access_text_put_ms(&text, us);
-    assert_ptr_equal(text.next, buffer + len);
-    assert_memory_equal(buffer, expected, (size_t)len);
-    text = (struct access_text){buffer, buffer + len - 1};
-    access_text_put_ms(&text, us);
-    assert_ptr_equal(text.next, buffer);
-    free(buffer);
+    snprintf(expected, sizeof expected, "%llu", (unsigned long long)value);
+    check_put(access_text_put_u64, value, expected);
+    snprintf(expected, sizeof expected, "%llu.%03u", (unsigned long long)(value / 1000), (unsigned)(value % 1000));
+    check_put(access_text_put_ms, value, expected);
 }
 
 static void test_numbers(void **state)
@@ -318,13 +311,10 @@ static void test_numbers(void **state)
         check_number(power - 1);
         check_number(power);
         check_number(power + 1);
-        check_ms(power - 1);
-        check_ms(power);
         if (power > UINT64_MAX / 10)
             break;
     }
     check_number(UINT64_MAX);
-    check_ms(UINT64_MAX);
 }
 
 /* An address that fits is written, another is not, however the buffer ends. */
