@@ -217,7 +217,8 @@ def test_deadline(service, channel):
     call = new_id()
     error = failure(channel.unary_unary("/test.Service/wait"), b"", timeout=1, metadata=(("call", call),))
     assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert service.seen[call]["remaining"] <= 1 and service.seen[call]["ended"].wait(WAIT)
+    assert service.seen[call]["remaining"] < 2      # gRPC rounds up what it writes
+    assert service.seen[call]["ended"].wait(WAIT)
 
 
 def test_status_without_a_message(channel):
