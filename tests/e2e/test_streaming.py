@@ -147,9 +147,11 @@ def test_pipelining_to_a_slow_reader(gateway, origin, version):
         return respond(request.target.encode().ljust(size, b"."))
     app = gateway.app(origin(answer))
     with gateway.connect(app.host(), gateway.tls_context(version=version)) as connection:
-        for number in range(count):
-            connection.send(f"GET /{number} HTTP/1.1\r\nHost: {app.host()}\r\n\r\n")
-        wait_until_it_stalls(asked)
+        with Meter(gateway) as meter:       # until here nobody reads; freed memory in quarantine comes later
+            for number in range(count):
+                connection.send(f"GET /{number} HTTP/1.1\r\nHost: {app.host()}\r\n\r\n")
+            wait_until_it_stalls(asked)
+        meter.assert_flat()
         assert asked[0] * size < HOARD
         for number in range(count):
             message = connection.read_response()
