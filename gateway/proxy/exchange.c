@@ -305,7 +305,7 @@ static void back_head(void *owner, const struct message_head *head, bool end)
         return;
     }
     if (would_feign_tunnel(x, head)) {
-        back_failed(x, STATUS_UPSTREAM_BAD_RESPONSE);
+        back_failed(x, STATUS_UPSTREAM_NO_UPGRADE);
         return;
     }
     struct message_head out = *head;

@@ -263,11 +263,11 @@ def test_a_websocket_that_the_app_ignores_is_no_tunnel(gateway, origin, answer):
         number = websocket(client)
         stream = client.streams[number]
         client.wait(lambda: stream.ended or stream.reset is not None)
-        assert stream.status == 502 and stream.fields["x-gateway-error"] == "upstream_bad_response"
+        assert stream.status == 502 and stream.fields["x-gateway-error"] == "upstream_no_upgrade"
         assert b"p" * 9 not in stream.body and stream.body
         assert client.fetch("GET", "/").status == 200
     line = gateway.log_line(app_id=app.id, path="/socket")
-    assert line["status"] == 502 and line["error"] == "upstream_bad_response" and line["protocol"] == "h2"
+    assert line["status"] == 502 and line["error"] == "upstream_no_upgrade" and line["protocol"] == "h2"
     assert gateway.metric("gateway_errors_total") == errors + 1
     assert gateway.metric("tunnels_active") == 0
 

@@ -113,6 +113,8 @@ enum {
       "Check its logs.")                                                                                               \
     X(UPSTREAM_BAD_RESPONSE, "upstream_bad_response", 502, H2_INTERNAL_ERROR, "the app's answer is not valid HTTP",    \
       "Check that the port speaks HTTP; for TLS use an s name, for other protocols a tcp port.")                       \
+    X(UPSTREAM_NO_UPGRADE, "upstream_no_upgrade", 502, H2_INTERNAL_ERROR,                                              \
+      "the app ignored the upgrade and answered as to any request", "Check that this path serves WebSocket.")          \
     X(UPSTREAM_HEAD_TOO_LARGE, "upstream_head_too_large", 502, H2_INTERNAL_ERROR,                                      \
       "the app's answer has too large a head", "Send fewer or shorter header fields.")                                 \
     X(UPSTREAM_TIMEOUT, "upstream_timeout", 504, H2_INTERNAL_ERROR, "the app did not begin to answer in time",         \
