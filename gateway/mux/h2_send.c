@@ -43,8 +43,7 @@ static struct slice lower_name(const struct field *field, struct arena *arena)
     if (lower == field->name.len)
         return field->name;
     char *name = arena_alloc(arena, field->name.len + 1);
-    for (size_t i = 0; i < field->name.len; i++)
-        name[i] = ascii_lower(field->name.ptr[i]);
+    ascii_lower_copy(name, field->name);
     return slice_make(name, field->name.len);
 }
 

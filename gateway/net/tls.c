@@ -98,8 +98,7 @@ static struct tls_custom *find_custom(const struct tls_server *server, struct sl
         sni.len--;
     if (sni.len == 0 || sni.len > sizeof host)
         return NULL;
-    for (size_t i = 0; i < sni.len; i++)
-        host[i] = ascii_lower(sni.ptr[i]);
+    ascii_lower_copy(host, sni);
     return tls_customs_find(&server->customs, slice_make(host, sni.len));
 }
 

@@ -162,7 +162,8 @@ static void hold(struct preface *p, struct slice bytes)
         stream_pause(p->connection->stream, STREAM_PAUSE_OWNER);
 }
 
-/* What was kept, and more than fits behind it, in one piece. */
+/* What was kept, and more than fits behind it, in one piece. Once: so much is enough to tell what it is. */
+_Static_assert((size_t)SNIFF_MAX_LINE < sizeof((struct block *)NULL)->data, "a full block can still need more");
 static void join(struct preface *p, struct slice *bytes)
 {
     struct block *block = p->kept;
