@@ -59,21 +59,52 @@ static enum status make_tls(const struct config_control *control, struct tls_ser
     return status;
 }
 
-enum status server_check_controls(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX])
+static void free_keys(struct server_control_keys *keys)
+{
+    text_file_wipe(&keys->token);
+    tls_server_free(&keys->tls);
+}
+
+static enum status load_keys(const struct config_control *control, struct server_control_keys *ret_keys,
+                             char *ret_error)
+{
+    *ret_keys = (struct server_control_keys){.tls = NULL};
+    enum status status = load_token(control->token_file, &ret_keys->token, ret_error);
+    if (status == STATUS_OK && !control->unix_socket)
+        status = make_tls(control, &ret_keys->tls, ret_error);
+    if (status != STATUS_OK)
+        free_keys(ret_keys);
+    return status;
+}
+
+enum status server_load_control_keys(const struct config *config,
+                                     struct server_control_keys ret_keys[CONFIG_MAX_LISTENERS],
+                                     char ret_error[SERVER_ERROR_TEXT_MAX])
 {
     for (size_t i = 0; i < config->control_count; i++) {
-        const struct config_control *control = &config->controls[i];
-        struct slice token;
-        struct tls_server *tls = NULL;
-        enum status status = load_token(control->token_file, &token, ret_error);
-        text_file_wipe(&token);
-        if (status == STATUS_OK && !control->unix_socket)
-            status = make_tls(control, &tls, ret_error);
-        tls_server_free(&tls);
-        if (status != STATUS_OK)
+        enum status status = load_keys(&config->controls[i], &ret_keys[i], ret_error);
+        if (status != STATUS_OK) {
+            server_free_control_keys(ret_keys, i);
             return status;
+        }
     }
     return STATUS_OK;
+}
+
+void server_free_control_keys(struct server_control_keys *keys, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        free_keys(&keys[i]);
+}
+
+void server_set_control_keys(struct server *s, struct server_control_keys *keys)
+{
+    for (size_t i = 0; i < s->control_count; i++) {
+        struct server_control *c = &s->controls[i];
+        text_file_wipe(&c->listener.token);
+        c->listener.token = keys[i].token;
+        frontend_set_tls(c->frontend, keys[i].tls);
+    }
 }
 
 static int open_control(const struct config_control *control, char *ret_error)
@@ -95,16 +126,18 @@ static enum status start_control(struct server *s, const struct config_control *
         .service = &api_service,
         .service_arg = &c->listener,
     };
-    c->listener.api = s->api;
-    enum status status = load_token(control->token_file, &c->listener.token, ret_error);
-    if (status == STATUS_OK && !control->unix_socket)
-        status = make_tls(control, &params.tls, ret_error);
-    int fd = status == STATUS_OK ? open_control(control, ret_error) : -1;
+    struct server_control_keys keys;
+    enum status status = load_keys(control, &keys, ret_error);
+    if (status != STATUS_OK)
+        return status;
+    int fd = open_control(control, ret_error);
     if (fd < 0) {
-        text_file_wipe(&c->listener.token);
-        tls_server_free(&params.tls);
-        return status == STATUS_OK ? STATUS_INTERNAL : status;
+        free_keys(&keys);
+        return STATUS_INTERNAL;
     }
+    c->listener.api = s->api;
+    c->listener.token = keys.token;
+    params.tls = keys.tls;
     c->unix_path = control->unix_socket ? strdup(control->unix_socket) : NULL;
     c->frontend = frontend_new(s->control_proxy, fd, &params);
     s->control_count++;

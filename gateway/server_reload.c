@@ -78,6 +78,15 @@ enum status server_make_tls(struct server *s, struct tls_server **ret_tls, char 
     return status;
 }
 
+static enum status check_control_keys(const struct config *config, char *ret_error)
+{
+    struct server_control_keys keys[CONFIG_MAX_LISTENERS];
+    enum status status = server_load_control_keys(config, keys, ret_error);
+    if (status == STATUS_OK)
+        server_free_control_keys(keys, config->control_count);
+    return status;
+}
+
 enum status server_check(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX])
 {
     struct cert_snapshot *snapshot = NULL;
@@ -90,7 +99,7 @@ enum status server_check(const struct config *config, char ret_error[SERVER_ERRO
     if (status == STATUS_OK)
         status = make_tls(snapshot, &keys, &tls, ret_error);
     if (status == STATUS_OK)
-        status = server_check_controls(config, ret_error);
+        status = check_control_keys(config, ret_error);
     if (status == STATUS_OK)
         status = server_check_sync(config, ret_error);
     tls_server_free(&tls);
@@ -111,7 +120,8 @@ static bool same_listeners(const struct config *a, const struct config *b)
         return false;
     for (size_t i = 0; i < a->listener_count; i++) {
         const struct config_listener *x = &a->listeners[i], *y = &b->listeners[i];
-        if (!ip_equal(&x->addr, &y->addr) || x->port != y->port || x->redirect_to_https != y->redirect_to_https)
+        if (!ip_equal(&x->addr, &y->addr) || x->port != y->port || x->redirect_to_https != y->redirect_to_https ||
+            x->proxy_protocol_required != y->proxy_protocol_required)
             return false;
     }
     return true;
@@ -176,21 +186,38 @@ static void note_unchanged(struct server *s, const struct config *new)
         log_warn("reload: %s changed; that needs a restart, the old value stays in force", s->needs_restart[i]);
 }
 
-static void adopt(struct server *s, struct config *config, struct cert_snapshot *certificates,
-                  struct tls_server **servers)
+/* All that a reload reads and makes before anything changes. */
+struct reload {
+    struct config *config;
+    struct cert_snapshot *certificates;
+    struct server_control_keys control_keys[CONFIG_MAX_LISTENERS];
+    struct tls_server *servers[CONFIG_MAX_WORKERS];
+};
+
+static void adopt_control_keys(struct server *s, struct reload *r)
 {
+    if (same_controls(s->started, r->config))
+        server_set_control_keys(s, r->control_keys);
+    else
+        server_free_control_keys(r->control_keys, r->config->control_count);
+}
+
+static void adopt(struct server *s, struct reload *r)
+{
+    struct config *config = r->config;
     note_unchanged(s, config);
+    adopt_control_keys(s, r);
     config_keep_own_listeners(config, s->started);
     for (unsigned i = 0; i < s->worker_count; i++)
-        worker_reload(s->workers[i], settings_ref(config->settings), servers[i]);
+        worker_reload(s->workers[i], settings_ref(config->settings), r->servers[i]);
     proxy_reload(s->control_proxy, settings_ref(config->settings), NULL);
     changes_set_rules(s->changes, &config->settings->rules);
     changes_set_max_apps(s->changes, config->max_apps);
     api_set_base_domains(s->api, config->settings->base_domains, config->settings->base_domain_count);
     log_set_level(config->log_level);
     cert_snapshot_unref(&s->certificates);
-    s->certificates = certificates;
-    certs_set_base(s->certs, certificates);
+    s->certificates = r->certificates;
+    certs_set_base(s->certs, r->certificates);
     if (s->config != s->started)
         config_free(&s->config);
     s->config = config;
@@ -212,29 +239,35 @@ static enum status make_all_tls(struct server *s, const struct cert_snapshot *ce
     return STATUS_OK;
 }
 
+static enum status load(struct server *s, struct reload *r)
+{
+    enum status status = config_load(s->config->path, &r->config, s->reload_error);
+    if (status == STATUS_OK)
+        status = server_load_certificates(r->config, &r->certificates, s->reload_error);
+    if (status == STATUS_OK)
+        status = server_check_sync(r->config, s->reload_error);
+    if (status == STATUS_OK)
+        status = server_load_control_keys(r->config, r->control_keys, s->reload_error);
+    if (status != STATUS_OK)
+        return status;
+    status = make_all_tls(s, r->certificates, r->servers);
+    if (status != STATUS_OK)
+        server_free_control_keys(r->control_keys, r->config->control_count);
+    return status;
+}
+
 void server_reload(struct server *s)
 {
-    struct config *config = NULL;
-    struct cert_snapshot *certificates = NULL;
-    struct tls_server *servers[CONFIG_MAX_WORKERS];
+    struct reload r = {.config = NULL};
     if (s->draining)
         return;
-    enum status status = config_load(s->config->path, &config, s->reload_error);
-    if (status == STATUS_OK)
-        status = server_load_certificates(config, &certificates, s->reload_error);
-    if (status == STATUS_OK)
-        status = server_check_controls(config, s->reload_error);
-    if (status == STATUS_OK)
-        status = server_check_sync(config, s->reload_error);
-    if (status == STATUS_OK)
-        status = make_all_tls(s, certificates, servers);
-    if (status != STATUS_OK) {
+    if (load(s, &r) != STATUS_OK) {
         log_error("reload: %s; the old configuration stays in force", s->reload_error);
-        cert_snapshot_unref(&certificates);
-        config_free(&config);
+        cert_snapshot_unref(&r.certificates);
+        config_free(&r.config);
         return;
     }
     s->reload_error[0] = 0;
-    adopt(s, config, certificates, servers);
+    adopt(s, &r);
     log_info("reloaded %s", s->config->path);
 }

@@ -251,6 +251,13 @@ struct frontend *frontend_new(struct proxy *proxy, int fd, const struct frontend
     return frontend;
 }
 
+void frontend_set_tls(struct frontend *frontend, struct tls_server *tls)
+{
+    assert(frontend->params.kind == FRONTEND_LOCAL);
+    tls_server_free(&frontend->params.tls);
+    frontend->params.tls = tls;
+}
+
 void frontend_stop(struct frontend *frontend)
 {
     listener_free(&frontend->listener);

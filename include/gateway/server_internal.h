@@ -85,7 +85,18 @@ void server_publish_certificate(void *arg, struct slice name, struct cert_custom
 MUST_CHECK enum status server_make_tls(struct server *server, struct tls_server **ret_tls,
                                        char ret_error[SERVER_ERROR_TEXT_MAX]);
 
-MUST_CHECK enum status server_check_controls(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX]);
+/* What callers of the control listeners show, and what they are shown; in the order of config->controls. Owned by who
+ * holds them. */
+struct server_control_keys {
+    struct slice token;     /* empty: none */
+    struct tls_server *tls; /* NULL: a unix socket */
+};
+MUST_CHECK enum status server_load_control_keys(const struct config *config,
+                                                struct server_control_keys ret_keys[CONFIG_MAX_LISTENERS],
+                                                char ret_error[SERVER_ERROR_TEXT_MAX]);
+void server_free_control_keys(struct server_control_keys *keys, size_t count);
+/* Takes the keys: for new connections their certificates and client CAs, for every request from now on the tokens. */
+void server_set_control_keys(struct server *server, struct server_control_keys *keys);
 MUST_CHECK enum status server_start_controls(struct server *server, char ret_error[SERVER_ERROR_TEXT_MAX]);
 void server_free_controls(struct server *server);
 

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from gateway import DOMAIN, free_port, new_id
+from certificates import Authority
+from gateway import DOMAIN, Gateway, free_port, new_id
 from origin import new_address
 from wire import Connection, wait_until
 
@@ -366,11 +367,7 @@ def test_socket_mode(gateway):
     assert gateway.control_path.stat().st_mode & 0o777 == 0o660
 
 
-@pytest.fixture(scope="module")
-def secured(tmp_path_factory, authority):
-    """A gateway with a control listener for client certificates and one for a token."""
-    from gateway import Gateway
-    folder = tmp_path_factory.mktemp("secured")
+def make_secured(folder, authority):
     certificate, key = authority.issue("control", "IP:127.0.0.1")
     authority.issue("operator", "DNS:operator", usage="clientAuth")
     (folder / "token").write_text("correct-horse-battery-staple\n")
@@ -380,7 +377,21 @@ def secured(tmp_path_factory, authority):
     gateway.config["control"] += [
         {"address": f"127.0.0.1:{gateway.mtls_port}", "client_ca": str(authority.ca), **tls},
         {"address": f"127.0.0.1:{gateway.token_port}", "token_file": str(folder / "token"), **tls}]
-    gateway.start()
+    return gateway.start()
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory, authority):
+    """A gateway with a control listener for client certificates and one for a token."""
+    gateway = make_secured(tmp_path_factory.mktemp("secured"), authority)
+    yield gateway
+    gateway.stop()
+
+
+@pytest.fixture
+def renewed(tmp_path, authority):
+    """The same for one test, which changes its credentials."""
+    gateway = make_secured(tmp_path, authority)
     yield gateway
     gateway.stop()
 
@@ -414,6 +425,44 @@ def test_token(secured):
     fields = {"Authorization": "Bearer correct-horse-battery-staple"}
     assert control_over_tls(secured, secured.token_port, "GET", "/v1/apps", **fields).status == 200
     assert control_over_tls(secured, secured.token_port, "GET", "/healthz").status == 200
+
+
+def presented_certificate(gateway, port):
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", port), timeout=20))
+
+
+def test_a_reload_brings_new_tokens(renewed):
+    def status(word):
+        return control_over_tls(renewed, renewed.token_port, "GET", "/v1/apps", Authorization=f"Bearer {word}").status
+    old, new = "correct-horse-battery-staple", "another-horse-battery-staple"
+    token = renewed.folder / "token"
+    token.write_text(f"{new}\n")
+    assert (status(old), status(new)) == (200, 401)
+    assert renewed.control("POST", "/v1/reload").json["needs_restart"] == []
+    assert (status(old), status(new)) == (401, 200)
+    token.write_text("short\n")
+    assert renewed.control("POST", "/v1/reload").code == "reload_failed"
+    assert (status(old), status(new)) == (401, 200)
+
+
+def test_a_reload_brings_new_certificates_and_client_cas(renewed, tmp_path_factory):
+    def first():
+        return presented_certificate(renewed, renewed.token_port)
+    other = Authority(tmp_path_factory.mktemp("other"))
+    control = renewed.config["control"]
+    before = first()
+    assert control_over_tls(renewed, renewed.mtls_port, "GET", "/v1/apps", client=True).status == 200
+    control[1]["client_ca"] = str(other.ca)
+    control[2]["certificate"], control[2]["private_key"] = map(str, other.issue("control", "IP:127.0.0.1"))
+    renewed.write_config()
+    assert renewed.control("POST", "/v1/reload").json["needs_restart"] == []
+    assert first() != before
+    with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+        control_over_tls(renewed, renewed.mtls_port, "GET", "/v1/apps", client=True)
+    control[1]["address"] = f"127.0.0.1:{free_port()}"
+    control[1]["client_ca"] = str(renewed.authority.ca)
+    renewed.write_config()
+    assert renewed.control("POST", "/v1/reload").json["needs_restart"] == ["control"]
 
 
 def test_control_api_is_not_public(gateway):

@@ -284,6 +284,14 @@ def test_a_reload_does_not_move_listeners(make_gateway, origin):
     assert gateway.control("POST", "/v1/reload").json["needs_restart"] == []
 
 
+def test_a_reload_does_not_change_whether_a_proxy_header_comes(make_gateway):
+    gateway = make_gateway()
+    gateway.config["trusted_proxies"] = ["127.0.0.0/8"]
+    gateway.config["listeners"][0]["proxy_protocol"] = "required"
+    gateway.write_config()
+    assert gateway.control("POST", "/v1/reload").json["needs_restart"] == ["listeners"]
+
+
 def test_a_reload_does_not_change_dns(make_gateway):
     gateway = make_gateway()
     gateway.config["dns"] = {"servers": ["192.0.2.53"]}

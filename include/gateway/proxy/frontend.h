@@ -29,6 +29,8 @@ struct frontend_params {
 
 /* Takes the listening socket. */
 struct frontend *frontend_new(struct proxy *proxy, int fd, const struct frontend_params *params);
+/* FRONTEND_LOCAL: what new connections get; takes it, those that there are keep the old one. */
+void frontend_set_tls(struct frontend *frontend, struct tls_server *tls);
 /* Stops accepting; connections go on. */
 void frontend_stop(struct frontend *frontend);
 /* All its connections are gone. */
