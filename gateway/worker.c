@@ -1,5 +1,6 @@
 #include "gateway/worker.h"
 
+#include "gateway/base/heap.h"
 #include "gateway/base/log.h"
 #include "gateway/net/stream_flush.h"
 #include "gateway/proxy/app_traffic.h"
@@ -70,12 +71,22 @@ static void let_streams_end(struct worker *w)
     loop_turn(w->loop, 0);
 }
 
+/* Before the first connection takes memory from this thread's arena. */
+static void prepare_heap(const struct worker *w)
+{
+    void *block = malloc(1);
+    if (!heap_use_huge_pages(block))
+        log_debug("worker %u: no huge pages for its connections", w->index);
+    free(block);
+}
+
 static void *run(void *arg)
 {
     struct worker *w = arg;
     char name[16];
     snprintf(name, sizeof name, "worker-%u", w->index);
     pthread_setname_np(pthread_self(), name);
+    prepare_heap(w);
     route_table_thread_begin();
     loop_run(w->loop);
     let_streams_end(w);
