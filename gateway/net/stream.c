@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum {
@@ -197,7 +198,7 @@ static bool read_once(struct stream *s)
     }
     size_t size = s->is_bulk && loop_may_read_large(s->loop) ? LOOP_SCRATCH_BYTES : LOOP_READ_BYTES;
     do
-        n = read(event_get_fd(&s->event), s->loop->scratch, size);
+        n = recv(event_get_fd(&s->event), s->loop->scratch, size, 0);
     while (n < 0 && errno == EINTR);
     if (n > 0) {
         bool full = (size_t)n == size;

@@ -39,7 +39,7 @@ static size_t send_pieces(struct stream *s, struct iovec *pieces, int count)
 {
     ssize_t n;
     do
-        n = count == 1 ? write(event_get_fd(&s->event), pieces[0].iov_base, pieces[0].iov_len)
+        n = count == 1 ? send(event_get_fd(&s->event), pieces[0].iov_base, pieces[0].iov_len, MSG_NOSIGNAL)
                        : writev(event_get_fd(&s->event), pieces, count);
     while (n < 0 && errno == EINTR);
     if (n >= 0)
