@@ -85,10 +85,22 @@ static bool is_host_network(const struct gathering *g)
     return g->network_mode && strcmp(g->network_mode, "host") == 0;
 }
 
-/* Docker would not start two services that bind one port; one service may bind it at several addresses. */
+static void add_binding(struct compose *compose, const struct compose_binding *binding)
+{
+    for (size_t i = 0; i < compose->binding_count; i++)
+        if (compose->bindings[i].port == binding->port && ip_equal(&compose->bindings[i].ip, &binding->ip))
+            return;
+    compose->bindings = realloc(compose->bindings, (compose->binding_count + 1) * sizeof *compose->bindings);
+    if (!compose->bindings)
+        abort();
+    compose->bindings[compose->binding_count++] = *binding;
+}
+
+/* Docker would not start two services that bind one port at one address; it may be bound at several. */
 static void join_port(struct gathering *g, struct compose_port *known, const struct compose_port *port)
 {
     char entry[COMPOSE_ENTRY_MAX];
+    known->is_bound &= port->is_bound;
     if (strcmp(known->service, port->service) != 0 || known->target != port->target) {
         snprintf(entry, sizeof entry, "%u:%u", port->port, port->target);
         compose_note(g->compose, g->service, entry, false,
@@ -96,8 +108,6 @@ static void join_port(struct gathering *g, struct compose_port *known, const str
                      known->service);
         return;
     }
-    if (port->host_ip.family == 0)
-        known->host_ip = port->host_ip;
     if (port->protocol)
         known->protocol = port->protocol;
 }
@@ -158,12 +168,14 @@ static void add_ports(struct gathering *g, const struct compose_entry *entry, co
                      COMPOSE_MAX_PORTS);
         return;
     }
-    struct compose_port port = {.protocol = entry->app_protocol, .host_ip = entry->host_ip};
+    struct compose_port port = {.protocol = entry->app_protocol, .is_bound = entry->host_ip.family != 0};
     compose_copy_text(port.service, sizeof port.service, g->service);
     for (unsigned i = 0; i < range_size(published); i++) {
         port.port = (uint16_t)(published->first + i);
         port.target = (uint16_t)(entry->target.first + i);
         gather_port(g, &port);
+        if (port.is_bound)
+            add_binding(compose, &(struct compose_binding){.port = port.port, .ip = entry->host_ip});
     }
 }
 
@@ -412,36 +424,67 @@ void compose_free(struct compose **compose)
     for (size_t i = 0; i < (*compose)->note_count; i++)
         free((*compose)->notes[i].text);
     free((*compose)->notes);
+    free((*compose)->bindings);
     free(*compose);
     *compose = NULL;
 }
 
-/* ---- what is bound to one address ---- */
+/* ---- what is bound to some addresses ---- */
 
-/* Whether the gateway, connecting to one of the addresses, can find what is bound to this one. */
-static bool is_reachable(const struct ip_addr *bound, const struct ip_addr *addresses, size_t count)
+/* What the gateway, connecting to one of some addresses, finds of what is bound to one. */
+enum reach { REACH_NONE, REACH_MAYBE, REACH_EXACT };
+
+static enum reach reach_of(const struct ip_addr *bound, const struct ip_addr *addresses, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
-        if (ip_equal(bound, &addresses[i]) || (ip_kind(bound) == IP_LOOPBACK && ip_kind(&addresses[i]) == IP_LOOPBACK))
-            return true;
-    return count == 0 || ip_kind(bound) == IP_ORDINARY;
+    enum reach reach = count == 0 || ip_kind(bound) == IP_ORDINARY ? REACH_MAYBE : REACH_NONE;
+    for (size_t i = 0; i < count; i++) {
+        if (ip_equal(bound, &addresses[i]))
+            return REACH_EXACT;
+        if (ip_kind(bound) == IP_LOOPBACK && ip_kind(&addresses[i]) == IP_LOOPBACK)
+            reach = REACH_MAYBE;
+    }
+    return reach;
 }
 
-static void note_bound(struct compose *compose, const struct compose_port *port, bool reachable)
+static enum reach best_reach(const struct compose *compose, const struct compose_port *port,
+                             const struct ip_addr *addresses, size_t count)
+{
+    enum reach best = REACH_NONE;
+    for (size_t i = 0; i < compose->binding_count; i++) {
+        enum reach reach = reach_of(&compose->bindings[i].ip, addresses, count);
+        if (compose->bindings[i].port == port->port && reach > best)
+            best = reach;
+    }
+    return best;
+}
+
+static void note_bound(struct compose *compose, const struct compose_port *port, const struct ip_addr *bound,
+                       enum reach reach)
 {
     char entry[COMPOSE_ENTRY_MAX];
     char ip[IP_TEXT_MAX];
-    ip_format(&port->host_ip, ip);
+    ip_format(bound, ip);
     snprintf(entry, sizeof entry, "%s:%u:%u", ip, port->port, port->target);
-    if (reachable && ip_kind(&port->host_ip) == IP_LOOPBACK)
-        compose_note(compose, slice_str(port->service), entry, false,
-                     "bound to %s: the gateway reaches it only when it runs on the same host", ip);
-    else if (reachable)
-        compose_note(compose, slice_str(port->service), entry, false,
-                     "bound to %s: the gateway reaches it only if connections to the instance arrive there", ip);
-    else
+    if (reach == REACH_NONE)
         compose_note(compose, slice_str(port->service), entry, true,
                      "bound to %s, which the gateway cannot reach from outside the host; leave the address out", ip);
+    else if (ip_kind(bound) == IP_LOOPBACK)
+        compose_note(compose, slice_str(port->service), entry, false,
+                     "bound to %s: the gateway reaches it only when it runs on the same host", ip);
+    else
+        compose_note(compose, slice_str(port->service), entry, false,
+                     "bound to %s: the gateway reaches it only if connections to the instance arrive there", ip);
+}
+
+/* Of the addresses that are reached as well as the best one. */
+static void note_bindings(struct compose *compose, const struct compose_port *port, enum reach best,
+                          const struct ip_addr *addresses, size_t count)
+{
+    for (size_t i = 0; i < compose->binding_count; i++) {
+        const struct compose_binding *binding = &compose->bindings[i];
+        if (binding->port == port->port && reach_of(&binding->ip, addresses, count) == best)
+            note_bound(compose, port, &binding->ip, best);
+    }
 }
 
 void compose_check_addresses(struct compose *compose, const struct ip_addr *addresses, size_t count)
@@ -449,14 +492,10 @@ void compose_check_addresses(struct compose *compose, const struct ip_addr *addr
     size_t kept = 0;
     for (size_t i = 0; i < compose->port_count; i++) {
         const struct compose_port *port = &compose->ports[i];
-        bool is_bound = port->host_ip.family != 0;
-        bool reachable = !is_bound || is_reachable(&port->host_ip, addresses, count);
-        bool exact = false;
-        for (size_t a = 0; a < count && is_bound; a++)
-            exact |= ip_equal(&port->host_ip, &addresses[a]);
-        if (is_bound && !exact)
-            note_bound(compose, port, reachable);
-        if (reachable)
+        enum reach best = port->is_bound ? best_reach(compose, port, addresses, count) : REACH_EXACT;
+        if (best != REACH_EXACT)
+            note_bindings(compose, port, best, addresses, count);
+        if (best != REACH_NONE)
             compose->ports[kept++] = *port;
     }
     compose->port_count = kept;

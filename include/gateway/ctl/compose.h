@@ -18,8 +18,14 @@ struct compose_port {
     uint16_t target;                /* in the container */
     const char *protocol;           /* of a route record; NULL: not given */
     const char *proxy_protocol;     /* the same */
-    struct ip_addr host_ip;         /* the only address that it is bound to; family 0: all of the host's */
+    bool is_bound;                  /* only to addresses of the bindings; false: to all of the host's */
     char service[COMPOSE_NAME_MAX]; /* cut if longer */
+};
+
+/* An address of the host that a port is bound to; a port may have several. */
+struct compose_binding {
+    uint16_t port;
+    struct ip_addr ip;
 };
 
 /* For the user: one sentence about a service or one of its entries. */
@@ -33,6 +39,8 @@ struct compose_note {
 struct compose {
     struct compose_port ports[COMPOSE_MAX_PORTS]; /* sorted by port, each once */
     size_t port_count;
+    struct compose_binding *bindings; /* of ports that are bound, as in the files, each once */
+    size_t binding_count;
     struct compose_note *notes;
     size_t note_count;
 };
@@ -66,8 +74,8 @@ bool compose_parse(struct slice text, const struct compose_settings *settings, s
 void compose_free(struct compose **compose); /* accepts NULL */
 
 /*
- * Looks at the ports that are bound to one address of the host only, knowing at which addresses the gateway will
- * connect: those it cannot reach are left out. Without addresses nothing is known, and nothing changes.
+ * Looks at the ports that are bound to some addresses of the host only, knowing at which addresses the gateway will
+ * connect: those it can reach at none of them are left out. Without addresses nothing is known, and nothing changes.
  */
 void compose_check_addresses(struct compose *compose, const struct ip_addr *addresses, size_t count);
 

@@ -296,6 +296,11 @@ static void profiles_are_chosen(void **state)
     check_project(&text, 1, NULL, "y", "", "give --profile x");
 }
 
+static const char *const bound_twice[] = {
+    "services: {a: {ports: [\"127.0.0.1:80:80\", \"10.8.0.12:80:80\"]}}",
+    "services: {a: {ports: [\"10.8.0.12:80:80\", \"127.0.0.1:80:80\"]}}",
+};
+
 static void bound_ports_are_compared_with_the_address(void **state)
 {
     (void)state;
@@ -306,6 +311,15 @@ static void bound_ports_are_compared_with_the_address(void **state)
     check_project(&text, 1, "10.8.0.2", NULL, "81>81 82>82 83>83", "10.8.0.1:81:81: bound to 10.8.0.1: the gateway");
     check_project(&text, 1, "127.0.0.5", NULL, "80>80 81>81 82>82 83>83", "only when it runs on the same host");
     check_project(&text, 1, NULL, NULL, "80>80 81>81 82>82 83>83", NULL);
+    for (size_t i = 0; i < sizeof bound_twice / sizeof bound_twice[0]; i++) {
+        check_project(&bound_twice[i], 1, "10.8.0.12", NULL, "80>80", NULL);
+        check_project(&bound_twice[i], 1, "10.8.0.13", NULL, "80>80", "10.8.0.12:80:80: bound to 10.8.0.12: the");
+        check_project(&bound_twice[i], 1, NULL, NULL, "80>80", NULL);
+    }
+    text = "services: {a: {ports: [\"127.0.0.1:80:80\", \"127.0.0.2:80:80\"]}}";
+    check_project(&text, 1, "10.8.0.12", NULL, "", "127.0.0.2:80:80: left out: bound to 127.0.0.2");
+    text = "services: {a: {ports: [\"127.0.0.1:80:80\"]}, b: {ports: [\"10.8.0.12:80:80\"]}}";
+    check_project(&text, 1, "10.8.0.12", NULL, "80>80", "published twice");
 }
 
 /* Each alias doubles what is to be looked at: it is given up, and said. */
