@@ -63,6 +63,7 @@ struct ctl_reply {
     long status;
     char *body; /* NUL-terminated, malloc'ed */
     size_t len;
+    bool is_sent; /* the request or a part of it: without an answer, it may have had its effect */
 };
 
 struct ctl_call {

@@ -111,48 +111,97 @@ struct slice ctl_etcd_app_id(const struct ctl_etcd *etcd, struct slice key)
 
 /* ---- calls ---- */
 
-static void print_refusal(const struct ctl_etcd *etcd, const struct ctl_reply *reply)
+/* What a call does to etcd: nothing, the same when it is sent twice, or what fails the second time. */
+enum effect { EFFECT_NONE, EFFECT_REPEATABLE, EFFECT_ONCE };
+
+/* What the member says, after what that means: a verb. */
+static void print_error(const struct ctl_etcd *etcd, const struct ctl_reply *reply, const char *code, const char *verb)
 {
     struct etcd_wire_error error;
     const char *text = reply->body;
     if (etcd_wire_error_read(slice_make(reply->body, reply->len), &error))
         text = error.text;
     if (etcd->options->json) {
-        json_t *problem =
-            json_pack("{ss ss sI}", "code", "etcd_refused", "detail", text, "status", (json_int_t)reply->status);
+        json_t *problem = json_pack("{ss ss sI}", "code", code, "detail", text, "status", (json_int_t)reply->status);
         if (problem) /* NULL: what came is no text */
             json_dumpf(problem, stderr, JSON_COMPACT);
         fputc('\n', stderr);
         json_decref(problem);
         return;
     }
-    ctl_error("etcd at %s refused: %.300s", etcd->endpoints[etcd->current], text);
+    ctl_error("etcd at %s %s: %.300s", etcd->endpoints[etcd->current], verb, text);
 }
 
-/* The first member that can be reached is asked, from then on. */
-static enum ctl_exit post(struct ctl_etcd *etcd, const char *path, const char *body, struct ctl_reply *ret_reply)
+static void print_unknown(const struct ctl_etcd *etcd)
 {
-    enum ctl_exit result = CTL_UNREACHABLE;
-    for (size_t i = 0; i < etcd->count; i++) {
-        struct ctl_call call = {
-            .method = "POST",
-            .base = etcd->endpoints[etcd->current],
-            .authorization = etcd->token,
-            .path = path,
-            .body = slice_str(body),
-            .content_type = "application/json",
-            .quiet = i + 1 < etcd->count,
-        };
-        result = ctl_http_try(etcd->options, &call, ret_reply);
+    static const char text[] = "it is not known whether etcd took the change; look before you send it again";
+    if (etcd->options->json)
+        fprintf(stderr, "{\"code\":\"etcd_outcome_unknown\",\"detail\":\"%s\"}\n", text);
+    else
+        ctl_error("etcd at %s: %s", etcd->endpoints[etcd->current], text);
+}
+
+/* After the last member that is asked; one that cannot be reached has been named already. */
+static void print_unanswered(const struct ctl_etcd *etcd, const struct ctl_reply *reply, bool is_unknown)
+{
+    bool has_error = reply->status >= 400;
+    if (has_error && !(is_unknown && etcd->options->json))
+        print_error(etcd, reply, "etcd_unavailable", "cannot say yes or no now");
+    if (is_unknown)
+        print_unknown(etcd);
+}
+
+/* The member is well, but has no majority or is behind: it can't say yes or no now. */
+static bool is_uncertain(const struct ctl_reply *reply)
+{
+    struct etcd_wire_error error = {.code = 0};
+    if (!etcd_wire_error_read(slice_make(reply->body, reply->len), &error))
+        error.code = 0;
+    return reply->status >= 500 || error.code == 4 || error.code == 13 || error.code == 14;
+}
+
+/* CTL_UNREACHABLE too if the member can't say yes or no. */
+static enum ctl_exit ask(const struct ctl_etcd *etcd, const char *path, const char *body, bool quiet,
+                         struct ctl_reply *ret_reply)
+{
+    struct ctl_call call = {
+        .method = "POST",
+        .base = etcd->endpoints[etcd->current],
+        .authorization = etcd->token,
+        .path = path,
+        .body = slice_str(body),
+        .content_type = "application/json",
+        .quiet = quiet,
+    };
+    enum ctl_exit result = ctl_http_try(etcd->options, &call, ret_reply);
+    return result == CTL_REFUSED && is_uncertain(ret_reply) ? CTL_UNREACHABLE : result;
+}
+
+static void leave(struct ctl_etcd *etcd)
+{
+    etcd->current = (etcd->current + 1) % etcd->count;
+}
+
+/* The first member that can be reached and has a majority is asked, from then on. */
+static enum ctl_exit post(struct ctl_etcd *etcd, const char *path, const char *body, enum effect effect,
+                          struct ctl_reply *ret_reply)
+{
+    bool is_unknown = false;
+    for (size_t i = 1;; i++) {
+        enum ctl_exit result = ask(etcd, path, body, i < etcd->count, ret_reply);
+        if (result == CTL_REFUSED)
+            print_error(etcd, ret_reply, "etcd_refused", "refused");
         if (result != CTL_UNREACHABLE)
+            return result;
+        is_unknown |= effect != EFFECT_NONE && ret_reply->is_sent;
+        if (i == etcd->count || (is_unknown && effect == EFFECT_ONCE))
             break;
-        etcd->current = (etcd->current + 1) % etcd->count;
-        if (i + 1 < etcd->count)
-            ctl_reply_free(ret_reply);
+        leave(etcd);
+        ctl_reply_free(ret_reply);
     }
-    if (result == CTL_REFUSED)
-        print_refusal(etcd, ret_reply);
-    return result;
+    print_unanswered(etcd, ret_reply, is_unknown);
+    leave(etcd);
+    return CTL_UNREACHABLE;
 }
 
 static enum ctl_exit make_no_sense(const struct ctl_etcd *etcd)
@@ -177,7 +226,7 @@ static enum ctl_exit authenticate(struct ctl_etcd *etcd)
         ctl_error("%s: the password is not UTF-8", etcd->options->etcd_password_file);
         return CTL_USAGE;
     }
-    enum ctl_exit result = post(etcd, "/v3/auth/authenticate", body, &reply);
+    enum ctl_exit result = post(etcd, "/v3/auth/authenticate", body, EFFECT_NONE, &reply);
     if (result == CTL_OK && !etcd_wire_authenticate_read(slice_make(reply.body, reply.len), &etcd->token))
         result = make_no_sense(etcd);
     explicit_bzero(body, strlen(body));
@@ -187,14 +236,15 @@ static enum ctl_exit authenticate(struct ctl_etcd *etcd)
 }
 
 /* Takes the body. */
-static enum ctl_exit call(struct ctl_etcd *etcd, const char *path, char *body, struct ctl_reply *ret_reply)
+static enum ctl_exit call(struct ctl_etcd *etcd, const char *path, char *body, enum effect effect,
+                          struct ctl_reply *ret_reply)
 {
     enum ctl_exit result = CTL_OK;
     *ret_reply = (struct ctl_reply){.status = 0};
     if (etcd->options->etcd_user && !etcd->token)
         result = authenticate(etcd);
     if (result == CTL_OK)
-        result = post(etcd, path, body, ret_reply);
+        result = post(etcd, path, body, effect, ret_reply);
     free(body);
     return result;
 }
@@ -203,7 +253,7 @@ static enum ctl_exit range(struct ctl_etcd *etcd, const struct etcd_wire_range *
                            struct etcd_wire_range_answer *ret_answer)
 {
     struct ctl_reply reply;
-    enum ctl_exit result = call(etcd, "/v3/kv/range", etcd_wire_range_request(wanted), &reply);
+    enum ctl_exit result = call(etcd, "/v3/kv/range", etcd_wire_range_request(wanted), EFFECT_NONE, &reply);
     if (result == CTL_OK && !etcd_wire_range_read(slice_make(reply.body, reply.len), each, arg, ret_answer))
         result = make_no_sense(etcd);
     ctl_reply_free(&reply);
@@ -268,6 +318,14 @@ enum ctl_exit ctl_etcd_each(struct ctl_etcd *etcd, etcd_wire_kv_cb each, void *a
     return result;
 }
 
+static enum effect effect_of(const struct etcd_wire_op *ops, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (ops[i].has_expected)
+            return EFFECT_ONCE;
+    return EFFECT_REPEATABLE;
+}
+
 enum ctl_exit ctl_etcd_txn(struct ctl_etcd *etcd, const struct etcd_wire_op *ops, size_t count, bool with_mark,
                            struct etcd_wire_txn_answer *ret_answer)
 {
@@ -279,7 +337,8 @@ enum ctl_exit ctl_etcd_txn(struct ctl_etcd *etcd, const struct etcd_wire_op *ops
     if (count > 0)
         memcpy(all, ops, count * sizeof *ops);
     all[count] = (struct etcd_wire_op){.key = slice_str(mark), .value = SLICE("1")};
-    enum ctl_exit result = call(etcd, "/v3/kv/txn", etcd_wire_txn_request(all, count + with_mark), &reply);
+    char *body = etcd_wire_txn_request(all, count + with_mark);
+    enum ctl_exit result = call(etcd, "/v3/kv/txn", body, effect_of(ops, count), &reply);
     if (result == CTL_OK && !etcd_wire_txn_read(slice_make(reply.body, reply.len), NULL, NULL, ret_answer))
         result = make_no_sense(etcd);
     ctl_reply_free(&reply);

@@ -37,7 +37,8 @@ enum ctl_exit ctl_etcd_each(struct ctl_etcd *etcd, etcd_wire_kv_cb each, void *a
 
 /*
  * One txn of at most CTL_ETCD_MAX_OPS, if need be with the mark that the prefix is a fleet's, so that gateways take
- * what is there. CTL_OK with the answer also when an expectation did not hold.
+ * what is there. CTL_OK with the answer also when an expectation did not hold. One with an expectation is sent once:
+ * if it may have happened, that is said instead of asking another member.
  */
 enum ctl_exit ctl_etcd_txn(struct ctl_etcd *etcd, const struct etcd_wire_op *ops, size_t count, bool with_mark,
                            struct etcd_wire_txn_answer *ret_answer);

@@ -242,6 +242,7 @@ static CURLcode perform_watched(CURL *curl, const struct ctl_call *call)
 static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, struct transfer *transfer)
 {
     char error[CURL_ERROR_SIZE] = "";
+    long sent_bytes = 0;
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, transfer);
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, error);
@@ -259,6 +260,8 @@ static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, stru
         snprintf(error, sizeof error, "it is silent");
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, NULL);
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &transfer->reply->status);
+    curl_easy_getinfo(curl, CURLINFO_REQUEST_SIZE, &sent_bytes);
+    transfer->reply->is_sent = sent_bytes > 0;
     if (code == CURLE_ABORTED_BY_CALLBACK && transfer->call->watch)
         return CTL_OK;
     /* The gateway may refuse an upload before it has read all of it: the answer is what counts. */

@@ -27,6 +27,7 @@ class ScriptedEtcd:
         self.held = False           # nothing is sent on watches
         self.generation = 0         # watches of an earlier one end
         self.away = False           # nothing is answered
+        self.error = None           # (status, code, text) in the place of every answer
         self.calls = []             # (path, key) of each request
         self.on_range = None        # called with the body; answers in the place of what is here, unless None
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
@@ -180,11 +181,18 @@ class ScriptedEtcd:
                         pass
                     self.close_connection = True
                     return
-                answer = json.dumps(script.range(body) if self.path == "/v3/kv/range" else script.txn(body)).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(answer)))
+                if script.error:
+                    status, code, said = script.error
+                    self.answer(status, {"error": said, "code": code, "message": said})
+                    return
+                self.answer(200, script.range(body) if self.path == "/v3/kv/range" else script.txn(body))
+
+            def answer(self, status, document):
+                data = json.dumps(document).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(data)
         return Handler
 
 

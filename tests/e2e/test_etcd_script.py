@@ -431,3 +431,80 @@ def test_pages_that_lead_nowhere(script, follow, keys):
     script.on_range = None
     wait_for(gateway, app["app_id"])
     wait_following(gateway)
+
+
+# ---- gatewayctl, and a member without a majority ----
+
+NO_MAJORITY = (503, 14, "etcdserver: request timed out")
+
+
+@pytest.fixture
+def members():
+    """Two of a cluster, of which gatewayctl asks the first one first."""
+    made = Members()
+    yield made
+    made.first.close()
+    made.second.close()
+
+
+class Members:
+    def __init__(self):
+        self.first, self.second = ScriptedEtcd(), ScriptedEtcd()
+
+    @property
+    def urls(self):
+        return self.first.urls + self.second.urls
+
+    def put(self, app, *options):
+        return etcdctl(self, "app", "put", "-", *options, input=json.dumps(app))
+
+
+@pytest.mark.parametrize("error", [NO_MAJORITY, (500, 13, "internal"), (504, 4, "context deadline exceeded"),
+                                   (400, 14, "etcdserver: no leader")])
+def test_gatewayctl_leaves_a_member_that_has_no_majority(members, error):
+    app = idle()
+    put_app(members.second, app)
+    members.first.error = error
+    done = etcdctl(members, "app", "ls")
+    assert done.returncode == 0 and app["app_id"] in done.stdout and not done.stderr, done
+    members.second.error = error
+    done = etcdctl(members, "app", "ls")
+    assert done.returncode == 3 and members.second.urls[0] in done.stderr and error[2] in done.stderr, done
+    assert "not known" not in done.stderr, done
+    done = etcdctl(members, "app", "ls", "--json")
+    assert done.returncode == 3 and json.loads(done.stderr)["code"] == "etcd_unavailable", done
+
+
+def test_gatewayctl_takes_no_for_an_answer(members):
+    members.first.error = (400, 3, "etcdserver: invalid auth management")
+    done = etcdctl(members, "app", "ls")
+    assert done.returncode == 1 and "refused: etcdserver: invalid auth" in done.stderr, done
+    assert not members.second.calls
+
+
+@pytest.mark.parametrize("lost", ["error", "away"])
+def test_gatewayctl_does_not_repeat_a_write_that_expects_something(members, lost):
+    """When it may have happened, the expectation would fail the second time."""
+    app = idle()
+    for member in (members.first, members.second):
+        revision = put_app(member, app)
+    setattr(members.first, lost, NO_MAJORITY)
+    done = members.put(app, "--if-match", revision)
+    assert done.returncode == 3 and "not known whether etcd took" in done.stderr, done
+    assert members.second.count("/v3/kv/txn") == 0
+    done = members.put(app, "--if-match", revision, "--json")
+    assert done.returncode == 3 and json.loads(done.stderr)["code"] == "etcd_outcome_unknown", done
+    # Without an expectation it is the same twice.
+    assert members.put(app).returncode == 0
+    assert members.second.count("/v3/kv/txn") == 1
+    setattr(members.second, lost, NO_MAJORITY)
+    done = members.put(app)
+    assert done.returncode == 3 and "not known whether etcd took" in done.stderr, done
+
+
+def test_gatewayctl_repeats_a_write_that_was_never_sent(members):
+    app = idle()
+    revision = put_app(members.second, app)
+    members.first.close()
+    done = members.put(app, "--if-match", revision)
+    assert done.returncode == 0 and not done.stderr, done
