@@ -136,6 +136,17 @@ static bool check_options(const struct ctl_options *options)
     return false;
 }
 
+/* What is no address is left to the gateway to refuse. */
+static void take_address(struct ctl_project *p)
+{
+    struct ip_addr addr;
+    p->address = p->options->address;
+    if (!p->address || !ip_parse(slice_str(p->address), &addr))
+        return;
+    ip_format(&addr, p->address_text);
+    p->address = p->address_text;
+}
+
 /* ---- what the gateway has ---- */
 
 static enum ctl_exit fetch_state(struct ctl_project *p)
@@ -179,8 +190,8 @@ static void check_addresses(struct ctl_project *p)
     const json_t *instances = json_array_size(own) > 0 ? own : json_object_get(p->replaced, "instances");
     if (p->checked)
         return;
-    if (p->options->address)
-        count = ip_parse(slice_str(p->options->address), &addresses[0]);
+    if (p->address)
+        count = ip_parse(slice_str(p->address), &addresses[0]);
     else
         json_array_foreach(instances, i, instance) if (count < sizeof addresses / sizeof addresses[0]) count +=
             ip_parse(slice_str(ctl_string(instance, "address")), &addresses[count]);
@@ -195,7 +206,7 @@ static enum ctl_exit make_plan(struct ctl_project *p)
     bool has_generation = options->generation && slice_to_u64(slice_str(options->generation), &generation);
     struct compose_wish wish = {.app_id = p->app_id,
                                 .compose = p->compose,
-                                .address = options->address,
+                                .address = p->address,
                                 .instance = options->instance,
                                 .has_generation = has_generation,
                                 .generation = (json_int_t)generation};
@@ -457,6 +468,7 @@ static enum ctl_exit run(struct ctl_project *p)
 enum ctl_exit ctl_compose(const struct ctl_options *options)
 {
     struct ctl_project project = {.options = options};
+    take_address(&project);
     enum ctl_exit result = check_options(options) && read_files(&project) ? run(&project) : CTL_USAGE;
     project_fini(&project);
     return result;

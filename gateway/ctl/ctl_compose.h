@@ -10,6 +10,8 @@ struct ctl_project {
     const struct ctl_options *options;
     struct compose *compose;
     char *app_id;
+    const char *address; /* of the options, as the gateway writes it; NULL: not given */
+    char address_text[IP_TEXT_MAX];
     bool checked;     /* against the addresses of the instances */
     json_t *stored;   /* what the gateway has; NULL: nothing */
     json_t *replaced; /* of the app that --replace names; NULL: not given, or gone already */

@@ -90,6 +90,30 @@ def test_an_instance_joins_the_others(gateway, compose):
     assert "nothing changes" in again.stdout
 
 
+@pytest.mark.parametrize("spelled, meant", [("FD00::12", "fd00::12"), ("fd00:0:0::0012", "fd00::12"),
+                                            ("::FFFF:10.8.0.12", "10.8.0.12")])
+def test_an_address_is_the_same_however_it_is_spelled(make_gateway, tmp_path, spelled, meant):
+    gateway = make_gateway(workers=1, upstream={"allow": ["fd00::/8", "10.0.0.0/8"]})
+    file, app_id = tmp_path / "file", new_id()
+    file.write_text(COMPOSE.format('"80:80"'))
+    arguments = ["compose", file, "--app", app_id, "--address", spelled]
+    assert gateway.gatewayctl(*arguments).returncode == 0
+    before = stored(gateway, app_id)
+    assert [instance["address"] for instance in before["instances"]] == [meant]
+    again = gateway.gatewayctl(*arguments, "--dry-run", "--exit-code")
+    assert again.returncode == 0 and "nothing changes" in again.stdout, again
+    # The instance is found by its address, whatever its id.
+    instances = [{**before["instances"][0], "instance_id": new_id()}]
+    assert gateway.put_app({**before, "instances": instances}).status == 200
+    again = gateway.gatewayctl(*arguments, "--dry-run", "--exit-code")
+    assert again.returncode == 0 and "nothing changes" in again.stdout, again
+
+
+def test_what_is_no_address_is_refused_by_the_gateway(gateway, compose):
+    result = compose(COMPOSE.format('"80:80"'), "--app", new_id(), "--address", "fd00::12::")
+    assert result.returncode == 1 and "instances[0].address" in result.stderr, result
+
+
 def test_a_stopped_instance_runs_again(gateway, compose):
     before = rich_app(gateway)
     instance = before["instances"][0]
