@@ -267,11 +267,12 @@ enum ctl_exit ctl_etcd_get(struct ctl_etcd *etcd, const char *key, etcd_wire_kv_
 }
 
 struct page {
-    etcd_wire_kv_cb each;
+    ctl_etcd_each_cb each;
     void *arg;
     char *next; /* the key after the last one */
     size_t next_len;
     bool advanced; /* with a key that is not one of the pages before */
+    bool stopped;  /* by the callback */
 };
 
 static void on_kv(void *arg, const struct etcd_wire_kv *kv)
@@ -279,7 +280,7 @@ static void on_kv(void *arg, const struct etcd_wire_kv *kv)
     struct page *page = arg;
     size_t common = kv->key.len < page->next_len ? kv->key.len : page->next_len;
     int order = memcmp(kv->key.ptr, page->next, common);
-    if (order < 0 || (order == 0 && kv->key.len < page->next_len))
+    if (page->stopped || order < 0 || (order == 0 && kv->key.len < page->next_len))
         return;
     page->advanced = true;
     free(page->next);
@@ -288,17 +289,17 @@ static void on_kv(void *arg, const struct etcd_wire_kv *kv)
     if (!page->next)
         abort();
     memcpy(page->next, kv->key.ptr, kv->key.len);
-    page->each(page->arg, kv);
+    page->stopped = !page->each(page->arg, kv);
 }
 
-enum ctl_exit ctl_etcd_each(struct ctl_etcd *etcd, etcd_wire_kv_cb each, void *arg)
+enum ctl_exit ctl_etcd_each(struct ctl_etcd *etcd, ctl_etcd_each_cb each, void *arg)
 {
     char *first = ctl_etcd_key(etcd, "");
     char *end = etcd_wire_prefix_end(slice_str(first));
     struct page page = {.each = each, .arg = arg, .next = first, .next_len = strlen(first)};
     struct etcd_wire_range_answer answer = {.more = true};
     enum ctl_exit result = CTL_OK;
-    while (result == CTL_OK && answer.more) {
+    while (result == CTL_OK && answer.more && !page.stopped) {
         struct etcd_wire_range wanted = {
             .key = slice_make(page.next, page.next_len),
             .range_end = slice_str(end),

@@ -32,8 +32,9 @@ struct slice ctl_etcd_app_id(const struct ctl_etcd *etcd, struct slice key);
 
 /* One key; `each` is not called if there is none. */
 enum ctl_exit ctl_etcd_get(struct ctl_etcd *etcd, const char *key, etcd_wire_kv_cb each, void *arg);
-/* All apps in the order of their ids, page by page, at one revision. */
-enum ctl_exit ctl_etcd_each(struct ctl_etcd *etcd, etcd_wire_kv_cb each, void *arg);
+/* All apps in the order of their ids, page by page, at one revision. False: no more, which is CTL_OK too. */
+typedef bool (*ctl_etcd_each_cb)(void *arg, const struct etcd_wire_kv *kv);
+enum ctl_exit ctl_etcd_each(struct ctl_etcd *etcd, ctl_etcd_each_cb each, void *arg);
 
 /*
  * One txn of at most CTL_ETCD_MAX_OPS, if need be with the mark that the prefix is a fleet's, so that gateways take

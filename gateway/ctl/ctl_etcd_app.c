@@ -201,13 +201,13 @@ static bool is_wanted(const json_t *app, const char *q)
            has_in(instances, "instance_id", q) || has_in(instances, "address", q);
 }
 
-static void on_listed(void *arg, const struct etcd_wire_kv *kv)
+static bool on_listed(void *arg, const struct etcd_wire_kv *kv)
 {
     const struct shown *shown = arg;
     json_t *app = parse_app(kv);
     if (app && !is_wanted(app, shown->options->q)) {
         json_decref(app);
-        return;
+        return true;
     }
     if (!app)
         complain(shown, kv);
@@ -216,6 +216,7 @@ static void on_listed(void *arg, const struct etcd_wire_kv *kv)
     else
         ctl_app_table_add(shown->table, app);
     json_decref(app);
+    return true;
 }
 
 enum ctl_exit ctl_etcd_app_ls(const struct ctl_options *options)

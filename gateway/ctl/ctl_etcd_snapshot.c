@@ -12,10 +12,10 @@
 struct saving {
     const struct ctl_etcd *etcd;
     FILE *out;
-    bool failed;
+    int error; /* errno of the first line that could not be written; 0: none */
 };
 
-static void on_saved(void *arg, const struct etcd_wire_kv *kv)
+static bool on_saved(void *arg, const struct etcd_wire_kv *kv)
 {
     struct saving *saving = arg;
     struct route_app *app = NULL;
@@ -23,13 +23,15 @@ static void on_saved(void *arg, const struct etcd_wire_kv *kv)
     struct slice id = ctl_etcd_app_id(saving->etcd, kv->key);
     if (app_document_parse(kv->value, &app, &problem) != STATUS_OK) {
         ctl_error("app %.*s is left out: %s: %s", SLICE_ARG(id), problem.field, problem.detail);
-        return;
+        return true;
     }
     app->revision = kv->mod_revision;
     char *line = app_document_format(app);
-    saving->failed = fprintf(saving->out, "%s\n", line) < 0 || saving->failed;
+    if (fprintf(saving->out, "%s\n", line) < 0)
+        saving->error = errno;
     free(line);
     route_app_free(&app);
+    return saving->error == 0;
 }
 
 enum ctl_exit ctl_etcd_snapshot_save(const struct ctl_options *options, FILE *out)
@@ -40,9 +42,9 @@ enum ctl_exit ctl_etcd_snapshot_save(const struct ctl_options *options, FILE *ou
     if (result != CTL_OK)
         return result;
     result = ctl_etcd_each(&etcd, on_saved, &saving);
-    if (result == CTL_OK && saving.failed) {
-        ctl_error("cannot write: %s", strerror(errno));
-        result = CTL_UNREACHABLE;
+    if (saving.error != 0) {
+        ctl_error("cannot write: %s", strerror(saving.error));
+        result = CTL_USAGE;
     }
     ctl_etcd_close(&etcd);
     return result;
@@ -165,7 +167,7 @@ static const char *why_not(const struct loading *l)
 }
 
 /* What is there already needs no writing; what the file does not have goes. */
-static void on_present(void *arg, const struct etcd_wire_kv *kv)
+static bool on_present(void *arg, const struct etcd_wire_kv *kv)
 {
     struct loading *l = arg;
     struct slice id = ctl_etcd_app_id(&l->etcd, kv->key);
@@ -176,6 +178,7 @@ static void on_present(void *arg, const struct etcd_wire_kv *kv)
         tdelete(item, &l->wanted, compare);
         free_item(item);
     }
+    return true;
 }
 
 static void flush(struct loading *l, bool is_last)

@@ -2,6 +2,7 @@
 import base64
 import json
 import sqlite3
+import subprocess
 import threading
 import time
 from contextlib import closing
@@ -10,7 +11,7 @@ import pytest
 
 from custom_certificates import Issuer
 from etcd_script import PREFIX, ScriptedEtcd
-from gateway import new_id
+from gateway import BUILD, new_id
 from origin import Origin
 from test_etcd import app_of, document, etcdctl, idle, is_following, served, state, wait_for, wait_gone
 from wire import wait_until
@@ -508,3 +509,18 @@ def test_gatewayctl_repeats_a_write_that_was_never_sent(members):
     members.first.close()
     done = members.put(app, "--if-match", revision)
     assert done.returncode == 0 and not done.stderr, done
+
+
+# ---- gatewayctl, and a disk that is full ----
+
+@pytest.mark.parametrize("count", [100, 1000])
+def test_gatewayctl_says_that_a_snapshot_does_not_fit(script, count):
+    for number in range(count):
+        put_app(script, idle(f"{number:040}"))
+    done = etcdctl(script, "snapshot", "save", "/dev/full")
+    assert done.returncode == 2 and "No space left on device" in done.stderr, done
+    assert script.count("/v3/kv/range") == 1
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        command = [str(BUILD / "gatewayctl"), "--etcd", script.urls[0], "snapshot", "save", "-"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "No space left on device" in done.stderr, done
