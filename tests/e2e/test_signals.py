@@ -9,7 +9,7 @@ import h2.settings
 import pytest
 
 from front import open_front
-from gateway import DOMAIN, free_port, new_id
+from gateway import DOMAIN, ROOT, free_port, new_id
 from h2_origin import H2Origin
 from origin import OK, respond
 from wire import TIMEOUT, Connection, wait_until
@@ -204,6 +204,14 @@ def test_drain_by_the_control_api(holding):
     holder.go.set()
     assert connection.read_response().status == 200
     assert gateway.wait() == 0
+
+
+def test_the_unit_starts_again_only_what_failed():
+    """A drained gateway has ended with 0, and stays away; one that aborted or could not start (1) comes back."""
+    unit = (ROOT / "conf/phala-gateway.service").read_text()
+    settings = dict(line.split("=", 1) for line in unit.splitlines() if line.startswith(("Restart", "SuccessExit")))
+    assert settings["Restart"] == "on-failure"
+    assert not settings.keys() & {"RestartForceExitStatus", "RestartPreventExitStatus", "SuccessExitStatus"}
 
 
 def served_certificate(gateway):
