@@ -4,6 +4,7 @@
 
 #include "gateway/base/clock.h"
 #include "gateway/mux/negotiate.h"
+#include "gateway/proxy/domain_question.h"
 #include "gateway/proxy/health_survey.h"
 
 #include <errno.h>
@@ -239,6 +240,17 @@ static void api_survey(void *arg, struct health_survey *survey)
         loop_post(s->loop, health_survey_answered, survey);
 }
 
+/* One will do: all of them ask the same servers. */
+static void api_ask(void *arg, struct domain_question *question)
+{
+    struct server *s = arg;
+    question->is_away = true;
+    if (s->worker_count > 0)
+        worker_ask(s->workers[0], question);
+    else /* at the start */
+        loop_post(s->loop, domain_question_answered, question);
+}
+
 static void on_revoked(void *arg, struct claim *claim)
 {
     struct server *s = arg;
@@ -258,6 +270,7 @@ static void make_api(struct server *s)
         .base_domain_count = s->config->settings->base_domain_count,
         .status = api_status,
         .survey = api_survey,
+        .ask = api_ask,
         .drain = api_drain,
         .reload = api_reload,
         .arg = s,

@@ -5,6 +5,7 @@
 #include "gateway/net/stream_flush.h"
 #include "gateway/proxy/app_traffic.h"
 #include "gateway/proxy/checks.h"
+#include "gateway/proxy/domain_question.h"
 #include "gateway/proxy/domains.h"
 #include "gateway/proxy/frontend.h"
 #include "gateway/proxy/health_survey.h"
@@ -116,6 +117,7 @@ struct message {
     void (*applied)(void *arg);
     void *arg;
     struct health_survey *survey;
+    struct domain_question *question;
 };
 
 static void post(struct worker *w, void (*fn)(void *arg), const struct message *content)
@@ -239,6 +241,14 @@ static void do_survey(void *arg)
     if (!has_ended(m))
         health_survey_look(m->survey, m->worker->proxy);
     loop_post(m->worker->control, health_survey_answered, m->survey);
+    free(m);
+}
+
+static void do_ask(void *arg)
+{
+    struct message *m = arg;
+    domain_question_look(m->question, has_ended(m) ? NULL : m->worker->proxy->domains);
+    loop_post(m->worker->control, domain_question_answered, m->question);
     free(m);
 }
 
@@ -373,6 +383,11 @@ void worker_close(struct worker *w)
 void worker_survey(struct worker *w, struct health_survey *survey)
 {
     post(w, do_survey, &(struct message){.survey = survey});
+}
+
+void worker_ask(struct worker *w, struct domain_question *question)
+{
+    post(w, do_ask, &(struct message){.question = question});
 }
 
 const struct counters *worker_counters(const struct worker *w)

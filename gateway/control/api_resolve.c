@@ -2,12 +2,17 @@
 #include "api_internal.h"
 
 #include "gateway/http/semantics.h"
+#include "gateway/proxy/domain_question.h"
 #include "gateway/proxy/health_survey.h"
 #include "gateway/proxy/upstream.h"
 
-enum { SURVEY_MS = 2000 }; /* a worker that does not answer is left out then */
+enum {
+    SURVEY_MS = 2000, /* a worker that does not answer is left out then */
+    DNS_MS = 10000,   /* the DNS is not waited for any longer */
+    DNS_LOOK_MS = 50,
+};
 
-/* One call: what is known at once, then what workers say of the instances. */
+/* One call: what is known at once, what a worker knows of the DNS, then what all say of the instances. */
 struct resolution {
     struct api_call *call;
     json_t *answer;
@@ -19,7 +24,14 @@ struct resolution {
     enum status status;
     struct health_survey *survey;
     struct timer timer;
+    struct slice host;
+    struct domain_question *question; /* of a name that no record has; NULL: it is not asked, or not any more */
+    uint64_t dns_until_ms;
+    struct timer dns_timer;
 };
+
+/* How the app was found. */
+enum source { SOURCE_NAME, SOURCE_RECORD, SOURCE_DNS };
 
 static void add_step(json_t *steps, const char *step, const char *result)
 {
@@ -158,22 +170,23 @@ static void add_limits(const struct api_call *call, const struct route_app *app,
     add_step(steps, "limits", arena_printf(call->arena, "%.*s%.*s", SLICE_ARG(most), SLICE_ARG(rate)).ptr);
 }
 
-static const char *found_text(const struct route_target *target, bool is_custom)
+static const char *found_text(const struct route_target *target, enum source source)
 {
-    if (is_custom)
+    if (source == SOURCE_RECORD)
         return "the app whose record has this domain";
     return target->instance ? "an instance of the app" : "the app";
 }
 
 /* Fills what was found; returns why requests would be refused, or OK. */
-static enum status add_target(struct resolution *resolution, const struct route_target *target, bool is_custom)
+static enum status add_target(struct resolution *resolution, const struct route_target *target, enum source source)
 {
     json_t *answer = resolution->answer, *steps = resolution->steps;
+    const char *step = source == SOURCE_DNS ? "id" : "look-up";
     if (!target->app) {
-        add_step(steps, "look-up", status_what(target->status));
+        add_step(steps, step, status_what(target->status));
         return target->status;
     }
-    add_step(steps, "look-up", found_text(target, is_custom));
+    add_step(steps, step, found_text(target, source));
     resolution->port = target->port;
     json_object_set_new(answer, "app_id", json_string(target->app->id));
     json_object_set_new(answer, "revision", json_integer((json_int_t)target->app->revision));
@@ -207,43 +220,50 @@ static struct slice lower_host(const struct api_call *call, struct slice host)
     return slice_make(lower, host.len);
 }
 
-/* Where TLS ends, and who else may know a name that no record has. */
-static void add_custom_steps(const struct api_call *call, struct slice host, const struct route_target *target,
-                             json_t *steps)
+/* Where TLS ends. */
+static void add_tls_steps(const struct resolution *resolution, const struct route_target *target)
 {
-    bool has_certificate = certs_cover(call->api->params.certs, host);
+    json_t *steps = resolution->steps;
+    bool has_certificate = certs_cover(resolution->call->api->params.certs, resolution->host);
     bool is_passed = target->protocol == ROUTE_PROTOCOL_PASSTHROUGH || !has_certificate;
     add_step(steps, "certificate", has_certificate ? "an uploaded one covers the name" : "none was uploaded");
     if (target->app)
         add_step(steps, "TLS", is_passed ? "passed through to the CVM" : "ends at the gateway");
-    else
-        add_step(steps, "DNS",
-                 arena_printf(call->arena,
-                              "not asked here; workers ask for the TXT record _dstack-app-address.%.*s, unless "
-                              "dns.enabled is false",
-                              SLICE_ARG(host))
-                     .ptr);
 }
 
-static enum status resolve(struct resolution *resolution, struct slice host)
+static void on_dns_answered(void *arg);
+
+/* A custom name: by the record that has it, else the DNS is to be asked. */
+static enum status resolve_custom(struct resolution *resolution, const struct route_target *target)
 {
+    if (!target->app) {
+        add_step(resolution->steps, "look-up", "no app's record has this domain");
+        resolution->question = domain_question_new(resolution->host, on_dns_answered, resolution);
+        return target->status;
+    }
+    enum status status = add_target(resolution, target, SOURCE_RECORD);
+    add_tls_steps(resolution, target);
+    return status;
+}
+
+static enum status resolve(struct resolution *resolution)
+{
+    struct slice host = resolution->host;
     const struct api_call *call = resolution->call;
-    json_t *steps = resolution->steps;
     struct hostname name;
     struct route_target target;
     const struct api_params *params = &call->api->params;
     enum status status;
     hostname_parse(host, params->base_domains, params->base_domain_count, &name);
-    add_name_steps(call, &name, steps);
+    add_name_steps(call, &name, resolution->steps);
     if (name.kind == HOSTNAME_HEALTH)
         return STATUS_OK;
     if (name.kind != HOSTNAME_APP && name.kind != HOSTNAME_CUSTOM)
         return STATUS_HOST_UNKNOWN;
     route_table_read_begin();
     route_table_resolve(params->table, &name, host, &target);
-    status = add_target(resolution, &target, name.kind == HOSTNAME_CUSTOM);
-    if (name.kind == HOSTNAME_CUSTOM)
-        add_custom_steps(call, host, &target, steps);
+    status = name.kind == HOSTNAME_CUSTOM ? resolve_custom(resolution, &target)
+                                          : add_target(resolution, &target, SOURCE_NAME);
     route_table_read_end();
     return status;
 }
@@ -336,6 +356,89 @@ static void ask_workers(struct resolution *resolution)
     params->survey(params->arg, resolution->survey);
 }
 
+static void go_on(struct resolution *resolution)
+{
+    if (resolution->count > 0)
+        ask_workers(resolution);
+    else
+        finish(resolution);
+}
+
+/* ---- what the DNS says ---- */
+
+static void add_dns_step(const struct resolution *resolution, const struct domain_question *question)
+{
+    struct slice text = SLICE_NONE;
+    struct arena *arena = resolution->call->arena;
+    switch (question->said) {
+    case DOMAIN_SAID_OFF:
+        text = SLICE("it is not asked: dns.enabled is false, or there is no server to ask");
+        break;
+    case DOMAIN_SAID_PENDING:
+        text = arena_printf(arena, "it was asked for _dstack-app-address.%.*s, and has not answered yet",
+                            SLICE_ARG(resolution->host));
+        break;
+    case DOMAIN_SAID_NOTHING:
+        text = arena_printf(arena,
+                            "there is no TXT record _dstack-app-address.%.*s that says <id>:<port>, there are several "
+                            "different ones, or the DNS failed",
+                            SLICE_ARG(resolution->host));
+        break;
+    case DOMAIN_SAID_TARGET:
+        text = arena_printf(arena, "a TXT record says %s:%u", question->target.id, question->target.port);
+        break;
+    }
+    add_step(resolution->steps, "DNS", text.ptr);
+}
+
+static void resolve_txt(struct resolution *resolution, const struct txt_target *txt)
+{
+    struct route_target target;
+    route_table_read_begin();
+    domains_resolve_txt(resolution->call->api->params.table, txt, &target);
+    resolution->status = add_target(resolution, &target, SOURCE_DNS);
+    add_tls_steps(resolution, &target);
+    route_table_read_end();
+}
+
+static void end_dns(struct resolution *resolution, const struct domain_question *question)
+{
+    loop_timer_disarm(&resolution->dns_timer);
+    add_dns_step(resolution, question);
+    if (question->said == DOMAIN_SAID_TARGET)
+        resolve_txt(resolution, &question->target);
+    else
+        add_tls_steps(resolution, &(struct route_target){.app = NULL});
+    domain_question_close(&resolution->question);
+    go_on(resolution);
+}
+
+static void on_dns_answered(void *arg)
+{
+    struct resolution *resolution = arg;
+    if (resolution->question->said != DOMAIN_SAID_PENDING)
+        end_dns(resolution, resolution->question);
+}
+
+static void ask_dns(struct resolution *resolution)
+{
+    const struct api_params *params = &resolution->call->api->params;
+    loop_timer_arm(params->loop, &resolution->dns_timer, DNS_LOOK_MS);
+    if (!resolution->question->is_away)
+        params->ask(params->arg, resolution->question);
+}
+
+static void on_dns_timer(struct timer *timer)
+{
+    struct resolution *resolution = CONTAINER_OF(timer, struct resolution, dns_timer);
+    if (loop_now_ms(resolution->call->api->params.loop) < resolution->dns_until_ms)
+        ask_dns(resolution);
+    else
+        end_dns(resolution, &(struct domain_question){.said = DOMAIN_SAID_PENDING});
+}
+
+/* ---- the call ---- */
+
 static void on_body(void *self, struct slice piece)
 {
     const struct resolution *resolution = self;
@@ -346,6 +449,8 @@ static void on_gone(void *self)
 {
     struct resolution *resolution = self;
     loop_timer_forget(&resolution->timer);
+    loop_timer_forget(&resolution->dns_timer);
+    domain_question_close(&resolution->question);
     health_survey_close(&resolution->survey);
     json_decref(resolution->answer);
     json_decref(resolution->steps);
@@ -369,12 +474,15 @@ void api_resolve_host(struct api_call *call)
     resolution->call = call;
     resolution->answer = json_object();
     resolution->steps = json_array();
+    resolution->host = host;
+    resolution->dns_until_ms = loop_now_ms(call->api->params.loop) + DNS_MS;
     timer_init(&resolution->timer, on_timer);
+    timer_init(&resolution->dns_timer, on_dns_timer);
     local_handle(call->local, &handler, resolution);
     json_object_set_new(resolution->answer, "host", api_json_text(host));
-    resolution->status = resolve(resolution, host);
-    if (resolution->count > 0)
-        ask_workers(resolution);
+    resolution->status = resolve(resolution);
+    if (resolution->question)
+        ask_dns(resolution);
     else
-        finish(resolution);
+        go_on(resolution);
 }

@@ -1,7 +1,6 @@
 #include "gateway/proxy/domains.h"
 
 #include "gateway/base/name_table.h"
-#include "gateway/wire/txt_record.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -277,14 +276,28 @@ void domains_cancel(struct domains_wait *wait)
         list_remove(&wait->link);
 }
 
-static void resolve_target(const struct route_table *table, const struct txt_target *target,
-                           struct route_target *ret_target)
+bool domains_is_on(const struct domains *domains)
 {
-    struct hostname hostname = {.kind = HOSTNAME_APP, .mode = HOSTNAME_MODE_DEFAULT, .port = target->port};
-    size_t len = strlen(target->id);
+    return domains && domains->resolver;
+}
+
+enum domains_state domains_peek(struct domains *domains, struct slice text, struct txt_target *ret_target)
+{
+    struct domains_wait wait = {.done = NULL};
+    enum domains_state state = domains_look_up(domains, text, &wait);
+    domains_cancel(&wait);
+    if (state == DOMAINS_KNOWN)
+        *ret_target = find_name(domains, text)->target;
+    return state;
+}
+
+void domains_resolve_txt(const struct route_table *table, const struct txt_target *txt, struct route_target *ret_target)
+{
+    struct hostname hostname = {.kind = HOSTNAME_APP, .mode = HOSTNAME_MODE_DEFAULT, .port = txt->port};
+    size_t len = strlen(txt->id);
     hostname.has_port = true;
     hostname.id_len = hostname.whole_len = (uint8_t)len;
-    memcpy(hostname.label, target->id, len + 1);
+    memcpy(hostname.label, txt->id, len + 1);
     route_table_resolve(table, &hostname, SLICE_NONE, ret_target);
 }
 
@@ -300,7 +313,7 @@ void domains_resolve(struct domains *domains, const struct route_table *table, c
     if (!is_fresh(name) && !name->lookup)
         start(name);
     if (is_usable(name))
-        resolve_target(table, &name->target, ret_target);
+        domains_resolve_txt(table, &name->target, ret_target);
     else
         *ret_pending = name->lookup != NULL;
 }

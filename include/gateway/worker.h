@@ -12,6 +12,7 @@
 #include "gateway/proxy/access_log.h"
 #include "gateway/route/route_table.h"
 
+struct domain_question;
 struct health_survey;
 struct worker;
 
@@ -42,6 +43,8 @@ void worker_revoke(struct worker *worker, struct claim *claim);
 
 /* Answers by health_survey_answered on the control thread. */
 void worker_survey(struct worker *worker, struct health_survey *survey);
+/* Answers by domain_question_answered on the control thread. */
+void worker_ask(struct worker *worker, struct domain_question *question);
 
 /* Stops accepting, ends what is idle, ends itself when the last exchange is over. */
 void worker_drain(struct worker *worker);

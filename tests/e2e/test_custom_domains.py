@@ -373,6 +373,62 @@ def test_a_dns_server_that_says_nothing(make_gateway, issuer, name, secure):
         assert ask(gateway, issuer, name) == b"from the CVM"
 
 
+def told(gateway, name):
+    said = gateway.resolve(name)
+    return said, {step["step"]: step["result"] for step in said["steps"]}
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_resolve_knows_what_a_txt_record_says(gateway, issuer, secure, name, dns, is_used):
+    """Whether clients have come before or not."""
+    server = secure(name)
+    app = gateway.app(server)
+    publish(dns, name, f"{app.id}:{server.port}")
+    if is_used:
+        assert ask(gateway, issuer, name) == b"from the CVM"
+    said, steps = told(gateway, name)
+    assert said["routes"] and said["code"] == "ok" and said["app_id"] == app.id and said["port"] == server.port, said
+    assert steps["look-up"] == "no app's record has this domain" and steps["TLS"] == "passed through to the CVM"
+    assert steps["DNS"] == f"a TXT record says {app.id}:{server.port}" and steps["id"] == "the app"
+    assert steps["choice"] and said["instances"][0]["health"]["workers"] == 1
+    shown = gateway.gatewayctl("resolve", name)
+    assert shown.returncode == 0 and f"{name} routes to app {app.id}, port {server.port}" in shown.stdout, shown
+    assert ask(gateway, issuer, name) == b"from the CVM"
+    assert dns.count(f"_dstack-app-address.{name}") == 1
+
+
+def test_resolve_finds_what_is_wrong_with_a_txt_record(gateway, secure, name, dns):
+    server = secure(name)
+    app = gateway.app(server)
+    instance = app.document["instances"][0]["instance_id"]
+    publish(dns, name, f"{instance}:1")
+    said, steps = told(gateway, name)
+    assert (said["code"], steps["id"]) == ("port_not_published", "an instance of the app")
+    assert steps["DNS"] == f"a TXT record says {instance}:1"
+    nobody = new_id()
+    publish(dns, f"a-{name}", f"{nobody}:80")
+    said, steps = told(gateway, f"a-{name}")
+    assert (said["code"], steps["DNS"]) == ("app_unknown", f"a TXT record says {nobody}:80")
+    dns.zones[f"_dstack-app-address.b-{name}"] = Zone(f"{app.id}:80", f"{nobody}:80")
+    said, steps = told(gateway, f"b-{name}")
+    assert said["code"] == "host_unknown" and f"_dstack-app-address.b-{name}" in steps["DNS"], said
+    assert "TLS" not in steps and gateway.gatewayctl("resolve", f"b-{name}").returncode == 1
+
+
+def test_resolve_waits_for_no_dns(make_gateway, name):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        slow = make_gateway(dns={"servers": [server], "timeout": "30s"})
+        said, steps = told(slow, name)
+        assert said["code"] == "host_unknown" and "has not answered yet" in steps["DNS"], said
+        failing = make_gateway(dns={"servers": [server], "timeout": "100ms"})
+        assert "or the DNS failed" in told(failing, name)[1]["DNS"]
+    off = make_gateway(dns={"enabled": False})
+    said, steps = told(off, name)
+    assert said["code"] == "host_unknown" and "is not asked" in steps["DNS"], said
+
+
 def test_resolve_explains(gateway, name):
     said = gateway.resolve(name)
     assert said["code"] == "host_unknown" and not said["routes"]

@@ -16,6 +16,7 @@
 struct access_log;
 struct api;
 struct app_traffic;
+struct domain_question;
 struct health_survey;
 
 /* What the program tells about itself; filled by main on the control thread each time it is asked. */
@@ -45,6 +46,8 @@ struct api_params {
     void (*status)(void *arg, struct api_status *ret_status);
     /* Asks all workers, and at least one; see health_survey. */
     void (*survey)(void *arg, struct health_survey *survey);
+    /* Asks a worker; see domain_question. */
+    void (*ask)(void *arg, struct domain_question *question);
     void (*drain)(void *arg);  /* as SIGTERM */
     void (*reload)(void *arg); /* as SIGHUP; status then tells how it went */
     void *arg;

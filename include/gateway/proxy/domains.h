@@ -11,6 +11,7 @@
 
 #include "gateway/net/resolver.h"
 #include "gateway/route/route_table.h"
+#include "gateway/wire/txt_record.h"
 
 enum {
     DOMAINS_MAX_NAMES = 4096,  /* in the cache; the one used longest ago goes first */
@@ -47,6 +48,11 @@ enum domains_state domains_look_up(struct domains *domains, struct slice name, s
 /* The look-up goes on for others and for the cache. Harmless if nothing is awaited. */
 void domains_cancel(struct domains_wait *wait);
 
+/* False: the DNS is not asked. Accepts NULL. */
+bool domains_is_on(const struct domains *domains);
+/* The same as domains_look_up for who does not wait; with KNOWN, what was found. */
+enum domains_state domains_peek(struct domains *domains, struct slice name, struct txt_target *ret_target);
+
 /*
  * Like route_table_resolve; a custom name that no route record has is resolved as the id and port that the DNS named,
  * by the app's own rules for the port. Never waits: a name that is not in the cache is looked up for later, and until
@@ -54,5 +60,8 @@ void domains_cancel(struct domains_wait *wait);
  */
 void domains_resolve(struct domains *domains, const struct route_table *table, const struct hostname *hostname,
                      struct slice custom, struct route_target *ret_target, bool *ret_pending);
+/* What a TXT record says, by the app's own rules for the port. In a read section. */
+void domains_resolve_txt(const struct route_table *table, const struct txt_target *txt,
+                         struct route_target *ret_target);
 
 #endif

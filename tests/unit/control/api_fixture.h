@@ -6,6 +6,7 @@
 #define TESTS_CONTROL_API_FIXTURE_H
 
 #include "changes_fake.h"
+#include "gateway/proxy/domain_question.h"
 #include "gateway/proxy/health_survey.h"
 
 struct fixture {
@@ -21,6 +22,9 @@ struct fixture {
     unsigned reloads;
     const char *reload_error;
     const char *needs_restart[2];
+    unsigned dns_asked;
+    enum domain_said dns_said;
+    struct txt_target dns_target;
 
     /* the last answer */
     struct arena arena;
@@ -112,6 +116,16 @@ static void do_survey(void *arg, struct health_survey *survey)
     loop_post(f->loop, health_survey_answered, survey);
 }
 
+/* A worker for which the DNS has said this, once it has been asked twice. */
+static void do_ask(void *arg, struct domain_question *question)
+{
+    struct fixture *f = arg;
+    question->said = f->dns_asked++ % 2 == 0 ? DOMAIN_SAID_PENDING : f->dns_said;
+    question->target = f->dns_target;
+    question->is_away = true;
+    loop_post(f->loop, domain_question_answered, question);
+}
+
 static void do_drain(void *arg)
 {
     ((struct fixture *)arg)->draining = true;
@@ -147,6 +161,7 @@ static int setup(void **state)
                                 .base_domain_count = 2,
                                 .status = fill_status,
                                 .survey = do_survey,
+                                .ask = do_ask,
                                 .drain = do_drain,
                                 .reload = do_reload,
                                 .arg = f};

@@ -116,6 +116,51 @@ static void names_are_resolved(void **state)
     assert_int_equal(call(f, "GET", "/v1/resolve?host=%ff", NULL), 400);
 }
 
+static void names_that_no_record_has_are_asked_for(void **state)
+{
+    struct fixture *f = *state;
+    static const char path[] = "/v1/resolve?host=Asked.example.com.";
+    assert_int_equal(call(f, "PUT", "/v1/apps/shop",
+                          "{\"ports\":[{\"port\":80}],"
+                          "\"instances\":[{\"instance_id\":\"shop-cvm\",\"address\":\"10.0.0.1\",\"generation\":1}]}"),
+                     201);
+    f->dns_said = DOMAIN_SAID_TARGET;
+    f->dns_target = (struct txt_target){"shop", 80};
+    assert_int_equal(call(f, "GET", path, NULL), 200);
+    assert_int_equal(f->dns_asked, 2);
+    assert_member(f, "routes", "true");
+    assert_member(f, "app_id", "\"shop\"");
+    assert_in_body(f, "a TXT record says shop:80");
+    assert_in_body(f, "\"health\":{");
+    f->dns_target.port = 81;
+    assert_int_equal(call(f, "GET", path, NULL), 200);
+    assert_member(f, "code", "\"port_not_published\"");
+    f->dns_said = DOMAIN_SAID_NOTHING;
+    assert_int_equal(call(f, "GET", path, NULL), 200);
+    assert_member(f, "code", "\"host_unknown\"");
+    assert_in_body(f, "_dstack-app-address.asked.example.com");
+    f->dns_said = DOMAIN_SAID_OFF;
+    assert_int_equal(call(f, "GET", path, NULL), 200);
+    assert_member(f, "code", "\"host_unknown\"");
+    assert_in_body(f, "it is not asked");
+}
+
+/* Before the answer, and while a worker has the question. */
+static void a_client_leaves_while_the_dns_is_asked(void **state)
+{
+    struct fixture *f = *state;
+    f->dns_said = DOMAIN_SAID_PENDING;
+    begin_call(f, "GET", "/v1/resolve?host=asked.example.com", "", false);
+    assert_false(f->ended);
+    hang_up(f);
+    for (int i = 0; i < 20; i++)
+        loop_turn(f->loop, 5);
+    unsigned asked = f->dns_asked;
+    for (int i = 0; i < 20; i++)
+        loop_turn(f->loop, 5);
+    assert_int_equal(f->dns_asked, asked);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +169,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(status_metrics_and_page, setup, teardown),
         cmocka_unit_test_setup_teardown(drain_and_reload, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_resolved, setup, teardown),
+        cmocka_unit_test_setup_teardown(names_that_no_record_has_are_asked_for, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_client_leaves_while_the_dns_is_asked, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

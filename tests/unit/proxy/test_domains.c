@@ -257,6 +257,21 @@ static void a_look_up_goes_on_without_its_client(void **state)
     assert_int_equal(peek("a.shop.test"), DOMAINS_KNOWN);
 }
 
+static void who_does_not_wait_is_told_what_was_found(void **state)
+{
+    (void)state;
+    struct txt_target target;
+    assert_true(domains_is_on(f.domains));
+    assert_false(domains_is_on(NULL));
+    assert_int_equal(domains_peek(f.domains, SLICE("a.shop.test"), &target), DOMAINS_PENDING);
+    assert_int_equal(domains_peek(f.domains, SLICE("a.shop.test"), &target), DOMAINS_PENDING);
+    assert_int_equal(f.asked, 1);
+    FOUND("_dstack-app-address.a.shop.test", 60, "app:80");
+    assert_int_equal(domains_peek(f.domains, SLICE("a.shop.test"), &target), DOMAINS_KNOWN);
+    assert_string_equal(target.id, "app");
+    assert_int_equal(target.port, 80);
+}
+
 static void times_of_the_cache(void **state)
 {
     (void)state;
@@ -471,6 +486,7 @@ int main(void)
         TEST(a_top_level_parent_has_no_wildcard),
         TEST(look_ups_are_shared),
         TEST(a_look_up_goes_on_without_its_client),
+        TEST(who_does_not_wait_is_told_what_was_found),
         TEST(times_of_the_cache),
         TEST(what_was_found_serves_on_when_the_dns_fails),
         TEST(a_record_that_went_is_gone_at_once),
