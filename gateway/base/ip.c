@@ -22,6 +22,8 @@ static const struct special {
     {IP_METADATA, {{AF_INET, {100, 100, 100, 200}}, 32}},
     {IP_METADATA, {{AF_INET, {168, 63, 129, 16}}, 32}},
     {IP_METADATA, {{AF_INET6, {0xfd, 0x00, 0x0e, 0xc2, [14] = 0x02, [15] = 0x54}}, 128}},
+    {IP_METADATA, {{AF_INET6, {0xfd, 0x20, 0x00, 0xce, [14] = 0x02, [15] = 0x54}}, 128}},
+    {IP_METADATA, {{AF_INET6, {0xfd, 0x00, 0x00, 0x42, [15] = 0x42}}, 128}},
     {IP_UNSPECIFIED, {{AF_INET, {0}}, 8}},
     {IP_LOOPBACK, {{AF_INET, {127}}, 8}},
     {IP_LINK_LOCAL, {{AF_INET, {169, 254}}, 16}},

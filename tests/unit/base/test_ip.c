@@ -194,6 +194,10 @@ static void test_kinds(void **state)
         {"169.254.169.254", IP_METADATA, "169.254.169.254/32"},
         {"100.100.100.200", IP_METADATA, "100.100.100.200/32"},
         {"fd00:ec2::254", IP_METADATA, "fd00:ec2::254/128"},
+        {"fd20:ce::254", IP_METADATA, "fd20:ce::254/128"},
+        {"fd20:ce::255", IP_ORDINARY, NULL},
+        {"fd00:42::42", IP_METADATA, "fd00:42::42/128"},
+        {"fd00:42::43", IP_ORDINARY, NULL},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
