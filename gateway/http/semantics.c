@@ -338,6 +338,8 @@ enum status semantics_check_response(struct message_head *head, enum method requ
         enum status status = frame_without_body(head, false);
         return status == STATUS_OK ? switch_protocols(head, &connection, upgrade_asked) : status;
     }
+    if (head->status == 426 && connection.upgrade) /* RFC 9110 section 15.5.22: must tell what to upgrade to */
+        head->upgrade = first_upgrade(&head->fields);
     if (request_method == METHOD_CONNECT && head->status < 300) {
         head->body = BODY_RAW;
         return frame_without_body(head, false);

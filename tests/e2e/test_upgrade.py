@@ -9,6 +9,7 @@ import websockets.exceptions
 import websockets.server
 
 from gateway import free_port, new_id
+from h2_client import H2Client
 from origin import new_address, respond
 from wire import Closed
 
@@ -193,6 +194,33 @@ def test_app_declines(gateway, origin):
         connection.send(ASK.format(host=app.host()))
         assert connection.read_response().status == 426
         assert connection.request("GET", "/", app.host()).status == 426
+
+
+REQUIRED = respond(b"no", "426 Upgrade Required", "Connection: Upgrade", "Upgrade: raw")
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "not asked"])
+def test_426_tells_what_to_upgrade_to(gateway, origin, asked):
+    """RFC 9110 section 15.5.22; the connection goes on, and an upgrade on it is possible."""
+    answers = [REQUIRED, SWITCH + b"x"]
+    app = gateway.app(origin(lambda *_: answers.pop(0)))
+    with gateway.connect(app.host()) as connection:
+        connection.send(ASK.format(host=app.host()) if asked else f"GET / HTTP/1.1\r\nHost: {app.host()}\r\n\r\n")
+        answer = connection.read_response()
+        assert answer.status == 426 and answer.body == b"no"
+        assert answer.get("Connection") == "upgrade" and answer.get("Upgrade") == "raw"
+        connection.send(ASK.format(host=app.host()))
+        assert connection.read_response().status == 101 and connection.read(1) == b"x"
+
+
+def test_426_over_h2_has_no_fields_of_a_connection(gateway, origin):
+    app = gateway.app(origin(REQUIRED))
+    with H2Client(gateway, app.host()) as client:
+        answer = client.fetch("GET", "/")
+        assert answer.status == 426 and answer.body == b"no" and answer.ended
+        assert not {"upgrade", "connection"} & set(answer.fields)
+        tunnel = client.fetch("CONNECT", "/", pseudo=[(":protocol", "websocket")], end=False)
+        assert tunnel.status == 426 and tunnel.body == b"no" and "upgrade" not in tunnel.fields
 
 
 def test_no_raw_bytes_before_the_101(gateway, origin):

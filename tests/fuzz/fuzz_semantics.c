@@ -75,6 +75,7 @@ static void try_response(struct arena *arena, struct message_head head, enum met
     if (semantics_check_response(&head, request_method, head.status == 101) != STATUS_OK)
         return;
     check_framing(&head);
+    CHECK(head.upgrade.len == 0 || head.status == 426 || head.body == BODY_RAW);
     semantics_forward_response(&head, SLICE("gw"), arena, &out);
     check_forwarded(&out.fields);
     CHECK(!fields_has(&out.fields, FIELD_X_GATEWAY_ERROR));
@@ -98,7 +99,7 @@ static void try_h2_response(struct arena *arena, struct message_head head, enum 
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const int statuses[] = {100, 101, 103, 200, 204, 304, 404};
+    static const int statuses[] = {100, 101, 103, 200, 204, 304, 404, 426};
     struct slice rest = slice_make(data, size);
     struct arena arena;
     arena_init(&arena, NULL);

@@ -47,7 +47,7 @@ struct message_head {
     struct slice authority; /* host[:port] from the absolute-form, :authority or Host */
     struct slice path;      /* origin-form: absolute path with query; "*" for OPTIONS *; from an absolute-form without
                              * path "?query" alone, which semantics_forward_request turns into "/?query" */
-    struct slice upgrade;   /* Upgrade field of an upgrade request or 101, or :protocol; else empty */
+    struct slice upgrade;   /* Upgrade field of an upgrade request, 101 or 426, or :protocol; else empty */
     bool expect_continue;
     bool te_trailers; /* the sender accepts trailers (TE: trailers) */
 

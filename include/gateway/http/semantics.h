@@ -53,7 +53,8 @@ MUST_CHECK enum status semantics_check_request(struct message_head *head);
  * content_length (RFC 9112 section 6.3). Every violation is STATUS_UPSTREAM_BAD_RESPONSE: framing faults as in requests
  * (CL + TE, several CL, TE other than one "chunked", TE in HTTP/1.0), Connection options that are not tokens, a 1xx
  * with a body. `upgrade_asked`: the request was an upgrade; a 101 without it, or without Connection: upgrade and
- * Upgrade, is a violation. A 204 that announces a body is taken without it, and the connection is closed.
+ * Upgrade, is a violation; of the others only a 426 keeps what it says there. A 204 that announces a body is taken
+ * without it, and the connection is closed.
  */
 MUST_CHECK enum status semantics_check_response(struct message_head *head, enum method request_method,
                                                 bool upgrade_asked);

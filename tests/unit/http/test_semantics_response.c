@@ -142,17 +142,36 @@ static void test_switching_protocols(void **state)
     }
 }
 
+/* RFC 9110 section 15.5.22: a 426 must tell what to upgrade to. */
 static void test_a_refused_upgrade_is_a_plain_response(void **state)
 {
-    struct arena arena;
+    static const struct {
+        int status;
+        enum method request_method;
+        bool asked;
+        const char *fields;
+        const char *upgrade;
+    } cases[] = {
+        {426, METHOD_GET, true, "Connection: upgrade\nUpgrade: websocket\nContent-Length: 2", "websocket"},
+        {426, METHOD_GET, false, "Connection: close, Upgrade\nUpgrade: TLS/1.0, raw\nContent-Length: 2", "TLS/1.0"},
+        {426, METHOD_GET, true, "Connection: upgrade\nUpgrade: h2c, websocket\nContent-Length: 2", "websocket"},
+        {426, METHOD_GET, true, "Connection: upgrade\nUpgrade: h2c\nContent-Length: 2", ""},
+        {426, METHOD_GET, true, "Upgrade: websocket\nContent-Length: 2", ""},
+        {426, METHOD_GET, true, "Connection: upgrade\nContent-Length: 2", ""},
+        {426, METHOD_HEAD, false, "Connection: upgrade\nUpgrade: websocket\nContent-Length: 2", "websocket"},
+        {400, METHOD_GET, true, "Connection: upgrade\nUpgrade: websocket\nContent-Length: 2", ""},
+        {200, METHOD_GET, true, "Connection: upgrade\nUpgrade: websocket\nContent-Length: 2", ""},
+    };
     (void)state;
-    arena_init(&arena, NULL);
-    struct message_head head =
-        heads_response(&arena, 426, HTTP_1_1, "Connection: upgrade\nUpgrade: websocket\nContent-Length: 2");
-    assert_int_equal(semantics_check_response(&head, METHOD_GET, true), STATUS_OK);
-    assert_int_equal(head.body, BODY_LENGTH);
-    assert_int_equal(head.upgrade.len, 0);
-    arena_reset(&arena);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct arena arena;
+        arena_init(&arena, NULL);
+        struct message_head head = heads_response(&arena, cases[i].status, HTTP_1_1, cases[i].fields);
+        assert_int_equal(semantics_check_response(&head, cases[i].request_method, cases[i].asked), STATUS_OK);
+        assert_int_equal(head.body, cases[i].request_method == METHOD_HEAD ? BODY_NONE : BODY_LENGTH);
+        assert_slice(head.upgrade, cases[i].upgrade);
+        arena_reset(&arena);
+    }
 }
 
 int main(void)

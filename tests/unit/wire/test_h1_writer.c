@@ -73,6 +73,10 @@ static const struct writer_case cases[] = {
      "",
      false,
      "HTTP/1.1 101 SP\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"},
+    {{.status = 426, .upgrade = SLICE_INIT("raw"), .has_content_length = true, .close = true},
+     "",
+     false,
+     "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\nConnection: upgrade, close\r\nUpgrade: raw\r\n\r\n"},
 };
 
 static void add_fields(struct fields *fields, struct arena *arena, const char *lines)
