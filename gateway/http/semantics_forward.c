@@ -161,7 +161,10 @@ static void add_unless_kept(struct fields *out, struct arena *arena, enum field_
         fields_add_known(out, arena, id, value);
 }
 
-/* Those that a trusted peer has sent were copied before and stay. X-Forwarded-For is never copied but extended. */
+/*
+ * Those that a trusted peer has sent were copied before and stay. X-Forwarded-For is never copied but extended, and
+ * X-Request-Id is what the caller has taken from it, so that the CVM gets what the access log has.
+ */
 static void add_identity(const struct message_head *in, const struct forward_params *params, struct arena *arena,
                          struct fields *out)
 {
@@ -179,7 +182,7 @@ static void add_identity(const struct message_head *in, const struct forward_par
 /* Connection cannot name away what the gateway vouches for. */
 static uint64_t dropped_of_request(const struct named *named, bool peer_is_trusted)
 {
-    uint64_t claimed = peer_is_trusted ? SET(X_FORWARDED_FOR) : identity;
+    uint64_t claimed = peer_is_trusted ? SET(X_FORWARDED_FOR) | SET(X_REQUEST_ID) : identity;
     return hop_by_hop | claimed | (named->ids & ~identity);
 }
 

@@ -227,6 +227,19 @@ def test_trusted_proxy_is_believed(make_gateway, origin):
     assert request.get("X-Request-Id") == "kept"
 
 
+@pytest.mark.parametrize("fields, kept", [("X-Request-Id:", None), ("X-Request-Id: a\r\nX-Request-Id: b", "a"),
+                                          ("X-Request-Id:\r\nX-Request-Id: b", None)])
+def test_request_id_of_a_trusted_proxy_is_the_logged_one(make_gateway, origin, fields, kept):
+    gateway = make_gateway(trusted_proxies=["127.0.0.1/32"])
+    server = origin()
+    app = gateway.app(server)
+    with gateway.connect(app.host()) as connection:
+        connection.send(f"GET / HTTP/1.1\r\nHost: {app.host()}\r\n{fields}\r\n\r\n")
+        assert connection.read_response().status == 200
+    sent, logged = server.requests[0].get("X-Request-Id"), gateway.log_line(app_id=app.id)["request_id"]
+    assert sent == logged and len(logged) > 0 and kept in (None, logged)
+
+
 def test_addresses_outside_of_upstream_allow(make_gateway, origin):
     gateway = make_gateway(upstream={"allow": ["127.5.0.0/16"]})
     server = origin()

@@ -91,7 +91,7 @@ struct forward_params {
     struct slice client_address; /* IP text without port */
     struct slice proto;          /* "https" or "http" */
     struct slice port;           /* of our listener: "443" */
-    struct slice request_id;     /* for X-Request-Id */
+    struct slice request_id;     /* for X-Request-Id, whatever was received */
     struct slice via;            /* pseudonym: "phala-gateway" */
     bool peer_is_trusted;        /* in trusted_proxies: keep and extend what it says; else drop its copies */
 };

@@ -18,9 +18,10 @@ static struct forward_params params(bool trusted)
                                    .peer_is_trusted = trusted};
 }
 
-#define OURS                                                                                                           \
+#define OURS_WITH(request_id)                                                                                          \
     "x-forwarded-for: 192.0.2.7\nx-forwarded-proto: https\nx-forwarded-host: a:8443\nx-forwarded-port: 443\n"          \
-    "x-real-ip: 192.0.2.7\nx-request-id: r-1\nvia: 1.1 phala-gateway\n"
+    "x-real-ip: 192.0.2.7\nx-request-id: " request_id "\nvia: 1.1 phala-gateway\n"
+#define OURS OURS_WITH("r-1")
 
 struct forward_case {
     bool trusted;
@@ -67,9 +68,14 @@ static const struct forward_case request_cases[] = {
     {true,
      "X-Forwarded-For: 10.0.0.1\nX-Forwarded-Proto: http\nX-Forwarded-For: 10.0.0.2, 10.0.0.3\nX-Request-Id: r-0\n"
      "Forwarded: for=10.0.0.1\nX-Real-IP: 10.0.0.1\nX-Forwarded-For:",
-     "X-Forwarded-Proto: http\nX-Request-Id: r-0\nForwarded: for=10.0.0.1\nX-Real-IP: 10.0.0.1\n"
+     "X-Forwarded-Proto: http\nForwarded: for=10.0.0.1\nX-Real-IP: 10.0.0.1\n"
      "x-forwarded-for: 10.0.0.1, 10.0.0.2, 10.0.0.3, 192.0.2.7\nx-forwarded-host: a:8443\nx-forwarded-port: 443\n"
-     "via: 1.1 phala-gateway\n"},
+     "x-request-id: r-0\nvia: 1.1 phala-gateway\n"},
+    /* its X-Request-Id is the one of the access log, and there once */
+    {true, "X-Request-Id:", OURS},
+    {true, "X-Request-Id: r-0\nX-Request-Id: r-2", OURS_WITH("r-0")},
+    {true, "X-Request-Id:\nX-Request-Id: r-2", OURS},
+    {true, "Connection: x-request-id\nX-Request-Id: r-0", OURS_WITH("r-0")},
     {true, "Connection: x-forwarded-for, x-forwarded-proto\nX-Forwarded-For: 10.0.0.1\nX-Forwarded-Proto: http",
      "X-Forwarded-Proto: http\nx-forwarded-for: 10.0.0.1, 192.0.2.7\nx-forwarded-host: a:8443\n"
      "x-forwarded-port: 443\nx-real-ip: 192.0.2.7\nx-request-id: r-1\nvia: 1.1 phala-gateway\n"},
@@ -89,6 +95,9 @@ static void test_request_fields(void **state)
         struct message_head head = heads_request(&arena, "GET", "/", HTTP_1_1, received), out;
         enum status status = semantics_check_request(&head);
         assert_true(status == STATUS_OK || status == STATUS_UPGRADE_WITH_BODY);
+        struct slice given = fields_value(&head.fields, FIELD_X_REQUEST_ID);
+        if (c->trusted && given.len > 0) /* as the caller does */
+            p.request_id = given;
         semantics_forward_request(&head, &p, &arena, &out);
         assert_slice(heads_text(&arena, &out.fields), sent);
         for (unsigned id = 1; id < FIELD_COUNT; id++)
