@@ -215,11 +215,12 @@ void semantics_forward_request(const struct message_head *in, const struct forwa
 void semantics_forward_response(const struct message_head *in, struct slice via, struct arena *arena,
                                 struct message_head *ret_out)
 {
+    enum { ADDED = 2 }; /* Via, and the caller's Date */
     struct named named;
     struct fields out = FIELDS_NONE;
     collect_named(&in->fields, &named);
     uint64_t dropped = hop_by_hop | SET(X_GATEWAY_ERROR) | named.ids;
-    fields_reserve(&out, arena, in->fields.count + 1);
+    fields_reserve(&out, arena, in->fields.count + ADDED);
     for (size_t i = 0; i < in->fields.count; i++) {
         const struct field *field = &in->fields.items[i];
         if (!is_in(dropped, field->id) && !(field->id == FIELD_OTHER && is_named(&named, field->name)))

@@ -297,6 +297,14 @@ static bool would_feign_tunnel(const struct exchange *x, const struct message_he
     return asked && head->body != BODY_RAW && head->status >= 200 && head->status < 300;
 }
 
+/* RFC 9110 section 6.6.1: what comes without Date leaves with one. */
+static void forward_head(struct exchange *x, const struct message_head *head, struct message_head *ret_out)
+{
+    semantics_forward_response(head, exchange_via, &x->arena, ret_out);
+    if (!head_is_interim(head) && !fields_has(&ret_out->fields, FIELD_DATE))
+        fields_add_known(&ret_out->fields, &x->arena, FIELD_DATE, exchange_date(x->proxy->loop));
+}
+
 static void back_head(void *owner, const struct message_head *head, bool end)
 {
     struct exchange *x = owner;
@@ -310,7 +318,7 @@ static void back_head(void *owner, const struct message_head *head, bool end)
     }
     struct message_head out = *head;
     if (!x->is_local)
-        semantics_forward_response(head, exchange_via, &x->arena, &out);
+        forward_head(x, head, &out);
     if (head_is_interim(head)) {
         COUNTER_INC(x->proxy->loop->counters, responses_1xx_total);
         x->front->ops->send_head(x->front, &out, false);

@@ -12,7 +12,7 @@ enum { RETRY_AFTER_S = 5, RETRY_AFTER_RATE_S = 1 };
 static const struct slice allowed_methods = SLICE_INIT("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
 
 /* RFC 9110 section 5.6.7, IMF-fixdate; one text a second and thread. */
-static struct slice date_now(const struct loop *loop)
+struct slice exchange_date(const struct loop *loop)
 {
     static _Thread_local char text[32];
     static _Thread_local time_t second;
@@ -35,7 +35,7 @@ static void answer(struct exchange *x, struct message_head *head, struct slice b
     head->content_length = body.len;
     head->body = no_body ? BODY_NONE : BODY_LENGTH;
     head->close = !x->request_ended;
-    fields_add_known(&head->fields, &x->arena, FIELD_DATE, date_now(x->proxy->loop));
+    fields_add_known(&head->fields, &x->arena, FIELD_DATE, exchange_date(x->proxy->loop));
     if (x->request_id.len > 0)
         fields_add_known(&head->fields, &x->arena, FIELD_X_REQUEST_ID, x->request_id);
     x->front_answered = true;

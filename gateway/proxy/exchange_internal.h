@@ -102,6 +102,9 @@ void exchange_answer_last_hop(struct exchange *x);
 void exchange_finish(struct exchange *x, enum status front, enum status back);
 void exchange_log(struct exchange *x);
 
+/* The value of Date in this second; valid until the next turn of the loop. */
+struct slice exchange_date(const struct loop *loop);
+
 /* Our name in Via. */
 extern const struct slice exchange_via;
 

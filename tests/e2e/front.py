@@ -64,6 +64,10 @@ class H1Call:
             self.left, self.chunked = 0, False
         return message.status, lower(message.fields)
 
+    def all(self, name):
+        """The values of all fields of that name in the final response."""
+        return self.message.all(name)
+
     def wait_interim(self):
         message = self.connection.read_head()
         self.interim.append((message.status, lower(message.fields)))
@@ -107,10 +111,10 @@ class H1Tunnel(H1Call):
 
     def head(self):
         try:
-            message = self.connection.read_response()
+            self.message = self.connection.read_response()
         except (Closed, OSError) as error:
             raise Reset(RESET) from error
-        return message.status, lower(message.fields)
+        return self.message.status, lower(self.message.fields)
 
     def data(self, data, end=False):
         self.connection.send(data)
@@ -198,6 +202,9 @@ class H2Call:
     def head(self):
         self.wait(lambda: self.stream.status)
         return self.stream.status, self.stream.fields
+
+    def all(self, name):
+        return [value for key, value in self.stream.all_fields if key == name]
 
     def piece(self):
         self.wait(lambda: len(self.stream.body) > self.taken or self.stream.ended)

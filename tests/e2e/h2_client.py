@@ -14,6 +14,7 @@ class Stream:
 
     def __init__(self):
         self.status, self.fields, self.interim, self.trailers = None, {}, [], []
+        self.all_fields = []        # (name, value) as received, in order
         self.body = bytearray()
         self.ended, self.reset = False, None        # reset: the error code
 
@@ -100,7 +101,7 @@ class H2Client:
         elif isinstance(event, h2.events.InformationalResponseReceived):
             stream.interim.append(dict(event.headers))
         elif isinstance(event, h2.events.ResponseReceived):
-            stream.fields = dict(event.headers)
+            stream.all_fields, stream.fields = event.headers, dict(event.headers)
             stream.status = int(stream.fields[":status"])
         elif isinstance(event, h2.events.TrailersReceived):
             stream.trailers = event.headers

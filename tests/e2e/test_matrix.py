@@ -1,5 +1,7 @@
 """What crosses the gateway, for each pair of HTTP versions in front and behind: [front-back] in the test's name."""
+import datetime
 import os
+import re
 import threading
 
 import pytest
@@ -129,6 +131,44 @@ def test_103_early_hints(pair):
     assert [status for status, _ in call.interim] == [103, 103]
     assert [fields["link"] for _, fields in call.interim] == ["</style.css>; rel=preload", "</more.js>; rel=preload"]
     assert call.interim[0][1]["x-own"] == "1"
+
+
+def assert_now(date):
+    """RFC 9110 section 5.6.7"""
+    assert re.fullmatch(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", date)
+    then = datetime.datetime.strptime(date, "%a, %d %b %Y %H:%M:%S GMT")
+    assert abs((datetime.datetime.utcnow() - then).total_seconds()) < WAIT
+
+
+@pytest.mark.parametrize("method, status", [("GET", 200), ("HEAD", 200), ("GET", 304), ("GET", 204), ("GET", 500)])
+def test_a_response_without_date_gets_one(pair, method, status):
+    """RFC 9110 section 6.6.1; an interim one may go without."""
+    def script(side):
+        side.interim(103, ("link", "</style.css>; rel=preload"))
+        side.head(status, ("x-own", "1"), end=True)
+    front, _ = pair.open(script)
+    call = front.call(method, "/")
+    assert call.head()[0] == status
+    (date,) = call.all("date")
+    assert_now(date)
+    assert "date" not in call.interim[0][1]
+
+
+def test_a_response_with_date_keeps_it(pair):
+    def script(side):
+        side.head(200, ("date", "Sun, 06 Nov 1994 08:49:37 GMT"), end=True)
+    front, _ = pair.open(script)
+    call = front.call("GET", "/")
+    call.head()
+    assert call.all("date") == ["Sun, 06 Nov 1994 08:49:37 GMT"]
+
+
+def test_the_answer_to_a_tunnel_has_a_date(pair):
+    front, _ = pair.open(lambda side: (side.accept(), side.end()))
+    call = front.tunnel("/socket")
+    assert call.head()[0] in (101, 200)
+    (date,) = call.all("date")
+    assert_now(date)
 
 
 @pytest.mark.parametrize("method, status, length", [
