@@ -32,9 +32,16 @@ static bool is_method(struct slice word)
 
 static bool names_http(struct slice line)
 {
-    for (size_t i = 0; i + 5 <= line.len; i++)
-        if (slice_eq_nocase(slice_make(line.ptr + i, 5), SLICE("HTTP/")))
+    static const struct slice name = SLICE_INIT("HTTP");
+    size_t at = name.len;
+    while (at < line.len) {
+        const char *slash = memchr(line.ptr + at, '/', line.len - at);
+        if (!slash)
+            return false;
+        if (slice_eq_nocase(slice_make(slash - name.len, name.len), name))
             return true;
+        at = (size_t)(slash - line.ptr) + 1;
+    }
     return false;
 }
 

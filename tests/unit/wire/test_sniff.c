@@ -30,6 +30,8 @@ static const struct sniff_case {
     {BYTES("NONSENSE / HTTP/1.1\r\n"), SNIFF_HTTP, 16},
     {BYTES("x y http/9.9\n"), SNIFF_HTTP, 9},
     {BYTES("x \0 HTTP/1.1\n"), SNIFF_HTTP, 9},
+    {BYTES("x ///HTTP/"), SNIFF_HTTP, 10},
+    {BYTES("x HTTPHTTP/"), SNIFF_HTTP, 11},
     /* not HTTP */
     {BYTES("\0\0\0\x08\x04\xd2\x16\x2f"), SNIFF_RAW, 1},
     {BYTES("\x16\x03\x01\x02\0\x01"), SNIFF_RAW, 1},
@@ -42,6 +44,7 @@ static const struct sniff_case {
     {BYTES("*1\r\n$4\r\nPING\r\n"), SNIFF_RAW, 4},
     {BYTES("PING\r\n"), SNIFF_RAW, 6},
     {BYTES("EHLO a.example\r\n"), SNIFF_RAW, 16},
+    {BYTES("x /TTP/ HTT/HTTPS/ HTTP\n/HTTP/"), SNIFF_RAW, 24},
     {BYTES("user:GET / HTTP/1.1\r\n"), SNIFF_RAW, 5},
     {BYTES("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa / HTTP/1.1\r\n"), SNIFF_RAW, 64},
     {BYTES("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa / HTTP/1.1\r\n"), SNIFF_HTTP, 71},
