@@ -89,10 +89,17 @@ static struct route_app *staged_owner(const struct route_table *table, enum name
 
 enum { FIELD_SIZE = sizeof((struct route_problem *)0)->field };
 
-/* The other app that has the name, or NULL. */
+/*
+ * The other app that has the name, or NULL. Who put a name down last in this batch could do so because no other app had
+ * it, and each that came to have it since would have put it down: to the app itself the map alone is the answer, and
+ * one that is staged again and again costs no search for each of its names.
+ */
 static const struct route_app *other_owner(const struct route_table *table, const struct route_app *app,
                                            enum name_space space, const char *name)
 {
+    const struct change *change = name_map_get(&table->stage.owners[space], slice_str(name));
+    if (change && strcmp(change->app_id, app->id) == 0)
+        return NULL;
     const struct route_app *owner = staged_owner(table, space, slice_str(name));
     return owner && strcmp(owner->id, app->id) != 0 ? owner : NULL;
 }

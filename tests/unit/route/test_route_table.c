@@ -309,6 +309,33 @@ static void test_names_move_in_one_batch(void **state)
     assert_non_null(find(table, "b"));
 }
 
+/* Who has a name that went from one app to another and back, at each point of one batch. */
+static void test_a_name_comes_back_in_one_batch(void **state)
+{
+    struct route_table *table = *state;
+    put(table, fixture_app("a", "i", "10.0.0.1", 1));
+    publish(table);
+    put(table, fixture_app("a", "i", "10.0.0.1", 1));
+    put(table, fixture_app("a", "i", "10.0.0.1", 1));
+    refuse(table, fixture_app("b", "i", "10.0.0.2", 1), STATUS_INVALID_RECORD, "instances[0].instance_id");
+    put(table, fixture_app("a", "k", "10.0.0.1", 2));
+    put(table, fixture_app("a", "i", "10.0.0.1", 2));
+    put(table, fixture_app("a", "k", "10.0.0.1", 2));
+    put(table, fixture_app("b", "i", "10.0.0.2", 1));
+    refuse(table, fixture_app("a", "i", "10.0.0.1", 2), STATUS_INVALID_RECORD, "instances[0].instance_id");
+    drop(table, "b");
+    put(table, fixture_app("a", "i", "10.0.0.1", 2));
+    drop(table, "a");
+    put(table, fixture_app("b", "i", "10.0.0.2", 1));
+    refuse(table, fixture_app("a", "i", "10.0.0.1", 2), STATUS_INVALID_RECORD, "instances[0].instance_id");
+    put(table, fixture_app("b", "j", "10.0.0.2", 1));
+    put(table, fixture_app("a", "i", "10.0.0.1", 2));
+    refuse(table, fixture_app("b", "i", "10.0.0.2", 1), STATUS_INVALID_RECORD, "instances[0].instance_id");
+    publish(table);
+    assert_non_null(route_app_instance(find(table, "a"), SLICE("i")));
+    assert_non_null(route_app_instance(find(table, "b"), SLICE("j")));
+}
+
 static void test_last_state_wins_in_a_batch(void **state)
 {
     struct route_table *table = *state;
@@ -496,6 +523,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_abort_restores_all, begin, end),
         cmocka_unit_test_setup_teardown(test_names_of_other_apps, begin, end),
         cmocka_unit_test_setup_teardown(test_names_move_in_one_batch, begin, end),
+        cmocka_unit_test_setup_teardown(test_a_name_comes_back_in_one_batch, begin, end),
         cmocka_unit_test_setup_teardown(test_last_state_wins_in_a_batch, begin, end),
         cmocka_unit_test_setup_teardown(test_restore, begin, end),
         cmocka_unit_test_setup_teardown(test_paging_in_order, begin, end),
