@@ -86,8 +86,13 @@ size_t slab_block_size(size_t size)
 
 /* ---- chunks ---- */
 
-/* What the kernel gives begins anywhere: what is before and behind a place that fits goes back. */
-static void *map(size_t bytes)
+/* The kernel's calls take long, and workers wait for the lock when they let go of a claim: all are made without it. */
+
+/*
+ * What the kernel gives begins anywhere: what is before and behind a place that fits goes back. The advice has to come
+ * before the first byte: a huge page is given whole or not at all.
+ */
+static void *map(size_t bytes, int advice)
 {
     size_t all = bytes + SLAB_CHUNK_BYTES;
     char *given = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -97,27 +102,23 @@ static void *map(size_t bytes)
     if (before > 0)
         munmap(given, before);
     munmap(given + before + bytes, all - before - bytes);
-    slab.mapped += bytes;
+    madvise(given + before, bytes, advice); /* refused by a system without huge pages: so be it */
     return given + before;
 }
 
-static void unmap(struct chunk *chunk)
-{
-    slab.mapped -= chunk->bytes;
-    munmap(chunk, chunk->bytes);
-}
-
-/* The advice has to come before the first byte: a huge page is given whole or not at all. */
+/* With the lock, which it lets go of meanwhile. */
 static struct chunk *chunk_new(unsigned class_number, size_t block_size, size_t bytes, int advice)
 {
-    struct chunk *chunk = slab.spare;
-    if (chunk && bytes == SLAB_CHUNK_BYTES) {
+    struct chunk *chunk = bytes == SLAB_CHUNK_BYTES ? slab.spare : NULL;
+    if (chunk)
         slab.spare = NULL;
-    } else {
-        chunk = map(bytes);
-        madvise(chunk, bytes, advice); /* refused by a system without huge pages: so be it */
-    }
+    else
+        slab.mapped += bytes;
+    pthread_mutex_unlock(&slab.lock);
+    if (!chunk)
+        chunk = map(bytes, advice);
     *chunk = (struct chunk){.bytes = bytes, .class_number = class_number, .block_size = (uint32_t)block_size};
+    pthread_mutex_lock(&slab.lock);
     return chunk;
 }
 
@@ -175,36 +176,51 @@ static void *take_block(struct chunk *chunk)
     return block;
 }
 
-static void drop_chunk(struct chunk *chunk)
+/* Returns the chunk if it is to be unmapped. */
+static struct chunk *drop_chunk(struct chunk *chunk)
 {
     unlist(chunk);
     slab.classes[chunk->class_number].chunks--;
-    if (slab.spare)
-        unmap(chunk);
-    else
+    if (!slab.spare) {
         slab.spare = chunk;
+        return NULL;
+    }
+    slab.mapped -= chunk->bytes;
+    return chunk;
 }
 
-/* What is free in a chunk that has others is no use to anyone else: its whole pages go back. */
-static void return_pages(struct free_block *block, size_t size)
+/*
+ * What is free in a chunk that has others is no use to anyone else: its whole pages go back. With the lock, which it
+ * lets go of meanwhile: the block is nobody's yet, and keeps the chunk alive.
+ */
+static void return_pages(const struct chunk *chunk, struct free_block *block)
 {
     uintptr_t begin = ((uintptr_t)block + sizeof *block + PAGE_BYTES - 1) & ~(uintptr_t)(PAGE_BYTES - 1);
-    uintptr_t end = ((uintptr_t)block + size) & ~(uintptr_t)(PAGE_BYTES - 1);
-    if (size >= RETURNED_FROM)
-        madvise((void *)begin, end - begin, MADV_DONTNEED);
+    uintptr_t end = ((uintptr_t)block + chunk->block_size) & ~(uintptr_t)(PAGE_BYTES - 1);
+    if (chunk->block_size < RETURNED_FROM || chunk->live == 1)
+        return;
+    pthread_mutex_unlock(&slab.lock);
+    madvise((void *)begin, end - begin, MADV_DONTNEED);
+    pthread_mutex_lock(&slab.lock);
 }
 
-static void give_back(struct chunk *chunk, struct free_block *block)
+/* Returns the chunk if it is to be unmapped. */
+static struct chunk *give_back(struct chunk *chunk, struct free_block *block)
 {
+    return_pages(chunk, block);
     block->next = chunk->free;
     chunk->free = block;
     chunk->live--;
     if (!chunk->is_listed && has_room_again(chunk))
         enlist(chunk);
-    if (chunk->live == 0)
-        drop_chunk(chunk);
-    else
-        return_pages(block, chunk->block_size);
+    return chunk->live == 0 ? drop_chunk(chunk) : NULL;
+}
+
+/* The same for a block that has a mapping of its own. */
+static struct chunk *drop_own(struct chunk *chunk)
+{
+    slab.mapped -= chunk->bytes;
+    return chunk;
 }
 
 /* ---- calls ---- */
@@ -232,11 +248,10 @@ void slab_free(void *block)
         return;
     struct chunk *chunk = (struct chunk *)((uintptr_t)block & ~(uintptr_t)(SLAB_CHUNK_BYTES - 1));
     pthread_mutex_lock(&slab.lock);
-    if (chunk->class_number == CLASSES)
-        unmap(chunk);
-    else
-        give_back(chunk, block);
+    struct chunk *unused = chunk->class_number == CLASSES ? drop_own(chunk) : give_back(chunk, block);
     pthread_mutex_unlock(&slab.lock);
+    if (unused)
+        munmap(unused, unused->bytes);
 }
 
 size_t slab_mapped(void)

@@ -6,7 +6,8 @@
  * and have no malloc header touch fewer lines. A chunk of 2 MiB holds blocks of one size. The kernel is asked for huge
  * pages only where a size fills more than one chunk, so that a small table stays small.
  *
- * Any thread may call these. A size has no limit: a block of more than SLAB_MAX_SHARED bytes is a mapping of its own.
+ * Any thread may call these, and none waits until the kernel has given or taken memory for another. A size has no
+ * limit: a block of more than SLAB_MAX_SHARED bytes is a mapping of its own.
  */
 #ifndef GATEWAY_ROUTE_SLAB_H
 #define GATEWAY_ROUTE_SLAB_H
