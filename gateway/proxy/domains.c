@@ -11,7 +11,7 @@ enum { QUESTIONS = 3 };
 /* A name in the cache. */
 struct name {
     struct name_entry entry;
-    struct list lru_link;
+    struct list link; /* in one of the lists of `domains` */
     struct list waiters;
     struct domains *domains;
     struct lookup *lookup; /* NULL: none in progress */
@@ -37,7 +37,9 @@ struct domains {
     uint32_t deadline_ms;
     unsigned lookup_count;
     struct name_table names;
-    struct list lru; /* used longest ago first */
+    struct list found; /* used longest ago first */
+    struct list not_found;
+    struct list asked; /* being looked up */
 };
 
 /* ---- names ---- */
@@ -52,20 +54,26 @@ static void free_name(struct name *name)
 {
     assert(!name->lookup);
     name_table_remove(&name->domains->names, &name->entry);
-    list_remove(&name->lru_link);
+    list_remove(&name->link);
     free(name);
 }
 
-/* Those that are being looked up stay: they are few. */
+/* What nobody has goes first: anybody can ask for it. Those that are being looked up stay: they are few. */
 static void make_room(struct domains *domains)
 {
-    LIST_EACH_SAFE (link, &domains->lru) {
-        struct name *oldest = CONTAINER_OF(link, struct name, lru_link);
-        if (domains->names.count < DOMAINS_MAX_NAMES)
-            return;
-        if (!oldest->lookup)
-            free_name(oldest);
+    while (domains->names.count >= DOMAINS_MAX_NAMES) {
+        struct list *from = list_is_empty(&domains->not_found) ? &domains->found : &domains->not_found;
+        assert(!list_is_empty(from));
+        free_name(CONTAINER_OF(from->next, struct name, link));
     }
+}
+
+/* At the end of its list: it is used now. */
+static void place(struct name *name)
+{
+    struct domains *domains = name->domains;
+    list_remove(&name->link);
+    list_push(name->lookup ? &domains->asked : name->is_found ? &domains->found : &domains->not_found, &name->link);
 }
 
 static struct name *add_name(struct domains *domains, struct slice text)
@@ -79,15 +87,10 @@ static struct name *add_name(struct domains *domains, struct slice text)
     name->domains = domains;
     name->entry.name = slice_make(name->text, text.len);
     list_init(&name->waiters);
-    list_push(&domains->lru, &name->lru_link);
+    list_init(&name->link);
+    place(name);
     name_table_add(&domains->names, &name->entry);
     return name;
-}
-
-static void touch(struct name *name)
-{
-    list_remove(&name->lru_link);
-    list_push(&name->domains->lru, &name->lru_link);
 }
 
 static bool is_fresh(const struct name *name)
@@ -139,6 +142,7 @@ static void tell_waiters(struct name *name)
 static void free_lookup(struct lookup *lookup)
 {
     lookup->name->lookup = NULL;
+    place(lookup->name);
     lookup->name->domains->lookup_count--;
     resolver_cancel(&lookup->query);
     loop_timer_forget(&lookup->deadline);
@@ -222,19 +226,27 @@ static void on_deadline(struct timer *timer)
     finish(lookup);
 }
 
+/* False, and counted, if too much is being looked up. */
+static bool may_start(struct domains *domains)
+{
+    if (domains->lookup_count < DOMAINS_MAX_LOOKUPS)
+        return true;
+    COUNTER_INC(domains->loop->counters, dns_refused_total);
+    return false;
+}
+
 /* Does nothing if too much is being looked up. */
 static void start(struct name *name)
 {
     struct domains *domains = name->domains;
-    if (domains->lookup_count >= DOMAINS_MAX_LOOKUPS) {
-        COUNTER_INC(domains->loop->counters, dns_refused_total);
+    if (!may_start(domains))
         return;
-    }
     struct lookup *lookup = calloc(1, sizeof *lookup);
     if (!lookup)
         abort();
     lookup->name = name;
     name->lookup = lookup;
+    place(name);
     domains->lookup_count++;
     COUNTER_INC(domains->loop->counters, dns_lookups_total);
     timer_init(&lookup->deadline, on_deadline);
@@ -244,12 +256,14 @@ static void start(struct name *name)
 
 /* ---- what others ask ---- */
 
+/* NULL: it is not known, and can't be looked up now. */
 static struct name *find_or_add(struct domains *domains, struct slice text)
 {
     struct name *name = find_name(domains, text);
-    if (!name)
-        return add_name(domains, text);
-    touch(name);
+    if (name)
+        place(name);
+    else if (may_start(domains))
+        name = add_name(domains, text);
     return name;
 }
 
@@ -258,6 +272,8 @@ enum domains_state domains_look_up(struct domains *domains, struct slice text, s
     if (!domains || !domains->resolver || text.len == 0 || text.len > HOSTNAME_MAX)
         return DOMAINS_UNKNOWN;
     struct name *name = find_or_add(domains, text);
+    if (!name)
+        return DOMAINS_UNKNOWN;
     if (is_fresh(name)) {
         COUNTER_INC(domains->loop->counters, dns_cache_hits_total);
         return is_usable(name) ? DOMAINS_KNOWN : DOMAINS_UNKNOWN;
@@ -310,6 +326,8 @@ void domains_resolve(struct domains *domains, const struct route_table *table, c
     if (by_record || !domains || !domains->resolver || custom.len == 0)
         return;
     struct name *name = find_or_add(domains, custom);
+    if (!name)
+        return;
     if (!is_fresh(name) && !name->lookup)
         start(name);
     if (is_usable(name))
@@ -327,8 +345,19 @@ struct domains *domains_new(struct loop *loop, struct resolver *resolver, uint32
         abort();
     *domains = (struct domains){.loop = loop, .resolver = resolver, .deadline_ms = deadline_ms};
     name_table_init(&domains->names);
-    list_init(&domains->lru);
+    list_init(&domains->found);
+    list_init(&domains->not_found);
+    list_init(&domains->asked);
     return domains;
+}
+
+static void free_names(struct list *list)
+{
+    while (!list_is_empty(list)) {
+        struct name *name = CONTAINER_OF(list->next, struct name, link);
+        assert(list_is_empty(&name->waiters));
+        free_name(name);
+    }
 }
 
 void domains_free(struct domains **domains_ptr)
@@ -337,13 +366,10 @@ void domains_free(struct domains **domains_ptr)
     if (!domains)
         return;
     *domains_ptr = NULL;
-    LIST_EACH_SAFE (link, &domains->lru) {
-        struct name *name = CONTAINER_OF(link, struct name, lru_link);
-        assert(list_is_empty(&name->waiters));
-        if (name->lookup)
-            free_lookup(name->lookup);
-        free_name(name);
-    }
+    while (!list_is_empty(&domains->asked))
+        free_lookup(CONTAINER_OF(domains->asked.next, struct name, link)->lookup);
+    free_names(&domains->found);
+    free_names(&domains->not_found);
     resolver_free(&domains->resolver);
     name_table_fini(&domains->names);
     free(domains);

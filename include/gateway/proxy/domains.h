@@ -14,7 +14,7 @@
 #include "gateway/wire/txt_record.h"
 
 enum {
-    DOMAINS_MAX_NAMES = 4096,  /* in the cache; the one used longest ago goes first */
+    DOMAINS_MAX_NAMES = 4096,  /* in the cache; names that nobody has go first, then the one used longest ago */
     DOMAINS_MAX_LOOKUPS = 256, /* at the same time; more are refused */
     DOMAINS_MIN_TTL = 1,       /* seconds */
     DOMAINS_MAX_TTL = 3600,

@@ -390,6 +390,50 @@ static void the_cache_is_bounded(void **state)
     assert_int_equal(peek("n1.test"), DOMAINS_PENDING);
 }
 
+/* Somebody keeps all look-ups busy and then asks for names by the thousand. */
+static void refused_look_ups_cost_no_room(void **state)
+{
+    (void)state;
+    char name[32];
+    bool pending;
+    assert_int_equal(peek("first.test"), DOMAINS_PENDING);
+    FOUND("_dstack-app-address.first.test", 60, "app:80");
+    for (int i = 0; i < DOMAINS_MAX_LOOKUPS; i++) {
+        snprintf(name, sizeof name, "open%d.test", i);
+        assert_int_equal(peek(name), DOMAINS_PENDING);
+    }
+    uint64_t refused = atomic_load(&f.counters.dns_refused_total);
+    for (int i = 0; i < DOMAINS_MAX_NAMES + 10; i++) {
+        snprintf(name, sizeof name, "n%d.test", i);
+        assert_int_equal(peek(name), DOMAINS_UNKNOWN);
+        assert_int_equal(resolve(name, &pending).status, STATUS_HOST_UNKNOWN);
+        assert_false(pending);
+    }
+    assert_int_equal(atomic_load(&f.counters.dns_refused_total), refused + 2 * (DOMAINS_MAX_NAMES + 10));
+    assert_int_equal(peek("first.test"), DOMAINS_KNOWN);
+    later(61);
+    assert_int_equal(resolve("first.test", &pending).status, STATUS_OK); /* it can't be refreshed now */
+    assert_false(pending);
+}
+
+static void names_that_nobody_has_go_first(void **state)
+{
+    (void)state;
+    char name[32];
+    assert_int_equal(peek("first.x.test"), DOMAINS_PENDING);
+    FOUND("_dstack-app-address.first.x.test", 60, "app:80");
+    for (int i = 0; i < DOMAINS_MAX_NAMES + 10; i++) {
+        snprintf(name, sizeof name, "n%d.x.test", i);
+        f.asked = 0;
+        assert_int_equal(peek(name), DOMAINS_PENDING);
+        answer_nothing_for(name);
+    }
+    assert_int_equal(peek("first.x.test"), DOMAINS_KNOWN);
+    assert_int_equal(peek(name), DOMAINS_UNKNOWN);
+    f.asked = 0;
+    assert_int_equal(peek("n0.x.test"), DOMAINS_PENDING); /* forgotten */
+}
+
 static void a_record_of_the_control_plane_comes_first(void **state)
 {
     (void)state;
@@ -494,6 +538,8 @@ int main(void)
         TEST(several_different_records_are_none),
         TEST(the_number_of_look_ups_is_bounded),
         TEST(the_cache_is_bounded),
+        TEST(refused_look_ups_cost_no_room),
+        TEST(names_that_nobody_has_go_first),
         TEST(a_record_of_the_control_plane_comes_first),
         TEST(the_apps_rules_hold),
         TEST(resolving_never_waits),
