@@ -25,10 +25,11 @@ void exchange_set_state(struct exchange *x, enum exchange_state state)
 
 /* ---- deadlines ---- */
 
+/* Those of an app: a service of this process may take its time, and what a client owes is its mux's to watch. */
 static void touch(struct exchange *x)
 {
-    if (x->is_queued)
-        return; /* with its own deadline */
+    if (x->is_queued || x->is_local)
+        return; /* with a deadline of its own, or with none */
     const struct settings *settings = x->connection->settings;
     uint32_t ms = x->state == EXCHANGE_TUNNEL      ? settings->tunnel_idle_ms
                   : x->state == EXCHANGE_STREAMING ? settings->response_idle_ms

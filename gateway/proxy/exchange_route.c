@@ -63,6 +63,7 @@ static void open_local(struct exchange *x)
 {
     const struct frontend_params *params = frontend_params(x->connection->frontend);
     x->is_local = true;
+    loop_timer_disarm(&x->timer); /* deadlines are for apps */
     x->back = local_open(x->proxy->loop, params->service, params->service_arg);
     x->forward = *x->request;
     send_request(x);

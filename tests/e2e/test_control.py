@@ -1,4 +1,5 @@
 """The control API of DESIGN section 4."""
+import contextlib
 import http.client
 import json
 import socket
@@ -8,7 +9,7 @@ import threading
 import pytest
 
 from certificates import Authority
-from gateway import DOMAIN, Gateway, free_port, new_id
+from gateway import DOMAIN, Gateway, UnixConnection, free_port, new_id
 from origin import new_address
 from wire import Connection, wait_until
 
@@ -361,6 +362,22 @@ def test_many_calls_on_a_connection(gateway):
             assert connection.request("GET", "/healthz", "a").status == 200
         assert connection.request("PUT", "/v1/apps/a", "a", b"nonsense").status == 400
         assert connection.request("GET", "/healthz", "a").status == 200
+
+
+def test_deadlines_of_apps_are_not_those_of_the_api(make_gateway):
+    """An answer may take its time, and a watch is silent between heartbeats; a client's deadlines hold here too."""
+    gateway = make_gateway(timeouts={"response_idle": "2s", "first_byte": "1s", "request_body_idle": "1s"})
+    with contextlib.closing(UnixConnection(gateway.control_path)) as connection:
+        connection.request("GET", "/v1/watch")
+        watch = connection.getresponse()
+        assert json.loads(watch.readline())["op"] == "heartbeat"
+        assert gateway.control("GET", "/v1/top?interval_ms=3000").status == 200
+        with contextlib.closing(UnixConnection(gateway.control_path)) as slow:
+            slow.putrequest("PUT", "/v1/snapshot")
+            slow.putheader("Content-Length", "10")
+            slow.endheaders(b"{")
+            assert slow.getresponse().status == 408
+        assert json.loads(watch.readline())["op"] == "heartbeat"        # the next one
 
 
 def test_socket_mode(gateway):
