@@ -259,8 +259,11 @@ static enum status load(struct server *s, struct reload *r)
 void server_reload(struct server *s)
 {
     struct reload r = {.config = NULL};
-    if (s->draining)
+    if (s->draining) {
+        snprintf(s->reload_error, sizeof s->reload_error, "the gateway is draining; a new one reads the file");
+        log_error("reload: %s", s->reload_error);
         return;
+    }
     if (load(s, &r) != STATUS_OK) {
         log_error("reload: %s; the old configuration stays in force", s->reload_error);
         cert_snapshot_unref(&r.certificates);

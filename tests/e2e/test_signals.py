@@ -214,6 +214,15 @@ def test_the_unit_starts_again_only_what_failed():
     assert not settings.keys() & {"RestartForceExitStatus", "RestartPreventExitStatus", "SuccessExitStatus"}
 
 
+def test_a_reload_while_draining_is_refused(holding):
+    gateway, _, _, _ = holding
+    assert gateway.control("POST", "/v1/drain").status == 202
+    wait_until(lambda: is_refused(gateway), "new connections to be refused")
+    answer = gateway.control("POST", "/v1/reload")
+    assert answer.status == 422 and answer.code == "reload_failed" and "draining" in answer.json["detail"], answer
+    assert f"reload: {answer.json['detail']}" in gateway.stderr()
+
+
 def served_certificate(gateway):
     with gateway.connect(f"a.{DOMAIN}") as connection:
         return ssl.DER_cert_to_PEM_cert(connection.sock.getpeercert(binary_form=True))
