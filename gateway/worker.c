@@ -12,6 +12,7 @@
 #include "gateway/proxy/pool.h"
 #include "gateway/proxy/proxy.h"
 
+#include <assert.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,7 @@ struct worker {
     struct counters counters;
     unsigned index;
     pthread_t thread;
-    struct loop *loop;
+    struct loop *loop; /* NULL: the control thread knows that it has ended, and answers in its place */
     struct proxy *proxy;
     struct revoked revoked;
     struct frontend **frontends;
@@ -81,6 +82,15 @@ static void prepare_heap(const struct worker *w)
     free(block);
 }
 
+/* On the control thread. The thread is as good as over; messages that it left are taken here. */
+static void on_ended(void *arg)
+{
+    struct worker *w = arg;
+    pthread_join(w->thread, NULL);
+    loop_free(&w->loop);
+    w->ended(w->arg);
+}
+
 static void *run(void *arg)
 {
     struct worker *w = arg;
@@ -95,7 +105,7 @@ static void *run(void *arg)
         frontend_free(&w->frontends[i]);
     proxy_free(&w->proxy);
     route_table_thread_end();
-    loop_post(w->control, w->ended, w->arg);
+    loop_post(w->control, on_ended, w);
     return NULL;
 }
 
@@ -120,6 +130,15 @@ struct message {
     struct domain_question *question;
 };
 
+/* A worker that has ended takes it at once. */
+static void tell(struct worker *w, void (*fn)(void *arg), void *arg)
+{
+    if (w->loop)
+        loop_post(w->loop, fn, arg);
+    else
+        fn(arg);
+}
+
 static void post(struct worker *w, void (*fn)(void *arg), const struct message *content)
 {
     struct message *message = malloc(sizeof *message);
@@ -127,10 +146,10 @@ static void post(struct worker *w, void (*fn)(void *arg), const struct message *
         abort();
     *message = *content;
     message->worker = w;
-    loop_post(w->loop, fn, message);
+    tell(w, fn, message);
 }
 
-/* The last messages may find that the worker has ended. */
+/* The last messages find that the worker has ended; they are taken on the control thread. */
 static bool has_ended(const struct message *m)
 {
     return m->worker->proxy == NULL;
@@ -321,8 +340,7 @@ void worker_join(struct worker **worker)
     if (!w)
         return;
     *worker = NULL;
-    pthread_join(w->thread, NULL);
-    loop_free(&w->loop);
+    assert(!w->loop);
     pthread_mutex_destroy(&w->revoked.lock);
     free(w->frontends);
     app_traffic_free(&w->traffic);
@@ -363,11 +381,11 @@ void worker_revoke(struct worker *w, struct claim *claim)
             abort();
     }
     revoked->claims[revoked->count++] = claim_ref(claim);
-    bool tell = !revoked->told;
+    bool is_news = !revoked->told;
     revoked->told = true;
     pthread_mutex_unlock(&revoked->lock);
-    if (tell)
-        loop_post(w->loop, do_revoke, w);
+    if (is_news)
+        tell(w, do_revoke, w);
 }
 
 void worker_drain(struct worker *w)
@@ -402,6 +420,8 @@ const struct app_traffic *worker_traffic(const struct worker *w)
 
 bool worker_is_alive(struct worker *w)
 {
+    if (!w->loop)
+        return true;
     uint64_t turns = loop_turns(w->loop);
     bool alive = w->first_look || turns != w->seen_turns;
     w->first_look = false;

@@ -1,7 +1,8 @@
 /*
  * worker: one thread that carries traffic: a loop, its listeners, its data path.
  *
- * Made, told and joined by the control thread; everything between happens through messages to its loop.
+ * Made, told and joined by the control thread; everything between happens through messages to its loop. What is told to
+ * one that has ended is done at once: there is nothing left that it could change.
  */
 #ifndef GATEWAY_WORKER_H
 #define GATEWAY_WORKER_H
@@ -24,12 +25,12 @@ struct worker_params {
     struct tls_server *tls;   /* passes to the worker */
     const int *listening;     /* sockets in the order of config->listeners; pass to the worker */
     struct loop *control;     /* where `ended` is called */
-    void (*ended)(void *arg); /* the thread is about to end: join it */
+    void (*ended)(void *arg); /* the thread is over */
     void *arg;
 };
 
 struct worker *worker_start(const struct worker_params *params);
-/* After `ended`. */
+/* Once it has `ended`. */
 void worker_join(struct worker **worker);
 
 /* For connections from now on; both may be NULL (unchanged); both pass to the worker. */

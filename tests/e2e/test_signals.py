@@ -4,10 +4,12 @@ import socket
 import ssl
 import threading
 import time
+from pathlib import Path
 
 import h2.settings
 import pytest
 
+from custom_certificates import Issuer
 from front import open_front
 from gateway import DOMAIN, ROOT, free_port, new_id
 from h2_origin import H2Origin
@@ -221,6 +223,28 @@ def test_a_reload_while_draining_is_refused(holding):
     answer = gateway.control("POST", "/v1/reload")
     assert answer.status == 422 and answer.code == "reload_failed" and "draining" in answer.json["detail"], answer
     assert f"reload: {answer.json['detail']}" in gateway.stderr()
+
+
+def count_workers(gateway):
+    return sum(path.read_text().startswith("worker-")
+               for path in Path(f"/proc/{gateway.process.pid}/task").glob("*/comm"))
+
+
+def test_calls_to_workers_while_one_has_ended(holding, tmp_path):
+    """Calls that ask all workers are answered by those that are left."""
+    gateway, app, holder, connection = holding
+    name = "draining.example.com"
+    path, pair = f"/v1/certificates/{name}", Issuer(tmp_path).issue(name)
+    assert count_workers(gateway) == 2
+    assert gateway.control("POST", "/v1/drain").status == 202
+    wait_until(lambda: count_workers(gateway) == 1, "the idle worker to end")
+    for method, document, status in [("PUT", pair.document, 201), ("PUT", pair.document, 200), ("DELETE", None, 204)]:
+        assert gateway.control(method, path, document).status == status
+    assert gateway.resolve(app.host())["instances"]
+    assert gateway.process.poll() is None
+    holder.go.set()
+    assert connection.read_response().status == 200
+    assert gateway.wait() == 0
 
 
 def served_certificate(gateway):
