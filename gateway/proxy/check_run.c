@@ -15,7 +15,8 @@ struct check_run {
     struct arena arena;
     struct timer timer;
     struct deferred deferred;
-    unsigned *running;
+    void (*gone)(void *gone_arg);
+    void *gone_arg;
     check_done_cb done; /* NULL: told, or cancelled */
     void *owner;
 };
@@ -26,7 +27,7 @@ static void free_run(struct deferred *deferred)
     loop_timer_forget(&run->timer);
     arena_reset(&run->arena);
     settings_unref(&run->settings);
-    --*run->running;
+    run->gone(run->gone_arg);
     free(run);
 }
 
@@ -163,7 +164,7 @@ static void send_header(struct check_run *run, unsigned version)
 }
 
 struct check_run *check_run_start(struct loop *loop, struct settings *settings, const struct check_order *order,
-                                  unsigned *running, check_done_cb done, void *owner)
+                                  check_done_cb done, void *owner)
 {
     const struct claim *claim = order->claim;
     uint16_t port = order->check->port;
@@ -172,12 +173,15 @@ struct check_run *check_run_start(struct loop *loop, struct settings *settings, 
     struct check_run *run = calloc(1, sizeof *run);
     if (!run)
         abort();
-    *run = (struct check_run){
-        .loop = loop, .settings = settings_ref(settings), .running = running, .done = done, .owner = owner};
+    *run = (struct check_run){.loop = loop,
+                              .settings = settings_ref(settings),
+                              .gone = order->gone,
+                              .gone_arg = order->gone_arg,
+                              .done = done,
+                              .owner = owner};
     arena_init(&run->arena, &loop->arenas);
     timer_init(&run->timer, on_timer);
     loop_timer_arm(loop, &run->timer, order->check->timeout_ms);
-    ++*running;
     run->stream = stream_connect(loop, &claim->address, port, order->check->timeout_ms, &stream_events, run);
     if (order->proxy_protocol > 0)
         send_header(run, order->proxy_protocol);

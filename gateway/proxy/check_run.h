@@ -16,14 +16,16 @@ struct check_order {
     const struct claim *claim;
     bool is_h2c;
     unsigned proxy_protocol; /* version of the header that comes first, 0: none */
+    void (*gone)(void *gone_arg);
+    void *gone_arg;
 };
 
 /*
- * NULL: the address is forbidden. `running` is counted up, and down when everything of the run is gone, which may be
- * after it is done.
+ * NULL: the address is forbidden. `gone` is called when everything of the run is gone, at the end of a turn: after it
+ * is done or was cancelled.
  */
 struct check_run *check_run_start(struct loop *loop, struct settings *settings, const struct check_order *order,
-                                  unsigned *running, check_done_cb done, void *owner);
+                                  check_done_cb done, void *owner);
 /* `done` is not called any more. */
 void check_run_cancel(struct check_run **run);
 

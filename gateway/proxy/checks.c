@@ -3,6 +3,7 @@
 #include "check_run.h"
 
 #include "gateway/base/log.h"
+#include "gateway/base/name_table.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -13,14 +14,26 @@ enum {
     LINES_PER_SECOND = 5,
     FIRST_WITHIN_MS = 1000, /* the first check of a port comes after a random part of this */
     JITTER_SHARE = 10,      /* checks come up to a tenth of the interval early */
-    TURN_WAIT_MS = 100,     /* when too many are running */
+};
+
+/* An app some of whose ports are checked. */
+struct checked_app {
+    struct name_entry entry;
+    struct list turn;    /* in `turns`, while it may begin a check and one waits */
+    struct list waiting; /* its probes whose time has come, in this order */
+    struct checks *checks;
+    unsigned users; /* probes and runs */
+    unsigned running;
+    char id[];
 };
 
 /* A port of an instance that is checked. */
 struct probe {
     struct probe *next; /* in its slot */
     struct list link;   /* of all */
+    struct list wait;   /* in its app's `waiting` */
     struct checks *checks;
+    struct checked_app *app;
     struct claim *claim; /* a reference */
     struct check_run *run;
     struct timer timer; /* to the next check */
@@ -29,8 +42,7 @@ struct probe {
     uint8_t successes; /* in a row */
     uint8_t failures;
     bool is_down;
-    char *instance_id; /* behind the app id */
-    char app_id[];
+    char instance_id[];
 };
 
 struct checks {
@@ -39,6 +51,8 @@ struct checks {
     size_t count;
     unsigned running;
     bool stopped;
+    struct name_table apps;
+    struct list turns; /* apps that may begin a check, one after the other */
     struct log_limit limit;
     struct probe *slots[SLOTS];
 };
@@ -50,8 +64,54 @@ struct checks *checks_new(struct proxy *proxy)
         abort();
     checks->proxy = proxy;
     list_init(&checks->all);
+    list_init(&checks->turns);
+    name_table_init(&checks->apps);
     return checks;
 }
+
+/* ---- apps ---- */
+
+static struct checked_app *use_app(struct checks *checks, const char *id)
+{
+    struct name_entry *entry = name_table_find(&checks->apps, slice_str(id));
+    struct checked_app *app = entry ? CONTAINER_OF(entry, struct checked_app, entry) : NULL;
+    if (!app) {
+        size_t size = strlen(id) + 1;
+        app = calloc(1, sizeof *app + size);
+        if (!app)
+            abort();
+        memcpy(app->id, id, size);
+        app->checks = checks;
+        app->entry.name = slice_str(app->id);
+        list_init(&app->turn);
+        list_init(&app->waiting);
+        name_table_add(&checks->apps, &app->entry);
+    }
+    app->users++;
+    return app;
+}
+
+static void leave_app(struct checked_app *app)
+{
+    if (--app->users > 0)
+        return;
+    assert(list_is_empty(&app->waiting) && app->running == 0);
+    list_remove(&app->turn);
+    name_table_remove(&app->checks->apps, &app->entry);
+    free(app);
+}
+
+/* In or out of `turns`, as it is now. */
+static void place_app(struct checked_app *app)
+{
+    bool may_begin = app->running < CHECKS_MAX_OF_APP && !list_is_empty(&app->waiting);
+    if (!may_begin)
+        list_remove(&app->turn);
+    else if (list_is_empty(&app->turn))
+        list_push(&app->checks->turns, &app->turn);
+}
+
+/* ---- probes ---- */
 
 /* All ports of a claim are in one slot. */
 static struct probe **slot_of(struct checks *checks, uint64_t serial)
@@ -85,6 +145,9 @@ static void drop(struct probe *probe)
     set_down(probe, false);
     check_run_cancel(&probe->run);
     list_remove(&probe->link);
+    list_remove(&probe->wait);
+    place_app(probe->app);
+    leave_app(probe->app);
     loop_timer_forget(&probe->timer);
     checks->count--;
     claim_unref(&probe->claim);
@@ -103,7 +166,8 @@ void checks_free(struct checks **checks)
     if (!*checks)
         return;
     checks_stop(*checks);
-    assert((*checks)->running == 0);
+    assert((*checks)->running == 0 && (*checks)->apps.count == 0);
+    name_table_fini(&(*checks)->apps);
     free(*checks);
     *checks = NULL;
 }
@@ -129,7 +193,7 @@ static void tell_change(struct probe *probe, enum status status, int http_status
         snprintf(why, sizeof why, " (status %d)", http_status);
     else if (probe->is_down)
         snprintf(why, sizeof why, " (%s)", status_code(status));
-    log_warn("check: app %s, instance %s, %s port %u is %s%s", probe->app_id, probe->instance_id, address,
+    log_warn("check: app %s, instance %s, %s port %u is %s%s", probe->app->id, probe->instance_id, address,
              (unsigned)probe->port, probe->is_down ? "down" : "up", why);
 }
 
@@ -164,7 +228,7 @@ static void wait_for_next(struct probe *probe, uint32_t interval_ms)
 /* What the record says now; NULL: that the port of this claim is to be checked no more. In a read section. */
 static const struct route_check *present_check(const struct probe *probe, const struct route_app **ret_app)
 {
-    const struct route_app *app = route_table_app(probe->checks->proxy->table, slice_str(probe->app_id));
+    const struct route_app *app = route_table_app(probe->checks->proxy->table, slice_str(probe->app->id));
     const struct route_instance *instance = app ? route_app_instance(app, slice_str(probe->instance_id)) : NULL;
     if (!instance || instance->claim != probe->claim || instance->state != ROUTE_STATE_RUNNING)
         return NULL;
@@ -188,6 +252,19 @@ static void on_done(void *owner, enum status status, int http_status)
         drop(probe);
 }
 
+static void advance(struct checks *checks);
+
+static void on_gone(void *arg)
+{
+    struct checked_app *app = arg;
+    struct checks *checks = app->checks;
+    app->running--;
+    checks->running--;
+    place_app(app);
+    leave_app(app);
+    advance(checks);
+}
+
 static void start(struct probe *probe, const struct route_app *app, const struct route_check *check)
 {
     struct proxy *proxy = probe->checks->proxy;
@@ -197,26 +274,27 @@ static void start(struct probe *probe, const struct route_app *app, const struct
         .claim = probe->claim,
         .is_h2c = port && port->protocol == ROUTE_PROTOCOL_H2C,
         .proxy_protocol = port ? port->proxy_protocol : 0,
+        .gone = on_gone,
+        .gone_arg = probe->app,
     };
     COUNTER_INC(proxy->loop->counters, upstream_checks_total);
-    probe->run = check_run_start(proxy->loop, proxy->settings, &order, &probe->checks->running, on_done, probe);
-    if (probe->run)
+    probe->run = check_run_start(proxy->loop, proxy->settings, &order, on_done, probe);
+    if (probe->run) {
+        probe->app->users++;
+        probe->app->running++;
+        probe->checks->running++;
         return;
+    }
     judge(probe, check, STATUS_ADDRESS_FORBIDDEN, 0);
     wait_for_next(probe, check->interval_ms);
 }
 
-static void on_timer(struct timer *timer)
+/* Its time has come, and its turn. */
+static void begin(struct probe *probe)
 {
-    struct probe *probe = CONTAINER_OF(timer, struct probe, timer);
-    struct checks *checks = probe->checks;
     const struct route_app *app;
-    if (loop_now_ms(checks->proxy->loop) - probe->used_ms > CHECKS_UNUSED_MS) {
+    if (loop_now_ms(probe->checks->proxy->loop) - probe->used_ms > CHECKS_UNUSED_MS) {
         drop(probe);
-        return;
-    }
-    if (checks->running >= CHECKS_MAX_RUNNING) {
-        loop_timer_arm(checks->proxy->loop, timer, TURN_WAIT_MS);
         return;
     }
     route_table_read_begin();
@@ -228,27 +306,48 @@ static void on_timer(struct timer *timer)
         drop(probe);
 }
 
+/* One check of each app that waits, round after round, while there is room. None of them ends before the next turn. */
+static void advance(struct checks *checks)
+{
+    while (checks->running < CHECKS_MAX_RUNNING && !list_is_empty(&checks->turns)) {
+        struct checked_app *app = CONTAINER_OF(list_pop(&checks->turns), struct checked_app, turn);
+        struct probe *probe = CONTAINER_OF(list_pop(&app->waiting), struct probe, wait);
+        app->users++; /* its last probe may go */
+        begin(probe);
+        place_app(app);
+        leave_app(app);
+    }
+}
+
+static void on_timer(struct timer *timer)
+{
+    struct probe *probe = CONTAINER_OF(timer, struct probe, timer);
+    struct checks *checks = probe->checks;
+    list_push(&probe->app->waiting, &probe->wait);
+    place_app(probe->app);
+    advance(checks);
+}
+
 /* ---- what is wanted ---- */
 
 static struct probe *make(struct checks *checks, const struct route_app *app, const struct route_instance *instance,
                           uint16_t port)
 {
     struct proxy *proxy = checks->proxy;
-    size_t app_id_size = strlen(app->id) + 1;
     size_t instance_id_size = strlen(instance->id) + 1;
-    struct probe *probe = calloc(1, sizeof *probe + app_id_size + instance_id_size);
+    struct probe *probe = calloc(1, sizeof *probe + instance_id_size);
     if (!probe)
         abort();
-    probe->instance_id = probe->app_id + app_id_size;
-    memcpy(probe->app_id, app->id, app_id_size);
     memcpy(probe->instance_id, instance->id, instance_id_size);
     probe->checks = checks;
+    probe->app = use_app(checks, app->id);
     probe->claim = claim_ref(instance->claim);
     probe->port = port;
     struct probe **slot = slot_of(checks, probe->claim->serial);
     probe->next = *slot;
     *slot = probe;
     list_push(&checks->all, &probe->link);
+    list_init(&probe->wait);
     checks->count++;
     timer_init(&probe->timer, on_timer);
     loop_timer_arm(proxy->loop, &probe->timer, proxy_random(proxy) % FIRST_WITHIN_MS + 1);

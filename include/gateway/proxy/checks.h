@@ -5,6 +5,8 @@
  *
  * A port is up until `fall` checks in a row have failed, then down until `rise` have succeeded. TCP: it accepts. HTTP:
  * a GET is answered with 200 to 399; redirects are not followed. Verdicts belong to a claim, as those of proxy/health.
+ *
+ * Checks whose time has come and that find no room wait: first in, first out within an app, and apps take turns.
  */
 #ifndef GATEWAY_PROXY_CHECKS_H
 #define GATEWAY_PROXY_CHECKS_H
@@ -16,6 +18,7 @@ struct checks;
 enum {
     CHECKS_MAX = 16384,
     CHECKS_MAX_RUNNING = 64, /* at once; others wait for their turn */
+    CHECKS_MAX_OF_APP = 8,   /* of these, so that slow checks of one app do not keep others waiting */
     CHECKS_UNUSED_MS = 600000,
 };
 
