@@ -203,7 +203,7 @@ static void on_deleted(void *arg, enum status status, bool created, const char *
 
 void api_certs_delete(struct api_call *call)
 {
-    if (!certs_find(call->api->params.certs, call->captures[0])) {
+    if (!certs_has(call->api->params.certs, call->captures[0])) {
         refuse_unknown(call);
         return;
     }

@@ -2,6 +2,7 @@
 
 #include "gateway/base/list.h"
 #include "gateway/base/log.h"
+#include "gateway/control/id_set.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -25,6 +26,7 @@ struct certs {
     struct cert_custom **items; /* sorted by name */
     size_t count;
     size_t capacity;
+    struct id_set left_out; /* names of those that are stored, but not in force */
     struct cert_snapshot *base;
     const struct certs_gate *gate;
     struct list changes;
@@ -48,8 +50,17 @@ static void release(struct certs *certs)
     for (size_t i = 0; i < certs->count; i++)
         cert_custom_unref(&certs->items[i]);
     cert_snapshot_unref(&certs->base);
+    id_set_clear(&certs->left_out);
     free(certs->items);
     free(certs);
+}
+
+static char *text_of(struct slice name)
+{
+    char *text = strndup(name.ptr, name.len);
+    if (!text)
+        abort();
+    return text;
 }
 
 /* ---- the sorted array ---- */
@@ -120,6 +131,14 @@ struct cert_custom *certs_find(const struct certs *certs, struct slice name)
     return find_place(certs, name, &place) ? certs->items[place] : NULL;
 }
 
+bool certs_has(const struct certs *certs, struct slice name)
+{
+    char *text = text_of(name);
+    bool is_left_out = id_set_has(&certs->left_out, text);
+    free(text);
+    return is_left_out || certs_find(certs, name);
+}
+
 bool certs_cover(const struct certs *certs, struct slice host)
 {
     for (size_t i = 0; i < certs->count; i++)
@@ -162,6 +181,7 @@ static void on_stored(void *arg, enum status status, const char *text)
         insert(certs, cert_custom_ref(change->cert));
     else
         take_out(certs, name);
+    id_set_remove(&certs->left_out, change->name);
     log_info("certificates: %s %s", change->name, change->cert ? change->cert->facts.fingerprint : "removed");
     certs->publish(certs->publish_arg, name, change->cert, on_published, change);
 }
@@ -170,12 +190,9 @@ static struct change *new_change(struct certs *certs, struct slice name, struct 
                                  void *arg)
 {
     struct change *change = calloc(1, sizeof *change);
-    char *copy = malloc(name.len + 1);
-    if (!change || !copy)
+    if (!change)
         abort();
-    memcpy(copy, name.ptr, name.len);
-    copy[name.len] = '\0';
-    *change = (struct change){.certs = certs, .cert = cert, .name = copy, .done = done, .arg = arg};
+    *change = (struct change){.certs = certs, .cert = cert, .name = text_of(name), .done = done, .arg = arg};
     list_push(&certs->changes, &change->link);
     return change;
 }
@@ -254,10 +271,14 @@ static void load_one(void *arg, struct slice name, struct slice chain_pem, struc
     struct certs *certs = arg;
     struct cert_custom *cert = NULL;
     struct cert_problem problem;
-    if (cert_custom_new(name, chain_pem, key_pem, time(NULL), &cert, &problem) == STATUS_OK)
+    if (cert_custom_new_accepted(name, chain_pem, key_pem, time(NULL), &cert, &problem) == STATUS_OK) {
         insert(certs, cert);
-    else
-        log_error("certificates: the stored one of %.*s is left out: %s", SLICE_ARG(name), problem.detail);
+        return;
+    }
+    log_error("certificates: the stored one of %.*s is left out: %s", SLICE_ARG(name), problem.detail);
+    char *text = text_of(name);
+    id_set_add(&certs->left_out, text);
+    free(text);
 }
 
 enum status certs_load(struct certs *certs, char ret_error[STORE_ERROR_TEXT_MAX])

@@ -204,8 +204,8 @@ static void on_applied(void *arg, enum status status, bool created, const char *
 static bool is_in_force(const struct etcd_secrets *s, struct slice name, const struct cert_custom *cert)
 {
     const struct cert_custom *now = certs_find(s->params.certs, name);
-    bool is_same =
-        cert ? now && slice_eq(now->chain_pem, cert->chain_pem) && slice_eq(now->key_pem, cert->key_pem) : !now;
+    bool is_same = cert ? now && slice_eq(now->chain_pem, cert->chain_pem) && slice_eq(now->key_pem, cert->key_pem)
+                        : !certs_has(s->params.certs, name);
     return is_same && !find_applying(&s->applying, name) && !find_applying(&s->failed, name);
 }
 
@@ -268,7 +268,7 @@ static void take_pair(struct etcd_secrets *s, struct slice name, struct slice ho
         leave_out(s, name, other_key);
         return;
     }
-    enum status status = cert_custom_new(host, chain, slice_make(key, len), time(NULL), &cert, &problem);
+    enum status status = cert_custom_new_accepted(host, chain, slice_make(key, len), time(NULL), &cert, &problem);
     wipe_free(key, len);
     if (status != STATUS_OK) {
         leave_out(s, name, problem.detail);

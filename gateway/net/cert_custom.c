@@ -2,6 +2,8 @@
 
 #include "cert_parse.h"
 
+#include "gateway/base/log.h"
+
 #include <assert.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -19,6 +21,7 @@ struct check {
     STACK_OF(X509) * chain; /* leaf first */
     EVP_PKEY *key;
     int64_t now;
+    bool was_accepted; /* dates are no reason to refuse it */
     struct cert_facts *facts;
     struct cert_problem *problem;
 };
@@ -262,22 +265,31 @@ static void format_date(int64_t seconds, char *text, size_t size)
     strftime(text, size, "%Y-%m-%d %H:%M UTC", &tm);
 }
 
+static enum status check_date(struct check *check, int i)
+{
+    int64_t from, until;
+    char text[32];
+    if (!cert_dates(sk_X509_value(check->chain, i), &from, &until))
+        return refuse(check, STATUS_CERT_MALFORMED, "certificate", "certificate %d has no readable dates", i + 1);
+    format_date(until < check->now ? until : from, text, sizeof text);
+    if (until < check->now)
+        return refuse(check, STATUS_CERT_EXPIRED, "certificate", "certificate %d expired at %s; renew it", i + 1, text);
+    if (from > check->now)
+        return refuse(check, STATUS_CERT_NOT_YET_VALID, "certificate",
+                      "certificate %d is not valid before %s; upload it then, or check the gateway's clock", i + 1,
+                      text);
+    return STATUS_OK;
+}
+
 static enum status check_dates(struct check *check)
 {
-    for (int i = 0; i < sk_X509_num(check->chain); i++) {
-        int64_t from, until;
-        char text[32];
-        if (!cert_dates(sk_X509_value(check->chain, i), &from, &until))
-            return refuse(check, STATUS_CERT_MALFORMED, "certificate", "certificate %d has no readable dates", i + 1);
-        format_date(until < check->now ? until : from, text, sizeof text);
-        if (until < check->now)
-            return refuse(check, STATUS_CERT_EXPIRED, "certificate", "certificate %d expired at %s; renew it", i + 1,
-                          text);
-        if (from > check->now)
-            return refuse(check, STATUS_CERT_NOT_YET_VALID, "certificate",
-                          "certificate %d is not valid before %s; upload it then, or check the gateway's clock", i + 1,
-                          text);
-    }
+    enum status status = STATUS_OK;
+    for (int i = 0; i < sk_X509_num(check->chain) && status == STATUS_OK; i++)
+        status = check_date(check, i);
+    if (!check->was_accepted || (status != STATUS_CERT_EXPIRED && status != STATUS_CERT_NOT_YET_VALID))
+        return status;
+    log_warn("certificates: that of %.*s is used all the same, clients will refuse it: %s", SLICE_ARG(check->name),
+             check->problem->detail);
     return STATUS_OK;
 }
 
@@ -386,8 +398,9 @@ static void encode(const struct check *check, struct cert_custom *cert)
     cert->key_pem = take_text(key);
 }
 
-enum status cert_custom_new(struct slice name, struct slice chain_pem, struct slice key_pem, int64_t now,
-                            struct cert_custom **ret_cert, struct cert_problem *ret_problem)
+/* `check` says by which rules. */
+static enum status make(struct check *check, struct slice name, struct slice chain_pem, struct slice key_pem,
+                        struct cert_custom **ret_cert)
 {
     struct cert_custom *cert = calloc(1, sizeof *cert);
     char *copy = malloc(name.len + 1);
@@ -397,18 +410,33 @@ enum status cert_custom_new(struct slice name, struct slice chain_pem, struct sl
     for (size_t i = 0; i < name.len; i++)
         copy[i] = lower(name.ptr[i]);
     cert->name = slice_make(copy, name.len);
-    struct check check = {.name = cert->name, .now = now, .facts = &cert->facts, .problem = ret_problem};
-    enum status status = check_all(&check, chain_pem, key_pem);
+    check->name = cert->name;
+    check->facts = &cert->facts;
+    enum status status = check_all(check, chain_pem, key_pem);
     if (status == STATUS_OK)
-        encode(&check, cert);
-    sk_X509_pop_free(check.chain, X509_free);
-    EVP_PKEY_free(check.key);
+        encode(check, cert);
+    sk_X509_pop_free(check->chain, X509_free);
+    EVP_PKEY_free(check->key);
     ERR_clear_error();
     if (status == STATUS_OK)
         *ret_cert = cert;
     else
         cert_custom_unref(&cert);
     return status;
+}
+
+enum status cert_custom_new(struct slice name, struct slice chain_pem, struct slice key_pem, int64_t now,
+                            struct cert_custom **ret_cert, struct cert_problem *ret_problem)
+{
+    struct check check = {.now = now, .problem = ret_problem};
+    return make(&check, name, chain_pem, key_pem, ret_cert);
+}
+
+enum status cert_custom_new_accepted(struct slice name, struct slice chain_pem, struct slice key_pem, int64_t now,
+                                     struct cert_custom **ret_cert, struct cert_problem *ret_problem)
+{
+    struct check check = {.now = now, .was_accepted = true, .problem = ret_problem};
+    return make(&check, name, chain_pem, key_pem, ret_cert);
 }
 
 struct cert_custom *cert_custom_ref(struct cert_custom *cert)

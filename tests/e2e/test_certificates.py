@@ -326,6 +326,58 @@ def test_kept_over_reload_and_kill(make_gateway, issuer, app_for):
     assert gateway.control("GET", f"/v1/certificates/{expiring}").status == 404
 
 
+def test_what_is_stored_and_damaged_can_be_deleted(make_gateway, issuer):
+    gateway = make_gateway()
+    names = ["gone.example.com", "again.example.com"]
+    for name in names:
+        put(gateway, name, issuer.issue(name))
+    gateway.kill()
+    database = gateway.folder / "state" / "routes.db"
+
+    def stored(change=None):
+        with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+            if change:
+                connection.execute(change)
+            return [name for name, in connection.execute("SELECT name FROM certificates")]
+    assert sorted(stored("UPDATE certificates SET chain='damaged'")) == sorted(names)
+    gateway.start()
+    for name in names:
+        assert f"the stored one of {name} is left out" in gateway.stderr()
+    assert gateway.control("GET", f"/v1/certificates/{names[0]}").status == 404
+    assert gateway.control("DELETE", f"/v1/certificates/{names[0]}").status == 204
+    assert gateway.control("DELETE", f"/v1/certificates/{names[0]}").code == "certificate_unknown"
+    put(gateway, names[1], issuer.issue(names[1]))
+    gateway.kill()
+    gateway.start()
+    assert gateway.control("GET", f"/v1/certificates/{names[1]}").status == 200
+    assert gateway.control("DELETE", f"/v1/certificates/{names[0]}").code == "certificate_unknown"
+    gateway.kill()
+    assert stored() == names[1:]
+
+
+def test_an_expired_one_serves_on_after_a_restart(make_gateway, issuer, app_for):
+    """As those of base domains do: what its clients say to it is theirs to decide."""
+    gateway = make_gateway()
+    name = "expired.example.com"
+    app_for(name, gateway=gateway)
+    put(gateway, name, issuer.issue(name))
+    gateway.kill()
+    expired = issuer.issue(name, end=datetime.datetime.utcnow() - datetime.timedelta(hours=1))
+    with contextlib.closing(sqlite3.connect(gateway.folder / "state" / "routes.db")) as connection, connection:
+        connection.execute("UPDATE certificates SET chain=?, private_key=?", (expired.chain, expired.key))
+    gateway.start()
+    assert f"that of {name} is used all the same" in gateway.stderr()
+    context = trust(issuer)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with gateway.connect(name, context) as connection:
+        assert connection.request("GET", "/", name).status == 200
+        served = ssl.DER_cert_to_PEM_cert(connection.sock.getpeercert(binary_form=True))
+        assert served in expired.chain
+    with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
+        gateway.connect(name, trust(issuer))
+    assert gateway.control("GET", f"/v1/certificates/{name}").json["days_left"] <= 0
+
+
 def test_many_certificates(make_gateway, issuer):
     """One pair under two hundred names that it covers: each is there at once after its call."""
     gateway = make_gateway()

@@ -20,7 +20,8 @@ struct certs *certs_new(struct loop *loop, struct store *store, certs_publish_cb
 /* Answers what is in progress with SHUTDOWN. Accepts NULL. */
 void certs_free(struct certs **certs);
 
-/* Reads all from the store; one that is not valid (any more) is said in the log and left out, but stays stored. */
+/* Reads all from the store. One that has expired is in force all the same; one that cannot be used is said in the log
+ * and left out, but stays stored until it is deleted or replaced. */
 MUST_CHECK enum status certs_load(struct certs *certs, char ret_error[STORE_ERROR_TEXT_MAX]);
 
 /* Called on the loop, never from inside the call; `text` says what failed. */
@@ -48,6 +49,8 @@ void certs_set_gate(struct certs *certs, const struct certs_gate *gate); /* borr
 size_t certs_count(const struct certs *certs);
 struct cert_custom *certs_at(const struct certs *certs, size_t index); /* borrowed */
 struct cert_custom *certs_find(const struct certs *certs, struct slice name);
+/* True if one is stored under this name, in force or left out. */
+bool certs_has(const struct certs *certs, struct slice name);
 
 /* True if any of them covers the host (lower case). Looks at all of them. */
 bool certs_cover(const struct certs *certs, struct slice host);

@@ -1,5 +1,5 @@
 /*
- * id_set: a set of app ids, which it owns copies of. An empty one is zeroed.
+ * id_set: a set of app ids, or other names, which it owns copies of. An empty one is zeroed.
  */
 #ifndef GATEWAY_CONTROL_ID_SET_H
 #define GATEWAY_CONTROL_ID_SET_H

@@ -45,6 +45,11 @@ struct cert_problem {
  */
 MUST_CHECK enum status cert_custom_new(struct slice name, struct slice chain_pem, struct slice key_pem, int64_t now,
                                        struct cert_custom **ret_cert, struct cert_problem *ret_problem);
+/* The same for one that was accepted when it was uploaded: one with the wrong dates is said in the log and goes on, as
+ * base domains' certificates do. */
+MUST_CHECK enum status cert_custom_new_accepted(struct slice name, struct slice chain_pem, struct slice key_pem,
+                                                int64_t now, struct cert_custom **ret_cert,
+                                                struct cert_problem *ret_problem);
 struct cert_custom *cert_custom_ref(struct cert_custom *cert);
 void cert_custom_unref(struct cert_custom **cert); /* accepts NULL */
 

@@ -55,6 +55,14 @@ static void on_done(void *arg, enum status status, bool created, const char *tex
     note("%s %s%s;", (const char *)arg, status_code(status), created ? " new" : "");
 }
 
+static void on_committed(void *arg, enum status status, const char *text)
+{
+    (void)arg;
+    (void)text;
+    assert_int_equal(status, STATUS_OK);
+    note("stored;");
+}
+
 static void open_all(void)
 {
     char error[STORE_ERROR_TEXT_MAX];
@@ -105,7 +113,8 @@ static struct slice text_of(BIO *bio)
     return slice_make(text, (size_t)len);
 }
 
-static struct cert_custom *make(const char *name)
+/* Valid from and until so many seconds from now, and when it is uploaded. */
+static struct cert_custom *make_dated(const char *name, long from, long until)
 {
     static EVP_PKEY *key;
     char alternatives[128];
@@ -115,16 +124,22 @@ static struct cert_custom *make(const char *name)
     if (!key)
         key = make_key("P-256");
     snprintf(alternatives, sizeof alternatives, "DNS:%s", name);
-    X509 *leaf = make_certificate(&(struct cert_recipe){.common_name = "leaf", .names = alternatives, .key = key});
+    X509 *leaf = make_certificate(
+        &(struct cert_recipe){.common_name = "leaf", .names = alternatives, .key = key, .from = from, .until = until});
     PEM_write_bio_X509(chain_pem, leaf);
     PEM_write_bio_PrivateKey(key_pem, key, NULL, NULL, 0, NULL, NULL);
-    if (cert_custom_new(slice_str(name), text_of(chain_pem), text_of(key_pem), time(NULL), &cert, &problem) !=
-        STATUS_OK)
+    if (cert_custom_new(slice_str(name), text_of(chain_pem), text_of(key_pem), time(NULL) + (from + until) / 2, &cert,
+                        &problem) != STATUS_OK)
         fail_msg("%s", problem.detail);
     X509_free(leaf);
     BIO_free(chain_pem);
     BIO_free(key_pem);
     return cert;
+}
+
+static struct cert_custom *make(const char *name)
+{
+    return make_dated(name, -CERT_DAY, CERT_DAY);
 }
 
 static void put(const char *name, char *label)
@@ -168,6 +183,59 @@ static void in_order(void **state)
     open_all();
     assert_null(certs_find(f.certs, slice_str("a.test")));
     assert_non_null(certs_find(f.certs, slice_str("b.test")));
+}
+
+/* It was good when it was uploaded; to take it away would not help its clients, and the clock may be wrong. */
+static void dates_are_no_reason_to_leave_one_out(void **state)
+{
+    (void)state;
+    certs_put(f.certs, make_dated("old.test", -2 * CERT_DAY, -CERT_DAY), on_done, first);
+    wait_for("first");
+    certs_put(f.certs, make_dated("new.test", CERT_DAY, 2 * CERT_DAY), on_done, second);
+    wait_for("second");
+    check_trace("serve old.test;first ok new;serve new.test;second ok new;");
+    close_all();
+    open_all();
+    assert_int_equal(certs_count(f.certs), 2);
+    assert_true(certs_cover(f.certs, slice_str("old.test")) && certs_cover(f.certs, slice_str("new.test")));
+    assert_true(certs_first_not_after(f.certs) < (int64_t)time(NULL));
+}
+
+static void store_damaged(const char *name)
+{
+    struct store_batch *batch = store_batch_new();
+    store_batch_put_certificate(batch, slice_str(name), slice_str("damaged"), slice_str("damaged"));
+    store_commit(f.store, batch, STORE_SAME_REVISION, on_committed, NULL);
+    wait_for("stored");
+    check_trace("stored;");
+    close_all();
+    open_all();
+    assert_int_equal(certs_count(f.certs), 0);
+    assert_null(certs_find(f.certs, slice_str(name)));
+    assert_true(certs_has(f.certs, slice_str(name)));
+}
+
+static void what_is_left_out_can_be_deleted_and_replaced(void **state)
+{
+    (void)state;
+    store_damaged("a.test");
+    certs_delete(f.certs, slice_str("a.test"), on_done, first);
+    wait_for("first");
+    check_trace("drop a.test;first ok;");
+    assert_false(certs_has(f.certs, slice_str("a.test")));
+    close_all();
+    open_all();
+    assert_false(certs_has(f.certs, slice_str("a.test")));
+    store_damaged("a.test");
+    put("a.test", first);
+    wait_for("first");
+    close_all();
+    open_all();
+    assert_non_null(certs_find(f.certs, slice_str("a.test")));
+    f.trace[0] = '\0';
+    certs_delete(f.certs, slice_str("a.test"), on_done, first);
+    wait_for("first");
+    assert_false(certs_has(f.certs, slice_str("a.test")));
 }
 
 static void acknowledged_after_the_last_worker(void **state)
@@ -268,6 +336,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(in_order),
+        TEST(dates_are_no_reason_to_leave_one_out),
+        TEST(what_is_left_out_can_be_deleted_and_replaced),
         TEST(acknowledged_after_the_last_worker),
         TEST(who_left_is_not_told),
         TEST(the_end_while_one_is_on_its_way),
