@@ -62,14 +62,14 @@ static bool is_too_many(const struct changes *c, const struct route_app *app)
 }
 
 enum status changes_stage_put(struct changes *c, struct route_app **app, uint64_t revision,
-                              struct route_problem *ret_problem)
+                              const struct route_successors *successors, struct route_problem *ret_problem)
 {
     enum status status = route_app_check(*app, c->rules, ret_problem);
     if (status == STATUS_OK && is_too_many(c, *app))
         status = changes_refuse_full(c, ret_problem);
     if (status == STATUS_OK) {
         (*app)->revision = revision != 0 ? revision : route_table_staged_revision(c->table) + 1;
-        status = route_table_stage_put(c->table, *app, ret_problem);
+        status = route_table_stage_put_among(c->table, *app, successors, ret_problem);
     }
     if (status == STATUS_OK)
         *app = NULL; /* the table has it */
@@ -143,7 +143,7 @@ static bool is_table_expected(struct changes *c, struct change_request *r)
 static void stage_app(struct changes *c, struct change_request *r, struct route_app **app)
 {
     bool existed = route_table_staged_app(c->table, slice_str((*app)->id)) != NULL;
-    r->result.status = changes_stage_put(c, app, 0, &r->result.problem);
+    r->result.status = changes_stage_put(c, app, 0, NULL, &r->result.problem);
     r->result.revision = route_table_staged_revision(c->table);
     r->result.created = !existed;
 }

@@ -72,7 +72,7 @@ static void judge_gap(struct changes *c, struct changes_line *line)
 
 static enum status apply(struct changes *c, struct changes_line *line, uint64_t revision)
 {
-    enum status status = line->app ? changes_stage_put(c, &line->app, revision, &line->problem)
+    enum status status = line->app ? changes_stage_put(c, &line->app, revision, NULL, &line->problem)
                                    : changes_stage_delete(c, slice_str(line->app_id), revision, &line->problem);
     line->problem.status = status;
     return status;

@@ -106,9 +106,12 @@ void changes_gate_run(struct changes *changes);
 /* TABLE_FULL, with the problem filled. */
 enum status changes_refuse_full(const struct changes *changes, struct route_problem *ret_problem);
 
-/* Checks and stages an app under a revision, 0: the next. *app is NULL afterwards when the table has it. */
+/*
+ * Checks and stages an app under a revision, 0: the next. *app is NULL afterwards when the table has it. successors:
+ * see route_table_stage_put_among; may be NULL.
+ */
 MUST_CHECK enum status changes_stage_put(struct changes *changes, struct route_app **app, uint64_t revision,
-                                         struct route_problem *ret_problem);
+                                         const struct route_successors *successors, struct route_problem *ret_problem);
 /* APP_UNKNOWN if neither the table nor the store has it. */
 MUST_CHECK enum status changes_stage_delete(struct changes *changes, struct slice app_id, uint64_t revision,
                                             struct route_problem *ret_problem);

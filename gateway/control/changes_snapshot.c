@@ -24,6 +24,7 @@ struct changes_snapshot {
     size_t capacity;
     size_t *slots; /* hash of app ids: index + 1 into entries, 0: free; at least twice the capacity */
     size_t slot_count;
+    bool is_giving_up; /* what the apps that are left won't have any more stands in nobody's way */
 };
 
 static size_t hash(struct slice id)
@@ -249,9 +250,22 @@ static bool has_gone_back(const struct route_app *now, const struct route_app *a
     return false;
 }
 
+/* What an app of the table is to become: none if its record would be refused whatever the others are. */
+static const struct route_app *successor_of(void *arg, const struct route_app *now)
+{
+    const struct changes_snapshot *s = arg;
+    struct route_problem ignored;
+    size_t slot = *slot_of(s, slice_str(now->id));
+    const struct route_app *app = slot != 0 ? s->entries[slot - 1].app : NULL;
+    if (!app || has_gone_back(now, app) || route_app_check(app, s->changes->rules, &ignored) != STATUS_OK)
+        return NULL;
+    return app;
+}
+
 static bool stage_entry(struct changes_snapshot *s, struct entry *entry, uint64_t revision,
                         struct route_problem *ret_problem)
 {
+    const struct route_successors successors = {successor_of, s};
     struct changes *c = s->changes;
     struct route_app *app = entry->app;
     const struct route_app *now = route_table_staged_app(c->table, slice_str(app->id));
@@ -264,7 +278,7 @@ static bool stage_entry(struct changes_snapshot *s, struct entry *entry, uint64_
         stage_deletion(s, app->id, revision);
     if (s->mode != CHANGES_REPLACE && app->revision != 0)
         revision = app->revision;
-    if (changes_stage_put(c, &app, revision, ret_problem) != STATUS_OK)
+    if (changes_stage_put(c, &app, revision, s->is_giving_up ? &successors : NULL, ret_problem) != STATUS_OK)
         return false;
     settle(entry);
     return true;
@@ -303,10 +317,19 @@ static void delete_old_states(struct changes_snapshot *s, uint64_t revision)
             stage_deletion(s, s->entries[i].id, revision);
 }
 
+static void stage_rest(struct changes_snapshot *s, uint64_t revision, struct change_result *ret_result)
+{
+    if (s->mode == CHANGES_REPLACE)
+        s->is_giving_up = true;
+    else
+        delete_old_states(s, revision);
+    stage_passes(s, revision, ret_result);
+}
+
 static void tell_refused(struct changes_snapshot *s, uint64_t revision)
 {
     struct route_problem problem;
-    for (size_t i = 0; i < s->count && s->options.refused; i++)
+    for (size_t i = 0; i < s->count && s->options.refused && s->mode != CHANGES_REPLACE; i++)
         if (s->entries[i].app && !stage_entry(s, &s->entries[i], revision, &problem))
             s->options.refused(s->options.refused_arg, slice_str(s->entries[i].id), s->entries[i].app->revision,
                                &problem);
@@ -378,9 +401,8 @@ void changes_snapshot_stage(struct changes_snapshot *s, struct change_result *re
     stage_deletions(s, revision);
     sort(s);
     stage_passes(s, revision, ret_result);
-    if (s->mode != CHANGES_REPLACE && ret_result->refused > 0) {
-        delete_old_states(s, revision);
-        stage_passes(s, revision, ret_result);
+    if (ret_result->refused > 0) {
+        stage_rest(s, revision, ret_result);
         tell_refused(s, revision);
     }
     c->restarting = s->mode == CHANGES_MIRROR && differs(s, revision);

@@ -89,6 +89,28 @@ static struct route_app *staged_owner(const struct route_table *table, enum name
 
 enum { FIELD_SIZE = sizeof((struct route_problem *)0)->field };
 
+static const struct route_app *successor_of(const struct route_successors *successors, const struct route_app *now)
+{
+    return successors ? successors->of(successors->arg, now) : NULL;
+}
+
+static bool gives_name_up(const struct route_successors *successors, const struct route_app *owner,
+                          enum name_space space, const char *name)
+{
+    const struct route_app *successor = successor_of(successors, owner);
+    return successor && !record_has(successor, space, slice_str(name));
+}
+
+static bool gives_address_up(const struct route_successors *successors, const struct route_app *owner,
+                             const struct ip_addr *address)
+{
+    const struct route_app *successor = successor_of(successors, owner);
+    for (size_t i = 0; successor && i < successor->instance_count; i++)
+        if (route_instance_is_live(&successor->instances[i]) && ip_equal(&successor->instances[i].address, address))
+            return false;
+    return successor;
+}
+
 /*
  * The other app that has the name, or NULL. Who put a name down last in this batch could do so because no other app had
  * it, and each that came to have it since would have put it down: to the app itself the map alone is the answer, and
@@ -111,22 +133,22 @@ static enum status refuse_name(struct route_problem *ret_problem, const char *fi
 }
 
 static enum status check_names(const struct route_table *table, const struct route_app *app,
-                               struct route_problem *ret_problem)
+                               const struct route_successors *successors, struct route_problem *ret_problem)
 {
     char field[FIELD_SIZE];
     const struct route_app *owner = other_owner(table, app, NAME_ID, app->id);
-    if (owner)
+    if (owner && !gives_name_up(successors, owner, NAME_ID, app->id))
         return refuse_name(ret_problem, "app_id", app->id, owner);
     for (size_t i = 0; i < app->instance_count; i++) {
         owner = other_owner(table, app, NAME_ID, app->instances[i].id);
-        if (!owner)
+        if (!owner || gives_name_up(successors, owner, NAME_ID, app->instances[i].id))
             continue;
         snprintf(field, sizeof field, "instances[%zu].instance_id", i);
         return refuse_name(ret_problem, field, app->instances[i].id, owner);
     }
     for (size_t i = 0; i < app->domain_count; i++) {
         owner = other_owner(table, app, NAME_DOMAIN, app->domains[i].name);
-        if (!owner)
+        if (!owner || gives_name_up(successors, owner, NAME_DOMAIN, app->domains[i].name))
             continue;
         snprintf(field, sizeof field, "domains[%zu].name", i);
         return refuse_name(ret_problem, field, app->domains[i].name, owner);
@@ -163,6 +185,13 @@ static enum status check_generations(const struct route_app *before, const struc
     return status;
 }
 
+static const struct route_app *app_of_owner(const struct route_table *table, const struct route_instance *owner)
+{
+    const struct route_app *app = staged_owner(table, NAME_ID, slice_str(owner->id));
+    assert(app);
+    return app;
+}
+
 /* The owner that an instance of `app` would drive out of its address, or NULL. What the app itself owns it may move. */
 static const struct route_instance *foreign_owner(const struct route_table *table, const struct route_app *app,
                                                   const struct route_instance *instance)
@@ -172,20 +201,19 @@ static const struct route_instance *foreign_owner(const struct route_table *tabl
     const struct route_instance *owner = claims_staged_owner(table->claims, &instance->address);
     if (!owner || strcmp(owner->id, instance->id) == 0)
         return NULL;
-    const struct route_app *owning_app = staged_owner(table, NAME_ID, slice_str(owner->id));
-    assert(owning_app);
-    return strcmp(owning_app->id, app->id) == 0 ? NULL : owner;
+    return strcmp(app_of_owner(table, owner)->id, app->id) == 0 ? NULL : owner;
 }
 
 static enum status check_claims(const struct route_table *table, const struct route_app *app,
-                                struct route_problem *ret_problem)
+                                const struct route_successors *successors, struct route_problem *ret_problem)
 {
     char field[FIELD_SIZE];
     char address[IP_TEXT_MAX];
     for (size_t i = 0; i < app->instance_count; i++) {
         const struct route_instance *instance = &app->instances[i];
         const struct route_instance *owner = foreign_owner(table, app, instance);
-        if (!owner || owner->generation < instance->generation)
+        if (!owner || owner->generation < instance->generation ||
+            gives_address_up(successors, app_of_owner(table, owner), &instance->address))
             continue;
         snprintf(field, sizeof field, "instances[%zu].address", i);
         ip_format(&instance->address, address);
@@ -282,13 +310,52 @@ static void supersede(struct route_table *table, const char *instance_id, uint64
     staged->revision = revision;
 }
 
-static enum status check_put(const struct route_table *table, const struct route_app *app,
-                             struct route_problem *ret_problem)
+static void remove_instance(struct route_app *record, const char *id)
 {
-    enum status status = check_names(table, app, ret_problem);
+    size_t i = (size_t)(route_app_instance(record, slice_str(id)) - record->instances);
+    record->instance_count--;
+    memmove(&record->instances[i], &record->instances[i + 1], (record->instance_count - i) * sizeof *record->instances);
+}
+
+static void remove_domain(struct route_app *record, const char *name)
+{
+    size_t i = 0;
+    while (strcmp(record->domains[i].name, name) != 0)
+        i++;
+    record->domain_count--;
+    memmove(&record->domains[i], &record->domains[i + 1], (record->domain_count - i) * sizeof *record->domains);
+}
+
+/* Takes a name out of the app that has it, if that is another one, for `app`. */
+static void take_name(struct route_table *table, const struct route_app *app, enum name_space space, const char *name)
+{
+    const struct route_app *owner = other_owner(table, app, space, name);
+    if (!owner)
+        return;
+    struct route_app *rest = route_app_copy(owner);
+    if (space == NAME_ID)
+        remove_instance(rest, name);
+    else
+        remove_domain(rest, name);
+    rest->revision = app->revision;
+    stage_record(table, owner->id, rest);
+}
+
+static void take_names(struct route_table *table, const struct route_app *app)
+{
+    for (size_t i = 0; i < name_count(app); i++) {
+        unsigned number = name_number(app, i);
+        take_name(table, app, name_space(number), name_text(app, number).ptr);
+    }
+}
+
+static enum status check_put(const struct route_table *table, const struct route_app *app,
+                             const struct route_successors *successors, struct route_problem *ret_problem)
+{
+    enum status status = check_names(table, app, successors, ret_problem);
     if (status == STATUS_OK)
         status = check_generations(route_table_staged_app(table, slice_str(app->id)), app, ret_problem);
-    return status == STATUS_OK ? check_claims(table, app, ret_problem) : status;
+    return status == STATUS_OK ? check_claims(table, app, successors, ret_problem) : status;
 }
 
 static void stage_put(struct route_table *table, struct route_app *app)
@@ -301,17 +368,25 @@ static void stage_put(struct route_table *table, struct route_app *app)
     stage_record(table, app->id, app);
 }
 
-enum status route_table_stage_put(struct route_table *table, struct route_app *app, struct route_problem *ret_problem)
+enum status route_table_stage_put_among(struct route_table *table, struct route_app *app,
+                                        const struct route_successors *successors, struct route_problem *ret_problem)
 {
-    enum status status = check_put(table, app, ret_problem);
+    enum status status = check_put(table, app, successors, ret_problem);
     if (status != STATUS_OK)
         return status;
     if (app->revision == 0)
         app->revision = table->stage.revision + 1;
     if (table->stage.revision < app->revision)
         table->stage.revision = app->revision;
+    if (successors)
+        take_names(table, app);
     stage_put(table, app);
     return STATUS_OK;
+}
+
+enum status route_table_stage_put(struct route_table *table, struct route_app *app, struct route_problem *ret_problem)
+{
+    return route_table_stage_put_among(table, app, NULL, ret_problem);
 }
 
 bool route_table_has_staged(const struct route_table *table)

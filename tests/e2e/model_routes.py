@@ -59,30 +59,36 @@ class Table:
                 return app["app_id"]
         return None
 
-    def _check(self, app):
+    def _check(self, app, successors):
         """What one record must keep, whatever else is in the table."""
         check_record(app)
         names = [(app["app_id"], False), *((it["instance_id"], False) for it in app["instances"]),
                  *((it["name"], True) for it in app["domains"])]
         for name, domain in names:
-            if self._name_owner(name, domain) not in (None, app["app_id"]):
+            owner = self._name_owner(name, domain)
+            if owner not in (None, app["app_id"]) and not gives_name_up(successors.get(owner), name, domain):
                 raise Refused("invalid_record")
+        if self._has_gone_back(app):
+            raise Refused("invalid_record")
+        for it in live_instances(app):
+            for owner, loser in self._foreign_owners(app, it):
+                if loser["generation"] >= it["generation"] and not gives_address_up(successors.get(owner["app_id"]),
+                                                                                    it["address"]):
+                    raise Refused("claim_conflict")
+
+    def _has_gone_back(self, app):
         before = self.apps.get(app["app_id"], {"instances": []})
         known = {it["instance_id"]: it["generation"] for it in before["instances"]}
-        for it in app["instances"]:
-            if known.get(it["instance_id"], 0) > it["generation"]:
-                raise Refused("invalid_record")
-        for it in live_instances(app):
-            for owner in self._foreign_owners(app, it):
-                if owner[1]["generation"] >= it["generation"]:
-                    raise Refused("claim_conflict")
+        return any(known.get(it["instance_id"], 0) > it["generation"] for it in app["instances"])
 
     def _foreign_owners(self, app, instance):
         return [(owner, it) for owner, it in self.owners(instance["address"]) if owner["app_id"] != app["app_id"]]
 
-    def put(self, app, revision=None):
-        self._check(app)
+    def put(self, app, revision=None, successors={}):
+        """`successors`: what other apps are to become, by id; what such a one has not any more is in nobody's way."""
+        self._check(app, successors)
         revision = revision or self.revision + 1
+        self._take_names(app, revision)
         for it in live_instances(app):
             for owner, loser in self._foreign_owners(app, it):
                 instances = [{**one, "state": "stopped"} if one is loser else one for one in owner["instances"]]
@@ -90,6 +96,16 @@ class Table:
         self.apps[app["app_id"]] = {**app, "revision": revision}
         self.tombstones.pop(app["app_id"], None)
         self.revision = max(self.revision, revision)
+
+    def _take_names(self, app, revision):
+        """From other apps, which give them up."""
+        ids = {app["app_id"], *(it["instance_id"] for it in app["instances"])}
+        domains = {it["name"] for it in app["domains"]}
+        for owner in [it for it in self.apps.values() if it["app_id"] != app["app_id"]]:
+            left = {"instances": [it for it in owner["instances"] if it["instance_id"] not in ids],
+                    "domains": [it for it in owner["domains"] if it["name"] not in domains]}
+            if any(left[name] != owner[name] for name in left):
+                self.apps[owner["app_id"]] = {**owner, **left, "revision": revision}
 
     def delete(self, app_id, revision=None):
         if app_id not in self.apps:
@@ -188,12 +204,8 @@ class Table:
         before, revision = self.copy(), push["revision"] or self.revision + 1
         for app_id in [app_id for app_id in self.apps if app_id not in entries]:
             self.delete(app_id, revision)
-        left = [app for app in entries.values() if app]
-        while True:
-            refused = self._put_some(left, revision)
-            if not refused or len(refused) == len(left):
-                break
-            left = [app for app, _ in refused]
+        refused = self._put_passes([app for app in entries.values() if app], revision, False)
+        refused = self._put_passes([app for app, _ in refused], revision, True)
         changed = before.apps != self.apps or before.revision != self.revision
         if push["revision"] and (push["revision"] < before.revision or
                                  (push["revision"] == before.revision and changed)):
@@ -204,17 +216,39 @@ class Table:
         return {"code": OK, "revision": self.revision, "apps": len(entries) - len(refused),
                 "refused": bad + len(refused)}
 
-    def _put_some(self, apps, revision):
-        """One pass; returns what was refused, with the reasons."""
-        refused = []
+    def _put_passes(self, apps, revision, is_giving_up):
+        """As long as that helps; returns what was refused, with the reasons."""
+        while True:
+            refused = self._put_some(apps, revision, is_giving_up)
+            if not refused or len(refused) == len(apps):
+                return refused
+            apps = [app for app, _ in refused]
+
+    def _put_some(self, apps, revision, is_giving_up):
+        """One pass. What apps that are left give up is in nobody's way if `is_giving_up`."""
+        refused, left = [], {app["app_id"]: app for app in apps}
         for app in apps:
             if content(self.apps.get(app["app_id"], {})) == content(app):
+                del left[app["app_id"]]
                 continue
+            successors = {name: it for name, it in left.items() if is_giving_up and not self._has_gone_back(it)}
             try:
-                self.put(app, revision)
+                self.put(app, revision, successors)
+                del left[app["app_id"]]
             except Refused as refusal:
                 refused.append((app, str(refusal)))
         return refused
+
+
+def gives_name_up(successor, name, domain):
+    if not successor:
+        return False
+    return name not in ([it["name"] for it in successor["domains"]] if domain else [
+        successor["app_id"], *(it["instance_id"] for it in successor["instances"])])
+
+
+def gives_address_up(successor, address):
+    return bool(successor) and address not in [it["address"] for it in live_instances(successor)]
 
 
 def check_record(app):

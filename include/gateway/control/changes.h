@@ -134,6 +134,12 @@ struct changes_snapshot_options {
  * the commit keeps that change (REPLACE), or has the commit end with REVISION_CONFLICT (MIRROR). A bad record is
  * refused alone (add says why) and does not stop the rest. Of a DELTA, the last word on an app counts. Apps are staged
  * in an order that lets addresses and names move between them.
+ *
+ * An app of a REPLACE that conflicts with another one is left out, that is, it stays as it is in the table. If its new
+ * record is valid in itself, it does not stand in others' way with what that record has not any more: apps may have
+ * changed places, and who is given its old address or name gets it, its own instance there is STOPPED, its own domain
+ * of that name gone. What both of its records have it keeps, against equal and older generations; and everything if the
+ * new record brings back an older generation of an instance, which only a record can do that is older than the table.
  */
 struct changes_snapshot;
 struct changes_snapshot *changes_snapshot_begin(struct changes *changes, enum changes_snapshot_mode mode);

@@ -80,6 +80,22 @@ size_t route_table_each(struct route_table *table, struct slice after, size_t li
 MUST_CHECK enum status route_table_stage_put(struct route_table *table, struct route_app *app,
                                              struct route_problem *ret_problem);
 
+/* What apps of the table become that change in one step with others. */
+struct route_successors {
+    /* The record that the app is to get; NULL: not known. */
+    const struct route_app *(*of)(void *arg, const struct route_app *now);
+    void *arg;
+};
+
+/*
+ * As route_table_stage_put; but what an app has and its successor has not stands in nobody's way, whatever the
+ * generation: the instance that owns the address is STOPPED, the instance or domain of the name is taken out, in a
+ * staged change of that app as above. `successors` may be NULL.
+ */
+MUST_CHECK enum status route_table_stage_put_among(struct route_table *table, struct route_app *app,
+                                                   const struct route_successors *successors,
+                                                   struct route_problem *ret_problem);
+
 /* Stages the table's revision: for deletions, which leave no record, and for what follows another table. */
 void route_table_stage_revision(struct route_table *table, uint64_t revision);
 

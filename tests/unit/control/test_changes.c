@@ -283,6 +283,159 @@ static void a_snapshot_may_come_in_any_order(void **state)
     assert_int_equal(app_of(place, "b")->instances[0].state, ROUTE_STATE_RUNNING);
 }
 
+static struct route_app *parse_app(const char *json)
+{
+    struct route_app *app = NULL;
+    struct route_problem problem;
+    if (app_document_parse(slice_str(json), &app, &problem) != STATUS_OK)
+        fail_msg("%s: %s", problem.field, problem.detail);
+    return app;
+}
+
+static struct change_result load_snapshot(struct place *place, const char *const *apps, size_t count, bool strict)
+{
+    struct changes_snapshot *snapshot = snapshot_of(place, NULL, 0);
+    struct route_problem problem;
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(changes_snapshot_add(snapshot, parse_app(apps[i]), &problem), STATUS_OK);
+    return commit(place, snapshot, strict);
+}
+
+/* The last byte of the address of a running instance; 0: it does not run. */
+static int place_of(const struct place *place, const char *id, size_t instance)
+{
+    const struct route_app *app = app_of(place, id);
+    assert_true(app && app->instance_count > instance);
+    const struct route_instance *it = &app->instances[instance];
+    return it->state == ROUTE_STATE_RUNNING ? it->address.bytes[3] : 0;
+}
+
+/* The generations are those of other instances: who stays must not have to be older than who comes. */
+static void apps_of_a_snapshot_may_have_changed_places(void **state)
+{
+    struct place *place = *state;
+    put(place, "a", "10.0.0.1", 3, CHANGES_ANY_REVISION);
+    put(place, "b", "10.0.0.2", 2, CHANGES_ANY_REVISION);
+    const char *const apps[] = {
+        "{\"app_id\":\"a\",\"instances\":[{\"instance_id\":\"a2\",\"address\":\"10.0.0.2\",\"generation\":1}]}",
+        "{\"app_id\":\"b\",\"instances\":[{\"instance_id\":\"b2\",\"address\":\"10.0.0.1\",\"generation\":1}]}"};
+    struct change_result result = load_snapshot(place, apps, 2, true);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(result.refused, 0);
+    assert_int_equal(place->revoked, 2);
+    restart(place, &rules);
+    assert_int_equal(place_of(place, "a", 0), 2);
+    assert_string_equal(app_of(place, "a")->instances[0].id, "a2");
+    assert_int_equal(place_of(place, "b", 0), 1);
+}
+
+static void apps_of_a_snapshot_may_exchange_names(void **state)
+{
+    struct place *place = *state;
+    const char *const before[] = {
+        "{\"app_id\":\"a\",\"domains\":[{\"name\":\"one.example\",\"port\":80}],"
+        "\"instances\":[{\"instance_id\":\"i1\",\"address\":\"10.0.0.1\",\"generation\":5},"
+        "{\"instance_id\":\"i3\",\"address\":\"10.0.0.3\"}]}",
+        "{\"app_id\":\"b\",\"domains\":[{\"name\":\"two.example\",\"port\":80}],"
+        "\"instances\":[{\"instance_id\":\"i2\",\"address\":\"10.0.0.2\",\"generation\":5}]}"};
+    const char *const after[] = {"{\"app_id\":\"a\",\"domains\":[{\"name\":\"two.example\",\"port\":80}],"
+                                 "\"instances\":[{\"instance_id\":\"i2\",\"address\":\"10.0.0.2\",\"generation\":5},"
+                                 "{\"instance_id\":\"i3\",\"address\":\"10.0.0.3\"}]}",
+                                 "{\"app_id\":\"b\",\"domains\":[{\"name\":\"one.example\",\"port\":80}],"
+                                 "\"instances\":[{\"instance_id\":\"i1\",\"address\":\"10.0.0.1\",\"generation\":5}]}"};
+    struct change_result result = load_snapshot(place, before, 2, true);
+    check(&result, STATUS_OK, "");
+    struct claim *claim = claim_ref(app_of(place, "a")->instances[1].claim);
+    result = load_snapshot(place, after, 2, true);
+    check(&result, STATUS_OK, "");
+    assert_string_equal(app_of(place, "a")->domains[0].name, "two.example");
+    assert_string_equal(app_of(place, "b")->domains[0].name, "one.example");
+    assert_string_equal(app_of(place, "a")->instances[0].id, "i2");
+    assert_string_equal(app_of(place, "b")->instances[0].id, "i1");
+    assert_int_equal(place->revoked, 2); /* of i1 and i2, which are other apps' now */
+    assert_ptr_equal(app_of(place, "a")->instances[1].claim, claim);
+    claim_unref(&claim);
+    restart(place, &rules);
+    assert_int_equal(place_of(place, "a", 0), 2);
+    assert_int_equal(place_of(place, "b", 0), 1);
+}
+
+/* a is refused for c's address; what the snapshot does not give it any more, b gets all the same. */
+static void a_refused_app_does_not_block_another(void **state)
+{
+    struct place *place = *state;
+    const char *const before[] = {
+        "{\"app_id\":\"a\",\"domains\":[{\"name\":\"one.example\",\"port\":80},"
+        "{\"name\":\"kept.example\",\"port\":80}],"
+        "\"instances\":[{\"instance_id\":\"a1\",\"address\":\"10.0.0.1\",\"generation\":5},"
+        "{\"instance_id\":\"a2\",\"address\":\"10.0.0.2\",\"generation\":5}]}",
+        "{\"app_id\":\"c\",\"instances\":[{\"instance_id\":\"c1\",\"address\":\"10.0.0.9\",\"generation\":5}]}"};
+    const char *const after[] = {
+        "{\"app_id\":\"b\",\"domains\":[{\"name\":\"one.example\",\"port\":80}],"
+        "\"instances\":[{\"instance_id\":\"b1\",\"address\":\"10.0.0.1\",\"generation\":1}]}",
+        "{\"app_id\":\"a\",\"instances\":[{\"instance_id\":\"a1\",\"address\":\"10.0.0.9\",\"generation\":5}]}",
+        before[1]};
+    struct change_result result = load_snapshot(place, before, 2, true);
+    check(&result, STATUS_OK, "");
+    result = load_snapshot(place, after, 3, false);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(result.refused, 1);
+    assert_int_equal(place_of(place, "b", 0), 1);
+    assert_int_equal(place_of(place, "c", 0), 9);
+    assert_int_equal(app_of(place, "a")->instances[0].state, ROUTE_STATE_STOPPED);
+    assert_int_equal(place_of(place, "a", 1), 2);
+    assert_int_equal(app_of(place, "a")->domain_count, 1);
+    assert_string_equal(app_of(place, "a")->domains[0].name, "kept.example");
+    assert_int_equal(place->revoked, 1);
+    uint64_t revision = route_table_revision(place->table);
+    assert_int_equal(app_of(place, "a")->revision, revision);
+    result = load_snapshot(place, after, 3, false);
+    assert_int_equal(result.refused, 1);
+    assert_int_equal(route_table_revision(place->table), revision); /* the same again changes nothing */
+    restart(place, &rules);
+    assert_int_equal(place_of(place, "a", 1), 2);
+    assert_int_equal(place_of(place, "b", 0), 1);
+}
+
+/* a is refused for c's address: what it has and the snapshot leaves it, b does not get. */
+static void a_refused_app_keeps_what_its_record_keeps(void **state)
+{
+    struct place *place = *state;
+    const char *const before[] = {
+        "{\"app_id\":\"a\",\"instances\":[{\"instance_id\":\"a1\",\"address\":\"10.0.0.1\"},"
+        "{\"instance_id\":\"a2\",\"address\":\"10.0.0.2\"}]}",
+        "{\"app_id\":\"c\",\"instances\":[{\"instance_id\":\"c1\",\"address\":\"10.0.0.9\"}]}"};
+    const char *const after[] = {"{\"app_id\":\"b\",\"instances\":[{\"instance_id\":\"b1\",\"address\":\"10.0.0.1\"}]}",
+                                 "{\"app_id\":\"a\",\"instances\":[{\"instance_id\":\"a1\",\"address\":\"10.0.0.1\"},"
+                                 "{\"instance_id\":\"a2\",\"address\":\"10.0.0.9\"}]}",
+                                 before[1]};
+    struct change_result result = load_snapshot(place, before, 2, true);
+    uint64_t revision = app_of(place, "a")->revision;
+    result = load_snapshot(place, after, 3, false);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(result.refused, 2);
+    assert_null(app_of(place, "b"));
+    assert_int_equal(place_of(place, "a", 0), 1);
+    assert_int_equal(place_of(place, "a", 1), 2);
+    assert_int_equal(app_of(place, "a")->revision, revision);
+    assert_int_equal(place->revoked, 0);
+}
+
+/* A record with a generation that goes back is older than what is known of the app: it gives nothing away. */
+static void a_snapshot_does_not_bring_generations_back(void **state)
+{
+    struct place *place = *state;
+    put(place, "a", "10.0.0.1", 3, CHANGES_ANY_REVISION);
+    put(place, "b", "10.0.0.2", 1, CHANGES_ANY_REVISION);
+    struct route_app *apps[] = {make_app("a", "10.0.0.2", 2), make_app("b", "10.0.0.1", 2)};
+    struct change_result result = commit(place, snapshot_of(place, apps, 2), false);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(result.refused, 2);
+    assert_int_equal(place_of(place, "a", 0), 1);
+    assert_int_equal(place_of(place, "b", 0), 2);
+    assert_int_equal(place->revoked, 0);
+}
+
 static void bad_records_of_a_snapshot_are_refused_alone(void **state)
 {
     struct place *place = *state;
@@ -478,6 +631,11 @@ int main(void)
         TEST(the_end_answers_all),
         TEST(a_snapshot_replaces_everything),
         TEST(a_snapshot_may_come_in_any_order),
+        TEST(apps_of_a_snapshot_may_have_changed_places),
+        TEST(apps_of_a_snapshot_may_exchange_names),
+        TEST(a_refused_app_does_not_block_another),
+        TEST(a_refused_app_keeps_what_its_record_keeps),
+        TEST(a_snapshot_does_not_bring_generations_back),
         TEST(bad_records_of_a_snapshot_are_refused_alone),
         TEST(a_table_has_a_limit),
         TEST(conflicts_within_a_snapshot),
