@@ -40,6 +40,9 @@ struct load {
     enum status status;   /* of reading, when is_read; then the next two as well */
     uint64_t last_revision;
     char *error;
+    struct route_app **contested; /* others that were read before have something of them: decided when all are read */
+    size_t contested_count;
+    size_t contested_capacity;
     size_t loaded;
     size_t left_out;
 };
@@ -148,17 +151,26 @@ static void leave_out(struct load *load, const char *app_id, const struct route_
     log_error("routes: app %s in the store is left out: %s: %s", app_id, problem->field, problem->detail);
 }
 
+static void put_aside(struct load *load, struct route_app *app)
+{
+    if (load->contested_count == load->contested_capacity) {
+        load->contested_capacity = load->contested_capacity > 0 ? 2 * load->contested_capacity : 16;
+        load->contested = realloc(load->contested, load->contested_capacity * sizeof(struct route_app *));
+        if (!load->contested)
+            abort();
+    }
+    load->contested[load->contested_count++] = app;
+}
+
 static void stage_one(struct load *load, struct loaded *item)
 {
     struct route_problem problem;
     if (!item->app)
         leave_out(load, item->left_out, item->problem);
-    else if (route_table_stage_put(load->changes->table, item->app, &problem) == STATUS_OK)
+    else if (route_table_stage_put_beside(load->changes->table, item->app, &problem) == STATUS_OK)
         load->loaded++;
-    else {
-        leave_out(load, item->app->id, &problem);
-        route_app_free(&item->app);
-    }
+    else
+        put_aside(load, item->app);
     free(item->left_out);
     free(item->problem);
 }
@@ -166,7 +178,7 @@ static void stage_one(struct load *load, struct loaded *item)
 static void digest_one(void *arg, struct slice app_id, const struct route_app *app)
 {
     struct changes *c = arg;
-    /* There before only if another record of the store has just driven an instance of it out. */
+    /* There before only if a newer record of the store has just driven it out. */
     route_table_read_begin();
     const struct route_app *before = route_table_app(c->table, app_id);
     if (before)
@@ -180,6 +192,58 @@ static void publish(struct changes *c)
 {
     route_table_staged_each(c->table, digest_one, c);
     route_table_publish(c->table, c->revoked, c->revoked_arg);
+}
+
+/* ---- records that can't both be there ---- */
+
+static void leave_out_for(struct load *load, const struct route_app *app, const struct route_app *rival)
+{
+    struct route_problem problem;
+    route_problem_set(&problem, STATUS_CLAIM_CONFLICT, "revision",
+                      "an address or name of it was given to app %s in revision %ju, after this one's %ju", rival->id,
+                      (uintmax_t)rival->revision, (uintmax_t)app->revision);
+    leave_out(load, app->id, &problem);
+}
+
+/* The app comes in if it is newer than all who have something of it, which then go. */
+static void settle_one(struct load *load, struct route_app *app)
+{
+    struct route_table *table = load->changes->table;
+    struct route_problem problem;
+    const struct route_app *rival;
+    while ((rival = route_table_newest_rival(table, app)) != NULL && rival->revision < app->revision) {
+        leave_out_for(load, rival, app);
+        load->loaded--;
+        if (route_table_stage_delete(table, slice_str(rival->id), &problem) != STATUS_OK)
+            abort();
+    }
+    if (!rival && route_table_stage_put_beside(table, app, &problem) == STATUS_OK) {
+        load->loaded++;
+        return;
+    }
+    if (rival)
+        leave_out_for(load, app, rival);
+    else
+        leave_out(load, app->id, &problem);
+    route_app_free(&app);
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const struct route_app *x = *(struct route_app *const *)a;
+    const struct route_app *y = *(struct route_app *const *)b;
+    return x->revision > y->revision ? -1 : x->revision < y->revision;
+}
+
+/* The newest first: who has to go for it does not stand in the way of others. */
+static void settle_contested(struct load *load)
+{
+    if (load->contested_count > 1)
+        qsort(load->contested, load->contested_count, sizeof(struct route_app *), newest_first);
+    for (size_t i = 0; i < load->contested_count; i++)
+        settle_one(load, load->contested[i]);
+    free(load->contested);
+    publish(load->changes);
 }
 
 static enum status load_apps(struct load *load)
@@ -198,6 +262,7 @@ static enum status load_apps(struct load *load)
     pthread_join(thread, NULL);
     pthread_cond_destroy(&load->moved);
     pthread_mutex_destroy(&load->lock);
+    settle_contested(load);
     return load->status;
 }
 

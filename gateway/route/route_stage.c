@@ -89,22 +89,27 @@ static struct route_app *staged_owner(const struct route_table *table, enum name
 
 enum { FIELD_SIZE = sizeof((struct route_problem *)0)->field };
 
-static const struct route_app *successor_of(const struct route_successors *successors, const struct route_app *now)
+/* On which terms a record comes in. */
+struct terms {
+    bool may_supersede;
+    const struct route_successors *successors; /* NULL: none are known */
+};
+
+static const struct route_app *successor_of(const struct terms *terms, const struct route_app *now)
 {
-    return successors ? successors->of(successors->arg, now) : NULL;
+    return terms->successors ? terms->successors->of(terms->successors->arg, now) : NULL;
 }
 
-static bool gives_name_up(const struct route_successors *successors, const struct route_app *owner,
-                          enum name_space space, const char *name)
+static bool gives_name_up(const struct terms *terms, const struct route_app *owner, enum name_space space,
+                          const char *name)
 {
-    const struct route_app *successor = successor_of(successors, owner);
+    const struct route_app *successor = successor_of(terms, owner);
     return successor && !record_has(successor, space, slice_str(name));
 }
 
-static bool gives_address_up(const struct route_successors *successors, const struct route_app *owner,
-                             const struct ip_addr *address)
+static bool gives_address_up(const struct terms *terms, const struct route_app *owner, const struct ip_addr *address)
 {
-    const struct route_app *successor = successor_of(successors, owner);
+    const struct route_app *successor = successor_of(terms, owner);
     for (size_t i = 0; successor && i < successor->instance_count; i++)
         if (route_instance_is_live(&successor->instances[i]) && ip_equal(&successor->instances[i].address, address))
             return false;
@@ -132,23 +137,23 @@ static enum status refuse_name(struct route_problem *ret_problem, const char *fi
     return route_problem_set(ret_problem, STATUS_INVALID_RECORD, field, "%s belongs to app %s", name, owner->id);
 }
 
-static enum status check_names(const struct route_table *table, const struct route_app *app,
-                               const struct route_successors *successors, struct route_problem *ret_problem)
+static enum status check_names(const struct route_table *table, const struct route_app *app, const struct terms *terms,
+                               struct route_problem *ret_problem)
 {
     char field[FIELD_SIZE];
     const struct route_app *owner = other_owner(table, app, NAME_ID, app->id);
-    if (owner && !gives_name_up(successors, owner, NAME_ID, app->id))
+    if (owner && !gives_name_up(terms, owner, NAME_ID, app->id))
         return refuse_name(ret_problem, "app_id", app->id, owner);
     for (size_t i = 0; i < app->instance_count; i++) {
         owner = other_owner(table, app, NAME_ID, app->instances[i].id);
-        if (!owner || gives_name_up(successors, owner, NAME_ID, app->instances[i].id))
+        if (!owner || gives_name_up(terms, owner, NAME_ID, app->instances[i].id))
             continue;
         snprintf(field, sizeof field, "instances[%zu].instance_id", i);
         return refuse_name(ret_problem, field, app->instances[i].id, owner);
     }
     for (size_t i = 0; i < app->domain_count; i++) {
         owner = other_owner(table, app, NAME_DOMAIN, app->domains[i].name);
-        if (!owner || gives_name_up(successors, owner, NAME_DOMAIN, app->domains[i].name))
+        if (!owner || gives_name_up(terms, owner, NAME_DOMAIN, app->domains[i].name))
             continue;
         snprintf(field, sizeof field, "domains[%zu].name", i);
         return refuse_name(ret_problem, field, app->domains[i].name, owner);
@@ -204,16 +209,16 @@ static const struct route_instance *foreign_owner(const struct route_table *tabl
     return strcmp(app_of_owner(table, owner)->id, app->id) == 0 ? NULL : owner;
 }
 
-static enum status check_claims(const struct route_table *table, const struct route_app *app,
-                                const struct route_successors *successors, struct route_problem *ret_problem)
+static enum status check_claims(const struct route_table *table, const struct route_app *app, const struct terms *terms,
+                                struct route_problem *ret_problem)
 {
     char field[FIELD_SIZE];
     char address[IP_TEXT_MAX];
     for (size_t i = 0; i < app->instance_count; i++) {
         const struct route_instance *instance = &app->instances[i];
         const struct route_instance *owner = foreign_owner(table, app, instance);
-        if (!owner || owner->generation < instance->generation ||
-            gives_address_up(successors, app_of_owner(table, owner), &instance->address))
+        if (!owner || (terms->may_supersede && owner->generation < instance->generation) ||
+            gives_address_up(terms, app_of_owner(table, owner), &instance->address))
             continue;
         snprintf(field, sizeof field, "instances[%zu].address", i);
         ip_format(&instance->address, address);
@@ -349,13 +354,13 @@ static void take_names(struct route_table *table, const struct route_app *app)
     }
 }
 
-static enum status check_put(const struct route_table *table, const struct route_app *app,
-                             const struct route_successors *successors, struct route_problem *ret_problem)
+static enum status check_put(const struct route_table *table, const struct route_app *app, const struct terms *terms,
+                             struct route_problem *ret_problem)
 {
-    enum status status = check_names(table, app, successors, ret_problem);
+    enum status status = check_names(table, app, terms, ret_problem);
     if (status == STATUS_OK)
         status = check_generations(route_table_staged_app(table, slice_str(app->id)), app, ret_problem);
-    return status == STATUS_OK ? check_claims(table, app, successors, ret_problem) : status;
+    return status == STATUS_OK ? check_claims(table, app, terms, ret_problem) : status;
 }
 
 static void stage_put(struct route_table *table, struct route_app *app)
@@ -368,17 +373,17 @@ static void stage_put(struct route_table *table, struct route_app *app)
     stage_record(table, app->id, app);
 }
 
-enum status route_table_stage_put_among(struct route_table *table, struct route_app *app,
-                                        const struct route_successors *successors, struct route_problem *ret_problem)
+static enum status put_on_terms(struct route_table *table, struct route_app *app, const struct terms *terms,
+                                struct route_problem *ret_problem)
 {
-    enum status status = check_put(table, app, successors, ret_problem);
+    enum status status = check_put(table, app, terms, ret_problem);
     if (status != STATUS_OK)
         return status;
     if (app->revision == 0)
         app->revision = table->stage.revision + 1;
     if (table->stage.revision < app->revision)
         table->stage.revision = app->revision;
-    if (successors)
+    if (terms->successors)
         take_names(table, app);
     stage_put(table, app);
     return STATUS_OK;
@@ -386,7 +391,38 @@ enum status route_table_stage_put_among(struct route_table *table, struct route_
 
 enum status route_table_stage_put(struct route_table *table, struct route_app *app, struct route_problem *ret_problem)
 {
-    return route_table_stage_put_among(table, app, NULL, ret_problem);
+    return put_on_terms(table, app, &(struct terms){.may_supersede = true}, ret_problem);
+}
+
+enum status route_table_stage_put_among(struct route_table *table, struct route_app *app,
+                                        const struct route_successors *successors, struct route_problem *ret_problem)
+{
+    return put_on_terms(table, app, &(struct terms){.may_supersede = true, .successors = successors}, ret_problem);
+}
+
+enum status route_table_stage_put_beside(struct route_table *table, struct route_app *app,
+                                         struct route_problem *ret_problem)
+{
+    return put_on_terms(table, app, &(struct terms){.may_supersede = false}, ret_problem);
+}
+
+static const struct route_app *newer_of(const struct route_app *a, const struct route_app *b)
+{
+    return !a || (b && b->revision > a->revision) ? b : a;
+}
+
+const struct route_app *route_table_newest_rival(const struct route_table *table, const struct route_app *app)
+{
+    const struct route_app *newest = NULL;
+    for (size_t i = 0; i < name_count(app); i++) {
+        unsigned number = name_number(app, i);
+        newest = newer_of(newest, other_owner(table, app, name_space(number), name_text(app, number).ptr));
+    }
+    for (size_t i = 0; i < app->instance_count; i++) {
+        const struct route_instance *owner = foreign_owner(table, app, &app->instances[i]);
+        newest = newer_of(newest, owner ? app_of_owner(table, owner) : NULL);
+    }
+    return newest;
 }
 
 bool route_table_has_staged(const struct route_table *table)

@@ -45,8 +45,9 @@ void changes_free(struct changes **changes);
 
 /*
  * Before the first change: publishes what the store has. A record that is not valid any more is left out, with a line
- * in the log, and stays in the store until its app is put or deleted, or a snapshot replaces everything. On failure
- * the text says why, and the table has some of it.
+ * in the log, and stays in the store until its app is put or deleted, or a snapshot replaces everything. So is one when
+ * a newer record, by its revision, has an address or name of it: while it was left out, that could be given away. On
+ * failure the text says why, and the table has some of it.
  */
 enum { CHANGES_ERROR_TEXT_MAX = 512 };
 MUST_CHECK enum status changes_load(struct changes *changes, char ret_error[CHANGES_ERROR_TEXT_MAX]);

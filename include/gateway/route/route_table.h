@@ -96,6 +96,16 @@ MUST_CHECK enum status route_table_stage_put_among(struct route_table *table, st
                                                    const struct route_successors *successors,
                                                    struct route_problem *ret_problem);
 
+/* As route_table_stage_put, but an owner is not superseded: whatever its generation, the app is refused. */
+MUST_CHECK enum status route_table_stage_put_beside(struct route_table *table, struct route_app *app,
+                                                    struct route_problem *ret_problem);
+
+/*
+ * Of the other apps that have a name of this one, or live at an address that it would live at, the one with the newest
+ * revision, as staged; NULL: there is none.
+ */
+const struct route_app *route_table_newest_rival(const struct route_table *table, const struct route_app *app);
+
 /* Stages the table's revision: for deletions, which leave no record, and for what follows another table. */
 void route_table_stage_revision(struct route_table *table, uint64_t revision);
 

@@ -614,6 +614,85 @@ static void a_snapshot_ends_what_was_left_out(void **state)
     assert_int_equal(app_of(place, "moved")->instances[0].address.bytes[1], 9);
 }
 
+/* ---- records of the store that can't both be there ---- */
+
+/* "far" lives in another network too, and so was left out when `other` was given its address. */
+static void check_who_came_later(struct place *place, const char *other, unsigned generation)
+{
+    const char *far = "{\"app_id\":\"far\",\"domains\":[{\"name\":\"far.example\",\"port\":80}],"
+                      "\"instances\":[{\"instance_id\":\"f1\",\"address\":\"10.0.0.1\"},"
+                      "{\"instance_id\":\"f2\",\"address\":\"10.9.0.1\",\"generation\":5}]}";
+    struct change_result result = load_snapshot(place, &far, 1, true);
+    check(&result, STATUS_OK, "");
+    restart(place, &narrow_rules);
+    result = put(place, other, "10.9.0.1", generation, CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    uint64_t revision = route_table_revision(place->table);
+    restart(place, &rules);
+    assert_int_equal(place_of(place, other, 0), 1);
+    assert_null(app_of(place, "far"));
+    assert_int_equal(route_table_revision(place->table), revision);
+    assert_int_equal(changes_digest(place->changes), changes_digest_of(slice_str(other), result.revision));
+    result = remove_app(place, "far", CHANGES_ANY_REVISION); /* it is in the store still */
+    check(&result, STATUS_OK, "");
+    result = remove_app(place, other, CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+}
+
+static void the_newer_record_has_the_address(void **state)
+{
+    check_who_came_later(*state, "a", 1); /* read before "far" */
+    check_who_came_later(*state, "a", 5);
+    check_who_came_later(*state, "z", 1); /* … and behind it */
+    check_who_came_later(*state, "z", 5);
+    check_who_came_later(*state, "z", 9);
+}
+
+static void on_stored(void *arg, enum status status, const char *text)
+{
+    (void)text;
+    assert_int_equal(status, STATUS_OK);
+    *(bool *)arg = true;
+}
+
+static void store_apps(struct place *place, const char *const *ids, const char *const *documents, size_t count)
+{
+    bool is_done = false;
+    struct store_batch *batch = store_batch_new();
+    for (size_t i = 0; i < count; i++)
+        store_batch_add(batch, slice_str(ids[i]), i + 1, strdup(documents[i]));
+    store_commit(place->store, batch, count, on_stored, &is_done);
+    while (!is_done)
+        loop_turn(place->loop, 10);
+}
+
+/* Revisions are in the order of the list, b has something of each other one: it goes, and what was behind it comes. */
+static void the_newest_records_decide_first(void **state)
+{
+    struct place *place = *state;
+    static const char *const ids[] = {"a", "d", "b", "c"};
+    static const char *const documents[] = {
+        "{\"app_id\":\"a\",\"instances\":[{\"instance_id\":\"a1\",\"address\":\"10.0.0.1\"}]}",
+        "{\"app_id\":\"d\",\"instances\":[{\"instance_id\":\"shared\",\"address\":\"10.0.0.4\"}]}",
+        "{\"app_id\":\"b\",\"domains\":[{\"name\":\"one.example\",\"port\":80}],\"instances\":["
+        "{\"instance_id\":\"b1\",\"address\":\"10.0.0.1\"},{\"instance_id\":\"shared\",\"address\":\"10.0.0.9\"}]}",
+        "{\"app_id\":\"c\",\"domains\":[{\"name\":\"one.example\",\"port\":80}],"
+        "\"instances\":[{\"instance_id\":\"c1\",\"address\":\"10.0.0.3\"}]}"};
+    store_apps(place, ids, documents, 4);
+    restart(place, &rules);
+    assert_int_equal(place_of(place, "a", 0), 1);
+    assert_int_equal(place_of(place, "d", 0), 4);
+    assert_int_equal(place_of(place, "c", 0), 3);
+    assert_null(app_of(place, "b"));
+    assert_int_equal(route_table_revision(place->table), 4);
+    struct change_result result = remove_app(place, "c", CHANGES_ANY_REVISION);
+    check(&result, STATUS_OK, "");
+    restart(place, &rules); /* now b is the newest */
+    assert_int_equal(place_of(place, "b", 0), 1);
+    assert_int_equal(route_table_app_count(place->table), 1);
+    assert_int_equal(changes_digest(place->changes), changes_digest_of(SLICE("b"), 3));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -645,6 +724,8 @@ int main(void)
         TEST(left_out_records_can_be_deleted),
         TEST(left_out_records_can_be_replaced),
         TEST(a_snapshot_ends_what_was_left_out),
+        TEST(the_newer_record_has_the_address),
+        TEST(the_newest_records_decide_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
