@@ -16,15 +16,18 @@ static enum status refuse(struct route_problem *problem, const char *field, cons
     return route_problem_set(problem, STATUS_INVALID_RECORD, field, "%s", detail);
 }
 
-static enum status read_op(const json_t *root, enum change_op *ret_op, struct route_problem *problem)
+static enum status read_op(const json_t *root, struct change_line *line, struct route_problem *problem)
 {
+    struct route_problem ignored;
     static const char *const names[] = {"put", "delete", "heartbeat", "end"};
     const char *op = json_string_value(json_object_get(root, "op"));
     for (size_t i = 0; op && i < sizeof names / sizeof names[0]; i++)
         if (strcmp(op, names[i]) == 0) {
-            *ret_op = (enum change_op)i;
+            line->op = (enum change_op)i;
             return STATUS_OK;
         }
+    if (app_document_integer(root, "revision", CHANGES_MAX_REVISION, &line->revision, &ignored) != STATUS_OK)
+        line->revision = 0;
     return refuse(problem, "op", "it must be \"put\" or \"delete\"");
 }
 
@@ -95,7 +98,7 @@ static enum status read_end(const json_t *root, struct change_line *line, struct
 
 static enum status read_line(const json_t *root, struct change_line *line, struct route_problem *problem)
 {
-    enum status status = read_op(root, &line->op, problem); /* first: a bad heartbeat must be known as one */
+    enum status status = read_op(root, line, problem); /* first: a bad heartbeat must be known as one */
     if (status == STATUS_OK && line->op != CHANGE_END)
         status = app_document_integer(root, "revision", CHANGES_MAX_REVISION, &line->revision, problem);
     if (status != STATUS_OK)

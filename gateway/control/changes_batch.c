@@ -95,11 +95,35 @@ static void stage_line(struct changes *c, struct changes_line *line)
         route_table_stage_revision(c->table, next);
 }
 
+static bool is_unreadable(const struct changes_line *line)
+{
+    return line->revision == 0 && line->problem.status != STATUS_OK;
+}
+
+/*
+ * Of unreadable lines not even the revision is known. If the next line with one leaves as many free as there are of
+ * them, those are theirs. Returns the index behind them.
+ */
+static size_t number_unreadable(struct changes_batch *batch, size_t first, uint64_t known)
+{
+    size_t end = first;
+    while (end < batch->count && is_unreadable(&batch->lines[end]))
+        end++;
+    if (end == batch->count || batch->lines[end].revision != known + (end - first) + 1)
+        return end;
+    for (size_t i = first; i < end; i++)
+        batch->lines[i].revision = ++known;
+    return end;
+}
+
 void changes_batch_stage(struct changes_batch *batch, struct changes *c)
 {
+    size_t readable = 0;
     for (size_t i = 0; i < batch->count; i++) {
         struct changes_line *line = &batch->lines[i];
         uint64_t known = route_table_staged_revision(c->table);
+        if (i >= readable)
+            readable = number_unreadable(batch, i, known);
         if (line->revision > known + 1) {
             judge_gap(c, line);
             batch->has_gap = true;

@@ -163,6 +163,49 @@ def test_malformed_lines(gateway, line, field):
     assert answer.json["results"][0].get("field", "") == field and answer.json["results"][0]["detail"]
 
 
+def unreadable_lines(at):
+    return {"nul in a text": '{"op":"put","revision":%d,"app":{"app_id":"x\\u0000"}}' % at,
+            "unknown op": '{"op":"rename","revision":%d}' % at,
+            "repeated member": '{"op":"put","op":"put","revision":%d}' % at,
+            "too long": '{"op":"put","revision":%d,"app":{"app_id":"%s"}}' % (at, "x" * (1100 << 10)),
+            "bad revision": '{"op":"put","revision":"%d"}' % at,
+            "no JSON": "what?"}
+
+
+@pytest.mark.parametrize("kind", unreadable_lines(0))
+def test_an_unreadable_line_uses_its_revision_up(gateway, kind):
+    at, a, b = revision(gateway), document(), document()
+    bad = unreadable_lines(at + 2)[kind]
+    answer = push(gateway, put(at + 1, a), bad, put(at + 3, b))
+    assert outcomes(answer) == ["applied", "refused", "applied"] and answer.status == 200
+    assert [result["revision"] for result in answer.json["results"]] == [at + 1, at + 2, at + 3]
+    assert revision(gateway) == at + 3 and {a["app_id"], b["app_id"]} <= ids(gateway)
+    again = push(gateway, put(at + 1, a), bad, put(at + 3, b))
+    assert outcomes(again) == ["ignored", "refused", "ignored"] and again.status == 200
+    assert revision(gateway) == at + 3
+
+
+def test_many_unreadable_lines_use_their_revisions_up(gateway):
+    at, a, b, c = revision(gateway), document(), document(), document()
+    bad = [unreadable_lines(at + number)[kind] for number, kind in enumerate(unreadable_lines(0), 1)]
+    answer = push(gateway, *bad, put(at + 7, a), "what?", "what?", put(at + 10, b))
+    assert outcomes(answer) == ["refused"] * 6 + ["applied", "refused", "refused", "applied"]
+    assert answer.status == 200 and revision(gateway) == at + 10
+    assert [result["revision"] for result in answer.json["results"]] == list(range(at + 1, at + 11))
+    # What does not fit together is a gap as before, and nothing is used up.
+    answer = push(gateway, "what?", put(at + 13, c))
+    assert answer.status == 409 and revision(gateway) == at + 10
+    assert [result["code"] for result in answer.json["results"]] == ["invalid_json", "revision_gap"]
+    answer = push(gateway, "what?", put(at + 11, c))
+    assert outcomes(answer) == ["refused", "applied"] and revision(gateway) == at + 11
+
+
+def test_unreadable_lines_among_others_without_revisions(gateway):
+    at, a = revision(gateway), document()
+    answer = push(gateway, "what?", {"op": "put", "app": a}, "what?")
+    assert outcomes(answer) == ["refused", "applied", "refused"] and revision(gateway) == at + 1
+
+
 def test_own_changes_go_on_after_the_greatest_revision(make_gateway):
     """Nobody else may set the table to a later one, but the gateway itself still counts on."""
     gateway = make_gateway()

@@ -106,7 +106,9 @@ struct changes_line *changes_batch_add(struct changes_batch *batch);
 /*
  * Applies the lines in order, each alone, in one transaction. A revision must be the next one: an older one is ignored,
  * or refused when it was another change; after a gap it is refused. What is refused for its content uses its revision
- * up. expected_revision: of the table; CHANGES_ANY_REVISION; CHANGES_NEVER. The status tells of the batch as a whole.
+ * up; lines that can't even be read so far use up those that are missing before the next line with a revision, if they
+ * are as many. expected_revision: of the table; CHANGES_ANY_REVISION; CHANGES_NEVER. The status tells of the batch as a
+ * whole.
  */
 void changes_submit(struct changes *changes, struct changes_batch **batch, uint64_t expected_revision,
                     change_done_cb done, void *arg);

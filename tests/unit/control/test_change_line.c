@@ -56,6 +56,21 @@ static void test_revisions(void **state)
     }
 }
 
+static void test_a_refused_line_has_its_revision(void **state)
+{
+    static const char *const lines[] = {"{\"op\":\"rename\",\"revision\":7}", "{\"revision\":7}",
+                                        "{\"op\":\"put\",\"revision\":7,\"app\":{\"app_id\":\"x\",\"ports\":7}}",
+                                        "{\"op\":\"delete\",\"revision\":7,\"app\":1}"};
+    (void)state;
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        struct change_line line;
+        struct route_problem problem = {.status = STATUS_OK};
+        assert_int_equal(change_line_parse(slice_str(lines[i]), &line, &problem), STATUS_INVALID_RECORD);
+        assert_int_equal(line.revision, 7);
+        assert_null(line.app);
+    }
+}
+
 /* As long as a record can be, but for what it is judged by as a whole. */
 static void fill_longest(struct route_app *app)
 {
@@ -125,6 +140,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_revisions),
+        cmocka_unit_test(test_a_refused_line_has_its_revision),
         cmocka_unit_test(test_the_longest_record_fits),
         cmocka_unit_test(test_the_longest_line),
     };
