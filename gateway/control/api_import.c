@@ -18,16 +18,24 @@ struct import {
     json_t *errors;
 };
 
+/* `what` (taken) says what is refused. */
+static void add_error(struct import *import, json_t *what, const struct route_problem *problem)
+{
+    const char *detail = problem->detail[0] ? problem->detail : status_what(problem->status);
+    if (json_array_size(import->errors) == MAX_ERRORS) {
+        json_decref(what);
+        return;
+    }
+    json_object_set_new(what, "code", json_string(status_code(problem->status)));
+    json_object_set_new(what, "field", api_json_text(slice_str(problem->field)));
+    json_object_set_new(what, "detail", api_json_text(slice_str(detail)));
+    json_array_append_new(import->errors, what);
+}
+
 static void refuse_line(struct import *import, const struct route_problem *problem)
 {
     import->refused++;
-    if (json_array_size(import->errors) == MAX_ERRORS)
-        return;
-    const char *detail = problem->detail[0] ? problem->detail : status_what(problem->status);
-    json_t *error =
-        json_pack("{sI ss so so}", "line", (json_int_t)import->line_number, "code", status_code(problem->status),
-                  "field", api_json_text(slice_str(problem->field)), "detail", api_json_text(slice_str(detail)));
-    json_array_append_new(import->errors, error);
+    add_error(import, json_pack("{sI}", "line", (json_int_t)import->line_number), problem);
 }
 
 static void take_document(struct import *import, struct slice json)
@@ -74,25 +82,21 @@ static json_t *counts_of(const struct import *import)
                      "errors", import->errors);
 }
 
-/* Apps that are valid alone but conflict with others of the snapshot. */
-static void note_conflicts(json_t *counts, const struct import *import, const struct change_result *result)
+/* Valid alone, but in conflict with others of the snapshot. */
+static void on_conflict(void *arg, struct slice app_id, uint64_t revision, const struct route_problem *problem)
 {
-    const struct route_problem *problem = &result->problem;
-    size_t accepted = import->accepted - result->refused;
-    json_object_set_new(counts, "apps", json_integer((json_int_t)accepted));
-    json_object_set_new(counts, "refused", json_integer((json_int_t)(import->refused + result->refused)));
-    json_array_append_new(import->errors, json_pack("{ss ss ss}", "code", status_code(problem->status), "field",
-                                                    problem->field, "detail", problem->detail));
+    struct import *import = arg;
+    (void)revision;
+    import->accepted--;
+    import->refused++;
+    add_error(import, json_pack("{so}", "app_id", api_json_text(app_id)), problem);
 }
 
 static void on_committed(void *arg, const struct change_result *result)
 {
     struct api_call *call = arg;
-    const struct import *import = call->state;
-    json_t *counts = counts_of(import);
+    json_t *counts = counts_of(call->state);
     call->changing = false;
-    if (result->refused > 0)
-        note_conflicts(counts, import, result);
     if (result->status == STATUS_OK) {
         uint64_t revision = route_table_revision(call->api->params.table);
         json_object_set_new(counts, "revision", json_integer((json_int_t)revision));
@@ -131,6 +135,8 @@ static void on_end(void *self)
         return;
     }
     call->changing = true;
+    import->options.refused = on_conflict;
+    import->options.refused_arg = import;
     changes_snapshot_commit(&import->snapshot, &import->options, on_committed, call);
 }
 

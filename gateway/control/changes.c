@@ -401,8 +401,11 @@ static void forget_in(struct list *list, const void *arg)
 {
     LIST_EACH (link, list) {
         struct change_request *r = CONTAINER_OF(link, struct change_request, link);
-        if (r->arg == arg)
-            r->done = NULL;
+        if (r->arg != arg)
+            continue;
+        r->done = NULL;
+        if (r->snapshot)
+            changes_snapshot_forget(r->snapshot);
     }
 }
 

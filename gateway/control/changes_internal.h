@@ -127,6 +127,7 @@ void changes_batch_stage(struct changes_batch *batch, struct changes *changes);
  */
 void changes_snapshot_stage(struct changes_snapshot *snapshot, struct change_result *ret_result);
 void changes_snapshot_set_options(struct changes_snapshot *snapshot, const struct changes_snapshot_options *options);
+void changes_snapshot_forget(struct changes_snapshot *snapshot);             /* nobody hears of what it refuses */
 bool changes_snapshot_has_revision(const struct changes_snapshot *snapshot); /* of the whole, from the caller */
 enum changes_snapshot_mode changes_snapshot_mode_of(const struct changes_snapshot *snapshot);
 struct changes *changes_snapshot_owner(const struct changes_snapshot *snapshot);

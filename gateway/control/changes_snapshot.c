@@ -91,6 +91,11 @@ void changes_snapshot_set_options(struct changes_snapshot *s, const struct chang
     s->options = *options;
 }
 
+void changes_snapshot_forget(struct changes_snapshot *s)
+{
+    s->options.refused = NULL;
+}
+
 /* ---- filling ---- */
 
 static void drop_content(struct entry *entry)
@@ -329,7 +334,7 @@ static void stage_rest(struct changes_snapshot *s, uint64_t revision, struct cha
 static void tell_refused(struct changes_snapshot *s, uint64_t revision)
 {
     struct route_problem problem;
-    for (size_t i = 0; i < s->count && s->options.refused && s->mode != CHANGES_REPLACE; i++)
+    for (size_t i = 0; i < s->count && s->options.refused; i++)
         if (s->entries[i].app && !stage_entry(s, &s->entries[i], revision, &problem))
             s->options.refused(s->options.refused_arg, slice_str(s->entries[i].id), s->entries[i].app->revision,
                                &problem);

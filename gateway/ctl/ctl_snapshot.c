@@ -99,6 +99,19 @@ enum ctl_exit ctl_snapshot_save(const struct ctl_options *options)
 
 /* ---- load ---- */
 
+/* The line that is wrong, or the app whose line is right, but in conflict with others. */
+static char *what_is_refused(const json_t *error)
+{
+    json_int_t line = json_integer_value(json_object_get(error, "line"));
+    const char *app_id = ctl_string(error, "app_id");
+    char *text;
+    int len = line > 0 ? asprintf(&text, "line %lld: ", (long long)line)
+                       : asprintf(&text, "%s%s%s", *app_id ? "app " : "", app_id, *app_id ? ": " : "");
+    if (len < 0)
+        abort();
+    return text;
+}
+
 void ctl_print_line_errors(const json_t *errors)
 {
     size_t i;
@@ -106,13 +119,15 @@ void ctl_print_line_errors(const json_t *errors)
     json_array_foreach(errors, i, error)
     {
         const char *field = ctl_string(error, "field");
+        char *what = what_is_refused(error);
         char *text;
-        if (asprintf(&text, "  line %lld: %s%s%s (%s)", (long long)json_integer_value(json_object_get(error, "line")),
-                     field, *field ? ": " : "", ctl_string(error, "detail"), ctl_string(error, "code")) < 0)
+        if (asprintf(&text, "  %s%s%s%s (%s)", what, field, *field ? ": " : "", ctl_string(error, "detail"),
+                     ctl_string(error, "code")) < 0)
             abort();
         ctl_put_text(stderr, text, SIZE_MAX);
         fputc('\n', stderr);
         free(text);
+        free(what);
     }
 }
 

@@ -227,6 +227,36 @@ def test_snapshot_with_bad_lines(make_gateway):
     assert len(snapshot(gateway)) == 2
 
 
+def test_snapshot_with_conflicts(make_gateway):
+    """Each app that is refused for another one is named, though its line is valid."""
+    gateway = make_gateway()
+    winner, first, second, other = (document() for _ in range(4))
+    first["instances"][0]["address"] = winner["instances"][0]["address"]
+    second["domains"] = other["domains"] = [{"name": "two.example", "port": other["ports"][0]["port"]}]
+    lines = [b"nonsense\n", ndjson([winner, first, other, second])]
+    answer = gateway.control("PUT", "/v1/snapshot", b"".join(lines), Content_Type="application/x-ndjson")
+    assert answer.status == 200 and answer.json["apps"] == 2 and answer.json["refused"] == 3
+    assert {app["app_id"] for app in snapshot(gateway)} == {winner["app_id"], other["app_id"]}
+    line, *conflicts = answer.json["errors"]
+    assert line["line"] == 1 and "app_id" not in line
+    assert [error["app_id"] for error in conflicts] == [first["app_id"], second["app_id"]]
+    assert [error["code"] for error in conflicts] == ["claim_conflict", "invalid_record"]
+    assert [error["field"] for error in conflicts] == ["instances[0].address", "domains[0].name"]
+    assert winner["instances"][0]["instance_id"] in conflicts[0]["detail"] and other["app_id"] in conflicts[1]["detail"]
+    strict = gateway.control("PUT", "/v1/snapshot?strict=1", lines[1], Content_Type="application/x-ndjson")
+    assert strict.status // 100 == 4 and strict.json["errors"] == conflicts
+
+
+def test_snapshot_with_many_conflicts(make_gateway):
+    gateway = make_gateway()
+    apps = [document() for _ in range(150)]
+    for app in apps:
+        app["instances"][0]["address"] = apps[0]["instances"][0]["address"]
+    answer = gateway.control("PUT", "/v1/snapshot", ndjson(apps), Content_Type="application/x-ndjson")
+    assert answer.status == 200 and answer.json["apps"] == 1 and answer.json["refused"] == 149
+    assert [error["app_id"] for error in answer.json["errors"]] == [app["app_id"] for app in apps[1:101]]
+
+
 def test_more_apps_than_the_limit(make_gateway):
     """Refused with what is wrong and what would be right; a snapshot takes what fits, and says which lines do not."""
     gateway = make_gateway(limits={"apps": 2})

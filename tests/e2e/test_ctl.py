@@ -174,6 +174,22 @@ def test_a_gateway_that_refuses_leaves_no_bar(gateway, tmp_path):
         assert b"refused" in terminal.output.split(b"\x1b[K")[-1]
 
 
+def test_apps_refused_for_others_are_named(gateway, tmp_path):
+    apps = list(documents(3))
+    for app in apps:
+        app["instances"][0]["address"] = apps[0]["instances"][0]["address"]
+    (tmp_path / "all").write_text("nonsense\n" + "".join(json.dumps(app) + "\n" for app in apps))
+    loaded = gateway.gatewayctl("snapshot", "load", tmp_path / "all")
+    assert loaded.returncode == 1 and "1 apps loaded, 3 refused" in loaded.stdout, loaded
+    assert "  line 1: " in loaded.stderr and "line 0" not in loaded.stderr
+    for app in apps[1:]:
+        assert f"  app {app['app_id']}: instances[0].address: " in loaded.stderr, loaded.stderr
+    (tmp_path / "all").write_text("".join(json.dumps(app) + "\n" for app in apps))
+    strict = gateway.gatewayctl("snapshot", "load", "--strict", tmp_path / "all")
+    assert strict.returncode == 1 and "line 0" not in strict.stderr
+    assert strict.stderr.count("  app ") == 2, strict.stderr
+
+
 def test_snapshot_is_saved_where_the_name_leads(gateway, tmp_path):
     """A link stays a link, and what is no file (a pipe, a device) is written to instead of replaced."""
     (tmp_path / "folder").mkdir()

@@ -126,7 +126,10 @@ struct changes_snapshot_options {
     bool strict;       /* REPLACE: a conflict between its apps refuses all of it; else such an app is left out */
     uint64_t revision; /* that the table takes; 0: REPLACE: the next one if anything differs */
     uint64_t expected_revision; /* of the table, else REVISION_CONFLICT; CHANGES_ANY_REVISION: any; CHANGES_NEVER */
-    /* MIRROR, DELTA: an app is left out for a conflict with another one. May be NULL. */
+    /*
+     * An app is left out for a conflict with another one; the revision is the one that it would have. Before `done`,
+     * and like it not after changes_forget. May be NULL.
+     */
     void (*refused)(void *arg, struct slice app_id, uint64_t revision, const struct route_problem *problem);
     void *refused_arg;
 };
@@ -203,7 +206,7 @@ const struct history *changes_history(const struct changes *changes);
 uint64_t changes_digest(const struct changes *changes);
 uint64_t changes_digest_of(struct slice app_id, uint64_t revision);
 
-/* `done` of these requests is not called any more; the changes go on. */
+/* Nothing of these requests, those with this `arg` of `done`, is told any more; the changes go on. */
 void changes_forget(struct changes *changes, void *arg);
 
 #endif

@@ -171,6 +171,24 @@ static void test_conflicts_are_told_one_by_one(void **state)
     check_digest(place);
 }
 
+/* Who asked is gone, and what the callback got with it. */
+static void test_conflicts_are_not_told_to_who_is_gone(void **state)
+{
+    struct place *place = *state;
+    struct outcome forgotten = {0};
+    const struct changes_snapshot_options options = {.revision = 10, .refused = note_refused};
+    put(place, "own", "10.0.0.1", 5, CHANGES_ANY_REVISION);
+    struct changes_snapshot *delta = changes_snapshot_begin(place->changes, CHANGES_DELTA);
+    add(delta, make_numbered("x", "10.0.0.1", 5, 10));
+    refused_text[0] = '\0';
+    changes_snapshot_commit(&delta, &options, on_done, &forgotten);
+    changes_forget(place->changes, &forgotten);
+    put(place, "last", NULL, 0, CHANGES_ANY_REVISION);
+    assert_int_equal(route_table_revision(place->table), 11);
+    assert_int_equal(forgotten.turn, 0);
+    assert_string_equal(refused_text, "");
+}
+
 static void test_the_first_to_claim_an_address_keeps_it(void **state)
 {
     struct place *place = *state;
@@ -397,6 +415,7 @@ int main(void)
         T(test_the_last_word_of_a_difference_counts),
         T(test_what_the_source_has_stands_whatever_was_here),
         T(test_conflicts_are_told_one_by_one),
+        T(test_conflicts_are_not_told_to_who_is_gone),
         T(test_the_first_to_claim_an_address_keeps_it),
         T(test_a_mirror_of_what_is_there_changes_nothing),
         T(test_a_mirror_that_was_overtaken_is_refused),
