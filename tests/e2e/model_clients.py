@@ -65,8 +65,10 @@ class Clients:
         for task in tasks:
             task.add_done_callback(self.check)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-        for task in tasks:
-            task.cancel()
+        while tasks:        # again: wait_for forgets a cancellation that comes together with a result
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=1)
 
     @staticmethod
     def check(task):
