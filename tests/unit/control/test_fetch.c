@@ -448,7 +448,7 @@ static void one_turn_takes_little(void **state)
 static void cancelled_ones_are_silent(void **state)
 {
     struct place *place = *state;
-    struct told inside = {.cancel_after = 2}, at_once = {.done = false}, later = {.done = false};
+    struct told inside = {.cancel_after = 2}, at_once = {.done = false}, later = {.pause_after = 1};
     serve(place, answer_many, "");
     struct fetch_request request = get(place->server->url);
     start(place, &request, &inside);
