@@ -311,12 +311,6 @@ static bool wants_new_token(const struct etcd_call *call, const struct etcd_wire
            !call->renewed;
 }
 
-/* The member is well, but can't say yes or no now: it has lost its leader, or is behind. */
-static bool is_uncertain(int http_status, const struct etcd_wire_error *error)
-{
-    return http_status >= 500 || error->code == 4 || error->code == 13 || error->code == 14;
-}
-
 static void take_refusal(struct etcd_call *call)
 {
     struct etcd_result result = {.end = ETCD_REFUSED};
@@ -333,7 +327,7 @@ static void take_refusal(struct etcd_call *call)
         return;
     }
     describe(call, &result, text);
-    if (is_uncertain(call->status, &result.error)) {
+    if (etcd_wire_error_is_uncertain(call->status, &result.error)) {
         result.end = call->authenticating ? ETCD_UNSENT : ETCD_UNCERTAIN;
         leave(call->client, call->endpoint);
     }

@@ -427,6 +427,12 @@ bool etcd_wire_error_read(struct slice json, struct etcd_wire_error *ret_error)
     return ok;
 }
 
+bool etcd_wire_error_is_uncertain(long http_status, const struct etcd_wire_error *error)
+{
+    return http_status >= 500 || error->code == ETCD_WIRE_DEADLINE_EXCEEDED || error->code == ETCD_WIRE_INTERNAL ||
+           error->code == ETCD_WIRE_UNAVAILABLE;
+}
+
 bool etcd_wire_error_is_token(const struct etcd_wire_error *error)
 {
     return error->code == ETCD_WIRE_UNAUTHENTICATED || strstr(error->text, "invalid auth token") ||

@@ -151,13 +151,12 @@ static void print_unanswered(const struct ctl_etcd *etcd, const struct ctl_reply
         print_unknown(etcd);
 }
 
-/* The member is well, but has no majority or is behind: it can't say yes or no now. */
 static bool is_uncertain(const struct ctl_reply *reply)
 {
     struct etcd_wire_error error = {.code = 0};
     if (!etcd_wire_error_read(slice_make(reply->body, reply->len), &error))
         error.code = 0;
-    return reply->status >= 500 || error.code == 4 || error.code == 13 || error.code == 14;
+    return etcd_wire_error_is_uncertain(reply->status, &error);
 }
 
 /* CTL_UNREACHABLE too if the member can't say yes or no. */

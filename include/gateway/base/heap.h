@@ -14,8 +14,8 @@
 /*
  * Asks for huge pages under the arena that `block` was allocated from, and so under all that its thread allocates while
  * it has room. An arena grows by so little that no page fault could be met with a huge page, so its whole address range
- * is made accessible first; memory is still taken only where it is used. False if `block` lies in no such arena (the
- * first thread's heap, a sanitizer's allocator), or the system has no huge pages: then nothing has changed.
+ * is made accessible as well; memory is still taken only where it is used. False if `block` lies in no such arena (the
+ * first thread's heap, a sanitizer's allocator), or the system refuses: then malloc() goes on as before.
  */
 bool heap_use_huge_pages(const void *block);
 

@@ -104,7 +104,15 @@ bool etcd_wire_watch_read(struct slice json, etcd_wire_kv_cb each, void *arg,
 bool etcd_wire_authenticate_read(struct slice json, char **ret_token);
 
 /* gRPC's codes that are told apart. */
-enum { ETCD_WIRE_INVALID = 3, ETCD_WIRE_DENIED = 7, ETCD_WIRE_OUT_OF_RANGE = 11, ETCD_WIRE_UNAUTHENTICATED = 16 };
+enum {
+    ETCD_WIRE_INVALID = 3,
+    ETCD_WIRE_DEADLINE_EXCEEDED = 4,
+    ETCD_WIRE_DENIED = 7,
+    ETCD_WIRE_OUT_OF_RANGE = 11,
+    ETCD_WIRE_INTERNAL = 13,
+    ETCD_WIRE_UNAVAILABLE = 14,
+    ETCD_WIRE_UNAUTHENTICATED = 16,
+};
 
 /* Of an answer that is not 2xx. */
 struct etcd_wire_error {
@@ -112,6 +120,9 @@ struct etcd_wire_error {
     char text[ETCD_WIRE_TEXT_MAX];
 };
 bool etcd_wire_error_read(struct slice json, struct etcd_wire_error *ret_error);
+
+/* The member is well, but can't say yes or no now: it has no majority, or is behind. `error`: zero if none was read. */
+bool etcd_wire_error_is_uncertain(long http_status, const struct etcd_wire_error *error);
 
 /* The error is of a member that has no auth token of ours (any more). */
 bool etcd_wire_error_is_token(const struct etcd_wire_error *error);

@@ -241,6 +241,21 @@ static void errors(void **state)
     assert_false(etcd_wire_error_read(SLICE("{\"code\":1}"), &error));
 }
 
+static void errors_of_members_that_are_well(void **state)
+{
+    (void)state;
+    struct etcd_wire_error error;
+    assert_true(etcd_wire_error_read(SLICE("{\"error\":\"etcdserver: no leader\",\"code\":14}"), &error));
+    assert_true(etcd_wire_error_is_uncertain(400, &error));
+    assert_true(etcd_wire_error_read(SLICE("{\"error\":\"etcdserver: request timed out\",\"code\":4}"), &error));
+    assert_true(etcd_wire_error_is_uncertain(400, &error));
+    assert_true(etcd_wire_error_read(SLICE("{\"error\":\"etcdserver: permission denied\",\"code\":7}"), &error));
+    assert_false(etcd_wire_error_is_uncertain(403, &error));
+    error = (struct etcd_wire_error){.code = 0};
+    assert_true(etcd_wire_error_is_uncertain(502, &error));
+    assert_false(etcd_wire_error_is_uncertain(404, &error));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -254,6 +269,7 @@ int main(void)
         cmocka_unit_test(watch_answers),
         cmocka_unit_test(tokens),
         cmocka_unit_test(errors),
+        cmocka_unit_test(errors_of_members_that_are_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
