@@ -1,15 +1,16 @@
 #include "gateway/net/listener.h"
 
 #include "gateway/base/log.h"
+#include "gateway/net/poller.h"
 #include "gateway/net/stream_flush.h"
 
 #include <errno.h>
-#include <event2/event.h>
 #include <netinet/tcp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -18,8 +19,7 @@ enum { BACKLOG = 4096, MAX_AT_ONCE = 16, FULL_TURNS = 4, PAUSE_MS = 200 };
 
 struct listener {
     struct loop *loop;
-    struct event *event;
-    int fd;
+    struct poller_fd fd;
     listener_accept_cb accepted;
     void *owner;
     struct timer pause;
@@ -111,7 +111,9 @@ int listener_open_unix(const char *path, unsigned mode, char ret_error[LISTENER_
 
 static void on_pause_over(struct timer *timer)
 {
-    event_add(CONTAINER_OF(timer, struct listener, pause)->event, NULL);
+    struct listener *l = CONTAINER_OF(timer, struct listener, pause);
+    if (!poller_want(l->loop->poller, &l->fd, EPOLLIN))
+        loop_timer_arm(l->loop, &l->pause, PAUSE_MS);
 }
 
 static void out_of_descriptors(struct listener *l)
@@ -120,7 +122,7 @@ static void out_of_descriptors(struct listener *l)
     if (log_limit_pass(&limit, 1))
         log_warn("accept: %s; accepting again in %d ms (raise LimitNOFILE or lower limits.max_connections)",
                  strerror(errno), PAUSE_MS);
-    event_del(l->event);
+    poller_remove(l->loop->poller, &l->fd);
     loop_timer_arm(l->loop, &l->pause, PAUSE_MS);
 }
 
@@ -132,7 +134,7 @@ static bool accept_one(struct listener *l)
         struct sockaddr sa;
     } from = {.sa = {.sa_family = AF_UNSPEC}};
     socklen_t len = sizeof from;
-    int fd = accept4(l->fd, &from.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    int fd = accept4(l->fd.fd, &from.sa, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0) {
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
             out_of_descriptors(l);
@@ -151,11 +153,10 @@ static bool accept_one(struct listener *l)
  * One a turn as long as they come singly: a second call would only hear that there is no other. When they wait in turn
  * after turn, more at once.
  */
-static void on_acceptable(evutil_socket_t fd, short what, void *arg)
+static void on_acceptable(struct poller_fd *fd, uint32_t events)
 {
-    (void)fd, (void)what;
-    struct listener *l = arg;
-    loop_wake(l->loop);
+    (void)events;
+    struct listener *l = CONTAINER_OF(fd, struct listener, fd);
     uint64_t turn = loop_turns(l->loop);
     if (turn != l->turn + 1) {
         l->at_once = 1;
@@ -178,13 +179,12 @@ struct listener *listener_new(struct loop *loop, int fd, listener_accept_cb acce
     if (!l)
         abort();
     l->loop = loop;
-    l->fd = fd;
+    l->fd = (struct poller_fd){.ready = on_acceptable, .fd = fd};
     l->accepted = accepted;
     l->owner = owner;
     l->at_once = 1;
     timer_init(&l->pause, on_pause_over);
-    l->event = event_new(loop->base, fd, EV_READ | EV_PERSIST, on_acceptable, l);
-    if (!l->event || event_add(l->event, NULL))
+    if (!poller_want(loop->poller, &l->fd, EPOLLIN))
         abort();
     return l;
 }
@@ -195,8 +195,8 @@ void listener_free(struct listener **listener)
     if (!l)
         return;
     *listener = NULL;
-    event_free(l->event);
+    poller_remove(l->loop->poller, &l->fd);
     loop_timer_forget(&l->pause);
-    close(l->fd);
+    close(l->fd.fd);
     free(l);
 }

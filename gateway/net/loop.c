@@ -1,12 +1,13 @@
 #include "gateway/net/loop.h"
 
 #include "gateway/base/clock.h"
+#include "gateway/net/poller.h"
 #include "gateway/net/stream_flush.h"
 
 #include <assert.h>
-#include <event2/event.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -20,13 +21,11 @@ struct message {
 };
 
 struct loop_private {
+    struct loop *loop;
     /* timers: a wheel of SLOTS ticks; what lies farther ahead waits in its slot for another round */
     struct list wheel[SLOTS];
     size_t timer_count;
-    uint64_t tick; /* the last one that was run */
-    struct event *tick_event;
-    bool ticking;
-    bool clock_is_fresh; /* read in this turn */
+    uint64_t tick; /* the last one that was run; of no meaning without timers */
     /* end of the turn */
     struct deferred *deferred_first;
     struct deferred **deferred_last;
@@ -36,21 +35,13 @@ struct loop_private {
     pthread_mutex_t lock;
     struct message *first;
     struct message **last;
-    int wake_fd;
-    struct event *wake_event;
+    struct poller_fd wake;
 };
 
 static void read_clocks(struct loop *loop)
 {
     loop->now_us = clock_now_us();
     loop->wall_us = clock_wall_us();
-    loop->private->clock_is_fresh = true;
-}
-
-void loop_wake(struct loop *loop)
-{
-    if (!loop->private->clock_is_fresh)
-        read_clocks(loop);
 }
 
 /* ---- timers ---- */
@@ -59,21 +50,6 @@ void timer_init(struct timer *timer, timer_cb fire)
 {
     *timer = (struct timer){.fire = fire};
     list_init(&timer->link);
-}
-
-static void set_ticking(struct loop *loop, bool on)
-{
-    struct loop_private *p = loop->private;
-    if (p->ticking == on)
-        return;
-    p->ticking = on;
-    if (!on) {
-        event_del(p->tick_event);
-        return;
-    }
-    static const struct timeval period = {.tv_usec = LOOP_TICK_MS * 1000};
-    p->tick = loop_now_ms(loop) / LOOP_TICK_MS;
-    event_add(p->tick_event, &period);
 }
 
 static struct list *slot_of(struct loop_private *p, uint64_t due_ms)
@@ -92,12 +68,11 @@ void loop_timer_arm(struct loop *loop, struct timer *timer, uint64_t ms)
         return;
     if (linked)
         list_remove(&timer->link);
-    else
-        p->timer_count++;
+    else if (p->timer_count++ == 0)
+        p->tick = loop_now_ms(loop) / LOOP_TICK_MS;
     timer->linked_ms = timer->due_ms;
     timer->loop = loop;
     list_push(slot_of(p, timer->due_ms), &timer->link);
-    set_ticking(loop, true);
 }
 
 void loop_timer_disarm(struct timer *timer)
@@ -143,21 +118,26 @@ static void run_slot(struct loop *loop, struct list *slot)
         run_timer(loop, CONTAINER_OF(it, struct timer, link));
 }
 
-static void on_tick(evutil_socket_t fd, short what, void *arg)
+static void run_timers(struct loop *loop)
 {
-    (void)fd, (void)what;
-    struct loop *loop = arg;
     struct loop_private *p = loop->private;
-    loop_wake(loop);
     uint64_t now = loop_now_ms(loop) / LOOP_TICK_MS;
     if (now > p->tick + SLOTS)
         p->tick = now - SLOTS;
-    while (p->tick < now) {
+    while (p->tick < now && p->timer_count > 0) {
         p->tick++;
         run_slot(loop, &p->wheel[p->tick % SLOTS]);
     }
+}
+
+/* Milliseconds until the next tick; -1: there is no timer. */
+static int until_tick(const struct loop *loop)
+{
+    const struct loop_private *p = loop->private;
     if (p->timer_count == 0)
-        set_ticking(loop, false);
+        return -1;
+    uint64_t now = loop_now_ms(loop), next = (p->tick + 1) * LOOP_TICK_MS;
+    return next > now ? (int)(next - now) : 0;
 }
 
 /* ---- messages ---- */
@@ -176,7 +156,7 @@ void loop_post(struct loop *loop, void (*fn)(void *arg), void *arg)
     pthread_mutex_unlock(&p->lock);
     if (was_empty) {
         uint64_t one = 1;
-        ssize_t n = write(p->wake_fd, &one, sizeof one);
+        ssize_t n = write(p->wake.fd, &one, sizeof one);
         (void)n; /* a full counter wakes as well */
     }
 }
@@ -198,15 +178,13 @@ static void run_messages(struct loop *loop)
     }
 }
 
-static void on_wake(evutil_socket_t fd, short what, void *arg)
+static void on_wake(struct poller_fd *wake, uint32_t events)
 {
-    (void)what;
-    struct loop *loop = arg;
+    (void)events;
     uint64_t count;
-    ssize_t n = read(fd, &count, sizeof count);
+    ssize_t n = read(wake->fd, &count, sizeof count);
     (void)n;
-    loop_wake(loop);
-    run_messages(loop);
+    run_messages(CONTAINER_OF(wake, struct loop_private, wake)->loop);
 }
 
 static void stop(void *arg)
@@ -224,16 +202,15 @@ void loop_stop(struct loop *loop)
 
 struct loop_watch {
     struct loop *loop;
-    struct event *event;
+    struct poller_fd fd;
     void (*readable)(void *arg);
     void *arg;
 };
 
-static void on_readable(evutil_socket_t fd, short what, void *arg)
+static void on_readable(struct poller_fd *fd, uint32_t events)
 {
-    (void)fd, (void)what;
-    struct loop_watch *watch = arg;
-    loop_wake(watch->loop);
+    (void)events;
+    struct loop_watch *watch = CONTAINER_OF(fd, struct loop_watch, fd);
     watch->readable(watch->arg);
 }
 
@@ -242,9 +219,9 @@ struct loop_watch *loop_watch_new(struct loop *loop, int fd, void (*readable)(vo
     struct loop_watch *watch = malloc(sizeof *watch);
     if (!watch)
         abort();
-    *watch = (struct loop_watch){.loop = loop, .readable = readable, .arg = arg};
-    watch->event = event_new(loop->base, fd, EV_READ | EV_PERSIST, on_readable, watch);
-    if (!watch->event || event_add(watch->event, NULL))
+    *watch =
+        (struct loop_watch){.loop = loop, .fd = {.ready = on_readable, .fd = fd}, .readable = readable, .arg = arg};
+    if (!poller_want(loop->poller, &watch->fd, EPOLLIN))
         abort();
     return watch;
 }
@@ -253,7 +230,7 @@ void loop_watch_free(struct loop_watch **watch)
 {
     if (!*watch)
         return;
-    event_free((*watch)->event);
+    poller_remove((*watch)->loop->poller, &(*watch)->fd);
     free(*watch);
     *watch = NULL;
 }
@@ -323,7 +300,6 @@ static void run_deferred(struct loop *loop)
 static void end_turn(struct loop *loop)
 {
     struct loop_private *p = loop->private;
-    loop_wake(loop);
     stream_read_ready(loop);
     do { /* flushing makes room, which makes work, which writes: nothing may be left to a turn that nobody wakes */
         run_deferred(loop);
@@ -333,26 +309,28 @@ static void end_turn(struct loop *loop)
     atomic_store_explicit(&p->turns, atomic_load_explicit(&p->turns, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
-static void turn(struct loop *loop, int flags)
+static void turn(struct loop *loop, int max_ms)
 {
-    loop->private->clock_is_fresh = false;
     bool more = !list_is_empty(&loop->ready) || loop->private->deferred_first != NULL;
-    event_base_loop(loop->base, EVLOOP_ONCE | flags | (more ? EVLOOP_NONBLOCK : 0));
+    int tick_ms = until_tick(loop);
+    if (tick_ms >= 0 && (max_ms < 0 || tick_ms < max_ms))
+        max_ms = tick_ms;
+    poller_wait(loop->poller, more ? 0 : max_ms);
+    read_clocks(loop);
+    poller_call(loop->poller);
+    run_timers(loop);
     end_turn(loop);
 }
 
 void loop_run(struct loop *loop)
 {
     while (!atomic_load_explicit(&loop->private->stopped, memory_order_relaxed))
-        turn(loop, 0);
+        turn(loop, -1);
 }
 
 void loop_turn(struct loop *loop, int max_ms)
 {
-    struct timeval limit = {.tv_sec = max_ms / 1000, .tv_usec = max_ms % 1000 * 1000};
-    if (max_ms > 0)
-        event_base_loopexit(loop->base, &limit);
-    turn(loop, max_ms > 0 ? 0 : EVLOOP_NONBLOCK);
+    turn(loop, max_ms);
 }
 
 uint64_t loop_turns(const struct loop *loop)
@@ -361,18 +339,6 @@ uint64_t loop_turns(const struct loop *loop)
 }
 
 /* ---- life ---- */
-
-static struct event_base *new_base(void)
-{
-    struct event_config *config = event_config_new();
-    if (!config)
-        return NULL;
-    event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_NO_CACHE_TIME);
-    event_config_require_features(config, EV_FEATURE_ET | EV_FEATURE_EARLY_CLOSE);
-    struct event_base *base = event_base_new_with_config(config);
-    event_config_free(config);
-    return base;
-}
 
 static struct loop_private *new_private(struct loop *loop)
 {
@@ -384,10 +350,9 @@ static struct loop_private *new_private(struct loop *loop)
     p->deferred_last = &p->deferred_first;
     p->last = &p->first;
     pthread_mutex_init(&p->lock, NULL);
-    p->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    p->tick_event = event_new(loop->base, -1, EV_PERSIST, on_tick, loop);
-    p->wake_event = event_new(loop->base, p->wake_fd, EV_READ | EV_PERSIST, on_wake, loop);
-    if (p->wake_fd < 0 || !p->tick_event || !p->wake_event || event_add(p->wake_event, NULL))
+    p->loop = loop;
+    p->wake = (struct poller_fd){.ready = on_wake, .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+    if (p->wake.fd < 0 || !poller_want(loop->poller, &p->wake, EPOLLIN))
         abort();
     return p;
 }
@@ -395,7 +360,7 @@ static struct loop_private *new_private(struct loop *loop)
 struct loop *loop_new(struct counters *counters)
 {
     struct loop *loop = calloc(1, sizeof *loop);
-    if (!loop || !(loop->base = new_base()))
+    if (!loop || !(loop->poller = poller_new()))
         abort();
     loop->counters = counters;
     arena_pool_init(&loop->arenas, MAX_FREE_ARENA_BLOCKS);
@@ -427,12 +392,10 @@ void loop_free(struct loop **loop_ptr)
     stream_destroy_all(loop);
     run_deferred(loop);
     stream_loop_end(loop);
-    event_free(p->tick_event);
-    event_free(p->wake_event);
-    close(p->wake_fd);
+    poller_close(loop->poller, &p->wake);
     pthread_mutex_destroy(&p->lock);
     free(p);
-    event_base_free(loop->base);
+    poller_free(&loop->poller);
     while (loop->free_blocks) {
         struct block *block = loop->free_blocks;
         loop->free_blocks = block->next;

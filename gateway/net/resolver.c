@@ -1,11 +1,13 @@
 #include "gateway/net/resolver.h"
 
+#include "gateway/net/poller.h"
+
 #include <ares.h>
-#include <event2/event.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/time.h>
 
 enum { TRIES = 2, CLASS_IN = 1, TYPE_TXT = 16 };
@@ -14,8 +16,7 @@ enum { TRIES = 2, CLASS_IN = 1, TYPE_TXT = 16 };
 struct watch {
     struct list link;
     struct resolver *resolver;
-    struct event *event;
-    int fd;
+    struct poller_fd fd;
 };
 
 struct resolver {
@@ -54,18 +55,20 @@ static void on_timer(struct timer *timer)
     arm_timer(resolver);
 }
 
-static void on_event(evutil_socket_t fd, short what, void *arg)
+static void on_event(struct poller_fd *self, uint32_t events)
 {
-    struct resolver *resolver = ((struct watch *)arg)->resolver; /* the watch may go while c-ares works */
-    loop_wake(resolver->loop);
-    ares_process_fd(resolver->channel, what & EV_READ ? fd : ARES_SOCKET_BAD, what & EV_WRITE ? fd : ARES_SOCKET_BAD);
+    struct resolver *resolver =
+        CONTAINER_OF(self, struct watch, fd)->resolver; /* the watch may go while c-ares works */
+    int fd = self->fd;
+    bool readable = events & (EPOLLIN | EPOLLHUP | EPOLLERR), writable = events & (EPOLLOUT | EPOLLHUP | EPOLLERR);
+    ares_process_fd(resolver->channel, readable ? fd : ARES_SOCKET_BAD, writable ? fd : ARES_SOCKET_BAD);
     arm_timer(resolver);
 }
 
 static struct watch *find_watch(struct resolver *resolver, int fd)
 {
     LIST_EACH (link, &resolver->watches)
-        if (CONTAINER_OF(link, struct watch, link)->fd == fd)
+        if (CONTAINER_OF(link, struct watch, link)->fd.fd == fd)
             return CONTAINER_OF(link, struct watch, link);
     return NULL;
 }
@@ -73,7 +76,7 @@ static struct watch *find_watch(struct resolver *resolver, int fd)
 static void free_watch(struct watch *watch)
 {
     list_remove(&watch->link);
-    event_free(watch->event);
+    poller_remove(watch->resolver->loop->poller, &watch->fd);
     free(watch);
 }
 
@@ -82,17 +85,16 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
 {
     struct resolver *resolver = arg;
     struct watch *watch = find_watch(resolver, fd);
-    short what = (short)((readable ? EV_READ : 0) | (writable ? EV_WRITE : 0));
+    uint32_t wanted = (readable ? EPOLLIN : 0U) | (writable ? EPOLLOUT : 0U);
     if (watch)
         free_watch(watch);
-    if (!what)
+    if (!wanted)
         return;
     watch = malloc(sizeof *watch);
     if (!watch)
         abort();
-    *watch = (struct watch){.resolver = resolver, .fd = fd};
-    watch->event = event_new(resolver->loop->base, fd, (short)(what | EV_PERSIST), on_event, watch);
-    if (!watch->event || event_add(watch->event, NULL))
+    *watch = (struct watch){.resolver = resolver, .fd = {.ready = on_event, .fd = fd}};
+    if (!poller_want(resolver->loop->poller, &watch->fd, wanted))
         abort();
     list_push(&resolver->watches, &watch->link);
 }

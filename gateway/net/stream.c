@@ -11,6 +11,7 @@
 #include <openssl/ssl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,8 +19,7 @@
 enum {
     CLOSE_LOOK_MS = 15000,       /* from one look at a closed stream to the next */
     CLOSE_LOOK_MIN_BYTES = 4096, /* that its peer must take in between */
-    RECHECK_MS = 1000,
-    LEFT_MS = 30000, /* a stream whose peer has left may stay paused for */
+    LEFT_MS = 30000,             /* a stream whose peer has left may stay paused for */
 };
 
 static const char *const state_names[] = {"connecting", "handshake", "open", "failed", "closing", "linger", "dead"};
@@ -74,11 +74,7 @@ static void free_stream(struct deferred *deferred)
 void stream_destroy(struct stream *s)
 {
     stream_set_state(s, STREAM_DEAD);
-    int fd = event_get_fd(&s->event);
-    event_del(&s->event);
-    if (s->write_event)
-        event_free(s->write_event);
-    close(fd);
+    poller_close(s->loop->poller, &s->fd);
     stream_splice_end(s);
     stream_leave_closing(s);
     stream_drop_queue(s);
@@ -198,16 +194,14 @@ static bool read_once(struct stream *s)
     }
     size_t size = s->is_bulk && loop_may_read_large(s->loop) ? LOOP_SCRATCH_BYTES : LOOP_READ_BYTES;
     do
-        n = recv(event_get_fd(&s->event), s->loop->scratch, size, 0);
+        n = recv(s->fd.fd, s->loop->scratch, size, 0);
     while (n < 0 && errno == EINTR);
     if (n > 0) {
         bool full = (size_t)n == size;
         s->is_bulk = n >= LOOP_READ_BYTES;
         s->readable = full || s->hangup || s->write_broken;
-        if (!s->readable && s->state == STREAM_OPEN)
-            loop_timer_arm(s->loop, &s->timer, RECHECK_MS);
         got_data(s, s->loop->scratch, (size_t)n);
-        if (!full && s->hangup && !s->write_broken && may_read(s)) {
+        if (!full && s->hangup && !s->has_error && !s->write_broken && may_read(s)) {
             got_end(s); /* the FIN was there before the read, which has taken all that precedes it */
             return false;
         }
@@ -268,13 +262,12 @@ static int connect_error(const struct stream *s)
 {
     int error = 0;
     socklen_t len = sizeof error;
-    return getsockopt(event_get_fd(&s->event), SOL_SOCKET, SO_ERROR, &error, &len) ? errno : error;
+    return getsockopt(s->fd.fd, SOL_SOCKET, SO_ERROR, &error, &len) ? errno : error;
 }
 
-/* An error comes as both directions at once; so does a success with data behind it, but not one alone. */
-static void finish_connect(struct stream *s, short what)
+static void finish_connect(struct stream *s, uint32_t events)
 {
-    int error = (what & EV_READ) && (what & EV_WRITE) ? connect_error(s) : 0;
+    int error = events & (EPOLLERR | EPOLLHUP) ? connect_error(s) : 0;
     if (error) {
         stream_fail(s, connect_status(error));
         return;
@@ -286,38 +279,30 @@ static void finish_connect(struct stream *s, short what)
         stream_mark_dirty(s);
 }
 
-static void on_event(evutil_socket_t fd, short what, void *arg)
+static void on_event(struct poller_fd *fd, uint32_t events)
 {
-    (void)fd;
-    struct stream *s = arg;
+    struct stream *s = CONTAINER_OF(fd, struct stream, fd);
     struct loop *loop = s->loop;
-    loop_wake(loop);
-    if (what & EV_CLOSED)
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         s->hangup = true;
+        s->has_error = s->has_error || events & EPOLLERR;
+    }
     if (s->state == STREAM_CONNECTING)
-        finish_connect(s, what);
-    if (what & EV_WRITE && s->blocked) {
+        finish_connect(s, events);
+    if (s->blocked && events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) {
         s->blocked = false;
         stream_mark_dirty(s);
     }
-    if (what & (EV_READ | EV_CLOSED)) {
+    if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         s->readable = true;
         read_some(s);
     }
     stream_flush_dirty(loop);
 }
 
-static void on_writable(evutil_socket_t fd, short what, void *arg)
+static bool wait_for(struct stream *s, uint32_t events)
 {
-    (void)fd, (void)what;
-    struct stream *s = arg;
-    struct loop *loop = s->loop;
-    loop_wake(loop);
-    if (s->blocked) {
-        s->blocked = false;
-        stream_mark_dirty(s);
-    }
-    stream_flush_dirty(loop);
+    return poller_want(s->loop->poller, &s->fd, events | EPOLLIN | EPOLLRDHUP | EPOLLET);
 }
 
 /*
@@ -329,10 +314,7 @@ void stream_block(struct stream *s)
     if (s->write_broken)
         return;
     s->blocked = true;
-    if (s->write_event || event_get_events(&s->event) & EV_WRITE)
-        return;
-    s->write_event = event_new(s->loop->base, event_get_fd(&s->event), EV_WRITE | EV_ET | EV_PERSIST, on_writable, s);
-    if (!s->write_event || event_add(s->write_event, NULL))
+    if (!(s->fd.wanted & EPOLLOUT) && !wait_for(s, EPOLLOUT))
         stream_fail_later(s, STATUS_INTERNAL);
 }
 
@@ -340,7 +322,7 @@ void stream_block(struct stream *s)
 static size_t count_unsent(const struct stream *s)
 {
     int in_kernel = 0;
-    ioctl(event_get_fd(&s->event), SIOCOUTQ, &in_kernel);
+    ioctl(s->fd.fd, SIOCOUTQ, &in_kernel);
     return s->queue.bytes + (size_t)in_kernel;
 }
 
@@ -387,10 +369,6 @@ static void on_timer(struct timer *timer)
             stream_fail(s, STATUS_PEER_RESET);
             break;
         }
-        /* A reset right behind data comes as one event with it, and libevent does not tell resets from data: whoever
-         * read the data alone would never hear of the reset. So one more read, later and once, looks for it. */
-        s->readable = true;
-        stream_mark_ready(s);
         break;
     case STREAM_FAILED:
     case STREAM_DEAD:
@@ -400,8 +378,8 @@ static void on_timer(struct timer *timer)
 
 /* ---- making ---- */
 
-static struct stream *new_stream(struct loop *loop, int fd, short what, enum stream_state state,
-                                 const struct stream_events *events, void *owner)
+static struct stream *new_stream(struct loop *loop, int fd, enum stream_state state, const struct stream_events *events,
+                                 void *owner)
 {
     struct stream *s = calloc(1, sizeof *s);
     if (!s)
@@ -415,7 +393,7 @@ static struct stream *new_stream(struct loop *loop, int fd, short what, enum str
     list_init(&s->closing_link);
     list_push(&loop->streams, &s->all_link);
     timer_init(&s->timer, on_timer);
-    event_assign(&s->event, loop->base, fd, what | EV_CLOSED | EV_ET | EV_PERSIST, on_event, s);
+    s->fd = (struct poller_fd){.ready = on_event, .fd = fd};
     return s;
 }
 
@@ -441,12 +419,12 @@ struct stream *stream_accept(struct loop *loop, int fd, const struct ip_addr *pe
                              struct tls_server *tls, uint64_t handshake_ms, const struct stream_events *events,
                              void *owner)
 {
-    struct stream *s = new_stream(loop, fd, EV_READ, tls ? STREAM_HANDSHAKE : STREAM_OPEN, events, owner);
+    struct stream *s = new_stream(loop, fd, tls ? STREAM_HANDSHAKE : STREAM_OPEN, events, owner);
     s->peer = *peer;
     s->peer_port = peer_port;
     if (tls)
         begin_tls(s, tls, false, handshake_ms);
-    if (event_add(&s->event, NULL))
+    if (!wait_for(s, 0))
         stream_fail_later(s, STATUS_INTERNAL);
     return s;
 }
@@ -457,7 +435,7 @@ struct stream *stream_connect(struct loop *loop, const struct ip_addr *addr, uin
     union ip_sockaddr to;
     socklen_t len = ip_to_sockaddr(addr, port, &to);
     int fd = socket(addr->family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
-    struct stream *s = new_stream(loop, fd, EV_READ | EV_WRITE, STREAM_CONNECTING, events, owner);
+    struct stream *s = new_stream(loop, fd, STREAM_CONNECTING, events, owner);
     s->peer = *addr;
     s->peer_port = port;
     if (fd < 0) {
@@ -468,7 +446,7 @@ struct stream *stream_connect(struct loop *loop, const struct ip_addr *addr, uin
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (connect(fd, &to.sa, len) != 0 && errno != EINPROGRESS)
         stream_fail_later(s, connect_status(errno));
-    else if (event_add(&s->event, NULL))
+    else if (!wait_for(s, EPOLLOUT))
         stream_fail_later(s, STATUS_INTERNAL);
     loop_timer_arm(loop, &s->timer, connect_ms);
     return s;
@@ -501,7 +479,7 @@ void stream_close(struct stream **stream_ptr, bool linger)
     struct stream *s = *stream_ptr;
     *stream_ptr = NULL;
     bool nothing_to_say = s->state == STREAM_CONNECTING || (s->state == STREAM_FAILED && !stream_is_tls(s));
-    if (nothing_to_say || event_get_fd(&s->event) < 0) {
+    if (nothing_to_say || s->fd.fd < 0) {
         stream_destroy(s);
         return;
     }
@@ -521,7 +499,7 @@ void stream_reset(struct stream **stream_ptr)
     struct stream *s = *stream_ptr;
     *stream_ptr = NULL;
     static const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(event_get_fd(&s->event), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    setsockopt(s->fd.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
     stream_destroy(s);
 }
 
@@ -556,7 +534,7 @@ bool stream_local(const struct stream *s, struct ip_addr *ret_addr, uint16_t *re
 {
     union ip_sockaddr local = {.sa = {.sa_family = AF_UNSPEC}};
     socklen_t len = sizeof local;
-    if (getsockname(event_get_fd(&s->event), &local.sa, &len) != 0)
+    if (getsockname(s->fd.fd, &local.sa, &len) != 0)
         return false;
     ip_from_sockaddr(&local.sa, ret_addr, ret_port);
     return ret_addr->family != 0;

@@ -6,11 +6,9 @@
 #define GATEWAY_NET_STREAM_INTERNAL_H
 
 #include "gateway/net/block_queue.h"
+#include "gateway/net/poller.h"
 #include "gateway/net/stream.h"
 #include "gateway/net/stream_flush.h"
-
-#include <event2/event.h>
-#include <event2/event_struct.h>
 
 enum { STREAM_LINGER_MS = 2000 };
 
@@ -51,8 +49,7 @@ struct stream {
     size_t unsent_before; /* closing: the last time that it was looked at */
     struct timer timer;   /* handshake or connect, then closing */
     struct deferred deferred;
-    struct event event;
-    struct event *write_event; /* an accepted stream's, from the first time that it was blocked */
+    struct poller_fd fd;
     uint64_t bytes_in;
     uint64_t bytes_out;
     uint32_t flight_bytes; /* of data, since there was no traffic, up to a first flight: see stream_record.c */
@@ -67,7 +64,8 @@ struct stream {
     struct stream_pipe *pipe; /* while bytes are on their way from here */
     bool is_bulk;             /* the last read brought LOOP_READ_BYTES or more */
     bool readable;            /* the kernel may have more */
-    bool hangup;              /* it has a FIN behind what is unread */
+    bool hangup;              /* it has a FIN, a reset or an error behind what is unread */
+    bool has_error;           /* which is no FIN */
     bool blocked;             /* the send buffer is full: wait for the edge */
     bool write_broken;
     bool was_reset; /* found by writing, without a FIN before it */

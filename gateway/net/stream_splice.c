@@ -111,7 +111,7 @@ static bool empty_pipe(struct stream *s)
 {
     struct stream *to = s->splice_to;
     while (s->pipe->bytes > 0 && !to->blocked && !to->write_broken) {
-        ssize_t n = move(s->pipe->fds[0], event_get_fd(&to->event), s->pipe->bytes);
+        ssize_t n = move(s->pipe->fds[0], to->fd.fd, s->pipe->bytes);
         if (n > 0) {
             s->pipe->bytes -= (size_t)n;
             to->bytes_out += (uint64_t)n;
@@ -148,7 +148,7 @@ enum moved { MOVED_ALL, MOVED_PART, MOVED_NOTHING, MOVED_END, MOVED_ERROR };
 /* One pipe full. */
 static enum moved move_some(struct stream *s, size_t *moved)
 {
-    ssize_t n = move(event_get_fd(&s->event), s->pipe->fds[1], PIPE_BYTES);
+    ssize_t n = move(s->fd.fd, s->pipe->fds[1], PIPE_BYTES);
     if (n == 0)
         return MOVED_END;
     if (n < 0)

@@ -39,8 +39,8 @@ static size_t send_pieces(struct stream *s, struct iovec *pieces, int count)
 {
     ssize_t n;
     do
-        n = count == 1 ? send(event_get_fd(&s->event), pieces[0].iov_base, pieces[0].iov_len, MSG_NOSIGNAL)
-                       : writev(event_get_fd(&s->event), pieces, count);
+        n = count == 1 ? send(s->fd.fd, pieces[0].iov_base, pieces[0].iov_len, MSG_NOSIGNAL)
+                       : writev(s->fd.fd, pieces, count);
     while (n < 0 && errno == EINTR);
     if (n >= 0)
         return (size_t)n;
@@ -92,7 +92,7 @@ bool stream_flush(struct stream *s)
         return false;
     if (s->shutdown && !s->shutdown_done && s->state != STREAM_CONNECTING) {
         s->shutdown_done = true;
-        shutdown(event_get_fd(&s->event), SHUT_WR);
+        shutdown(s->fd.fd, SHUT_WR);
     }
     return true;
 }
@@ -210,7 +210,7 @@ static void flushed(struct stream *s, bool empty)
             stream_leave_closing(s);
             stream_set_state(s, STREAM_LINGER);
             loop_timer_arm(s->loop, &s->timer, STREAM_LINGER_MS);
-            shutdown(event_get_fd(&s->event), SHUT_WR);
+            shutdown(s->fd.fd, SHUT_WR);
         } else {
             stream_destroy(s);
         }

@@ -1,5 +1,5 @@
 /*
- * loop: one thread's event loop: libevent for readiness, a timer wheel, messages from other threads, objects freed at
+ * loop: one thread's event loop: epoll for readiness, a timer wheel, messages from other threads, objects freed at
  * the end of a turn, and the memory that all connections of the thread share (scratch buffers, send blocks, arenas).
  *
  * A turn: wait for events; call them; flush what they wrote; run deferred work; free. The clock is read once a turn.
@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct event_base;
+struct poller;
 struct stream;
 
 enum {
@@ -69,7 +69,7 @@ struct deferred {
 };
 
 struct loop {
-    struct event_base *base;
+    struct poller *poller;
     struct counters *counters;
     struct arena_pool arenas;
     struct block *free_blocks;
@@ -137,9 +137,6 @@ bool loop_may_read_large(struct loop *loop);
 struct loop_watch;
 struct loop_watch *loop_watch_new(struct loop *loop, int fd, void (*readable)(void *arg), void *arg);
 void loop_watch_free(struct loop_watch **watch); /* accepts NULL */
-
-/* Reads the clock: callbacks of events that did not come through a stream call it first. */
-void loop_wake(struct loop *loop);
 
 /* Turns so far; another thread may read it to see that the loop is alive. */
 uint64_t loop_turns(const struct loop *loop);

@@ -1,0 +1,34 @@
+/*
+ * poller: which descriptors of one thread are ready: epoll(7), with nothing between it and who waits.
+ *
+ * A poller_fd is embedded in what owns the descriptor; epoll carries its address. It may be removed, and its memory
+ * freed, at any time, also while events are called: those that were already collected for it are dropped.
+ */
+#ifndef GATEWAY_NET_POLLER_H
+#define GATEWAY_NET_POLLER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct poller_fd {
+    /* `events`: EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR; the last two come unasked. */
+    void (*ready)(struct poller_fd *self, uint32_t events);
+    int fd;
+    uint32_t wanted; /* what epoll was told; 0: it is not in the poller */
+};
+
+struct poller *poller_new(void); /* NULL with errno */
+void poller_free(struct poller **poller);
+
+/* Waits for `events`, with EPOLLET or without; again: for these instead. False with errno: nothing has changed. */
+bool poller_want(struct poller *poller, struct poller_fd *self, uint32_t events);
+/* The descriptor stays open. Harmless for one that is not in the poller. */
+void poller_remove(struct poller *poller, struct poller_fd *self);
+/* Closes the descriptor, whose only reference it must be: that takes it out of the poller without a call of its own. */
+void poller_close(struct poller *poller, struct poller_fd *self);
+
+/* Waits up to `max_ms` (-1: without an end; a signal ends it) and collects what is ready; poller_call calls it. */
+void poller_wait(struct poller *poller, int max_ms);
+void poller_call(struct poller *poller);
+
+#endif

@@ -1,0 +1,279 @@
+#include "gateway/net/poller.h"
+
+#include "net/sockets.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+/* One end of a pair of sockets, and what it was told. */
+struct end {
+    struct poller_fd fd;
+    int peer;
+    unsigned calls;
+    uint32_t events; /* of the last call */
+    void (*then)(struct end *self);
+    struct end *other; /* for `then` */
+};
+
+static struct poller *poller;
+
+static void on_ready(struct poller_fd *fd, uint32_t events)
+{
+    struct end *end = CONTAINER_OF(fd, struct end, fd);
+    end->calls++;
+    end->events = events;
+    if (end->then)
+        end->then(end);
+}
+
+static struct end *end_new(uint32_t wanted)
+{
+    struct end *end = calloc(1, sizeof *end);
+    int fds[2];
+    assert_non_null(end);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+    end->fd = (struct poller_fd){.ready = on_ready, .fd = fds[0]};
+    end->peer = fds[1];
+    assert_true(poller_want(poller, &end->fd, wanted));
+    return end;
+}
+
+static void end_free(struct end *end)
+{
+    if (end->fd.fd >= 0)
+        poller_close(poller, &end->fd);
+    close(end->peer);
+    free(end);
+}
+
+static void say(const struct end *end)
+{
+    assert_int_equal(send(end->peer, "x", 1, MSG_NOSIGNAL), 1);
+}
+
+static void turn(void)
+{
+    poller_wait(poller, 0);
+    poller_call(poller);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    poller = poller_new();
+    return poller ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    poller_free(&poller);
+    assert_null(poller);
+    poller_free(&poller);
+    return 0;
+}
+
+static void an_edge_comes_once_and_a_level_until_it_is_over(void **state)
+{
+    (void)state;
+    struct end *edge = end_new(EPOLLIN | EPOLLET), *level = end_new(EPOLLIN);
+    turn();
+    assert_int_equal(edge->calls + level->calls, 0);
+    say(edge);
+    say(level);
+    turn();
+    turn();
+    assert_int_equal(edge->calls, 1);
+    assert_int_equal(level->calls, 2);
+    assert_int_equal(edge->events, EPOLLIN);
+    say(edge);
+    turn();
+    assert_int_equal(edge->calls, 2);
+    end_free(edge);
+    end_free(level);
+}
+
+static void what_is_wanted_can_change(void **state)
+{
+    (void)state;
+    struct end *end = end_new(EPOLLIN | EPOLLET);
+    assert_true(poller_want(poller, &end->fd, EPOLLIN | EPOLLOUT | EPOLLET));
+    turn();
+    assert_int_equal(end->calls, 1);
+    assert_int_equal(end->events, EPOLLOUT);
+    assert_true(poller_want(poller, &end->fd, EPOLLIN | EPOLLET));
+    say(end);
+    turn();
+    assert_int_equal(end->calls, 2);
+    assert_int_equal(end->events, EPOLLIN);
+    end_free(end);
+}
+
+static void an_end_and_a_reset_are_told_apart_from_data(void **state)
+{
+    (void)state;
+    struct end *ended = end_new(EPOLLIN | EPOLLRDHUP | EPOLLET), *left = end_new(EPOLLIN | EPOLLRDHUP | EPOLLET);
+    say(ended);
+    shutdown(ended->peer, SHUT_WR);
+    say(left);
+    assert_int_equal(send(left->fd.fd, "unread", 6, 0), 6); /* so that the peer's close is a reset */
+    close(left->peer);
+    left->peer = -1;
+    turn();
+    assert_int_equal(ended->events, EPOLLIN | EPOLLRDHUP);
+    assert_int_equal(left->events, EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+    end_free(ended);
+    end_free(left);
+}
+
+static void a_removed_one_is_silent_and_may_come_back(void **state)
+{
+    (void)state;
+    struct end *end = end_new(EPOLLIN);
+    say(end);
+    poller_remove(poller, &end->fd);
+    poller_remove(poller, &end->fd);
+    turn();
+    assert_int_equal(end->calls, 0);
+    assert_true(fcntl(end->fd.fd, F_GETFD) >= 0);
+    assert_true(poller_want(poller, &end->fd, EPOLLIN));
+    turn();
+    assert_int_equal(end->calls, 1);
+    end_free(end);
+}
+
+static void close_other(struct end *self)
+{
+    if (self->other->fd.fd >= 0)
+        poller_close(poller, &self->other->fd);
+}
+
+static void remove_other(struct end *self)
+{
+    poller_remove(poller, &self->other->fd);
+}
+
+/* Both are ready; whichever is called first takes the other one away. */
+static void one_of_two(void (*then)(struct end *self))
+{
+    struct end *ends[2] = {end_new(EPOLLIN), end_new(EPOLLIN)};
+    for (size_t i = 0; i < 2; i++) {
+        ends[i]->then = then;
+        ends[i]->other = ends[1 - i];
+        say(ends[i]);
+    }
+    turn();
+    assert_int_equal(ends[0]->calls + ends[1]->calls, 1);
+    end_free(ends[0]);
+    end_free(ends[1]);
+}
+
+static void what_was_collected_for_a_closed_one_is_dropped(void **state)
+{
+    (void)state;
+    one_of_two(close_other);
+}
+
+static void what_was_collected_for_a_removed_one_is_dropped(void **state)
+{
+    (void)state;
+    one_of_two(remove_other);
+}
+
+static void free_self_and_other(struct end *self)
+{
+    end_free(self->other);
+    end_free(self);
+}
+
+static void memory_may_go_while_events_are_called(void **state)
+{
+    (void)state;
+    struct end *ends[2] = {end_new(EPOLLIN), end_new(EPOLLIN)};
+    for (size_t i = 0; i < 2; i++) {
+        ends[i]->then = free_self_and_other;
+        ends[i]->other = ends[1 - i];
+        say(ends[i]);
+    }
+    turn(); /* under AddressSanitizer */
+    turn();
+}
+
+static struct end *successor;
+
+static void replace_other(struct end *self)
+{
+    if (successor)
+        return;
+    int number = self->other->fd.fd;
+    poller_close(poller, &self->other->fd);
+    successor = end_new(EPOLLIN);
+    assert_int_equal(successor->fd.fd, number);
+}
+
+static void a_descriptor_that_is_used_again_inherits_no_events(void **state)
+{
+    (void)state;
+    successor = NULL;
+    struct end *ends[2] = {end_new(EPOLLIN), end_new(EPOLLIN)};
+    for (size_t i = 0; i < 2; i++) {
+        ends[i]->then = replace_other;
+        ends[i]->other = ends[1 - i];
+        say(ends[i]);
+    }
+    turn();
+    assert_non_null(successor);
+    turn();
+    assert_int_equal(successor->calls, 0);
+    say(successor);
+    turn();
+    assert_int_equal(successor->calls, 1);
+    end_free(successor);
+    end_free(ends[0]);
+    end_free(ends[1]);
+}
+
+static void what_epoll_refuses_is_not_in_the_poller(void **state)
+{
+    (void)state;
+    struct poller_fd none = {.ready = on_ready, .fd = -1};
+    assert_false(poller_want(poller, &none, EPOLLIN));
+    assert_int_equal(errno, EBADF);
+    struct poller_fd file = {.ready = on_ready, .fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC)};
+    assert_false(poller_want(poller, &file, EPOLLIN));
+    assert_int_equal(errno, EPERM);
+    assert_int_equal(file.wanted, 0);
+    poller_close(poller, &file);
+    assert_int_equal(file.fd, -1);
+}
+
+static void many_are_called_over_several_turns(void **state)
+{
+    (void)state;
+    enum { COUNT = 1200 };
+    static struct end ends[COUNT];
+    memset(ends, 0, sizeof ends);
+    for (size_t i = 0; i < COUNT; i++) {
+        ends[i].fd = (struct poller_fd){.ready = on_ready, .fd = eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC)};
+        assert_true(poller_want(poller, &ends[i].fd, EPOLLIN | EPOLLET));
+    }
+    for (unsigned turns = 0; turns < 3; turns++)
+        turn();
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_int_equal(ends[i].calls, 1);
+        poller_close(poller, &ends[i].fd);
+    }
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(an_edge_comes_once_and_a_level_until_it_is_over), TEST(what_is_wanted_can_change),
+        TEST(an_end_and_a_reset_are_told_apart_from_data),     TEST(a_removed_one_is_silent_and_may_come_back),
+        TEST(what_was_collected_for_a_closed_one_is_dropped),  TEST(what_was_collected_for_a_removed_one_is_dropped),
+        TEST(memory_may_go_while_events_are_called),           TEST(a_descriptor_that_is_used_again_inherits_no_events),
+        TEST(what_epoll_refuses_is_not_in_the_poller),         TEST(many_are_called_over_several_turns),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
