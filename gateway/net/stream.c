@@ -184,6 +184,12 @@ static bool may_read(const struct stream *s)
     return false;
 }
 
+/* The next read brings the end of the peer's input, and nothing that would cut off what was said before it. */
+static bool ends_in_order(const struct stream *s)
+{
+    return s->hangup && !s->has_error && !s->write_broken && !s->urgent && (!stream_is_tls(s) || s->eof);
+}
+
 /* One read; true if another one may bring more now. */
 static bool read_once(struct stream *s)
 {
@@ -198,21 +204,18 @@ static bool read_once(struct stream *s)
     while (n < 0 && errno == EINTR);
     if (n > 0) {
         bool full = (size_t)n == size;
-        s->is_bulk = n >= LOOP_READ_BYTES;
-        s->readable = full || s->hangup || s->write_broken;
+        s->is_bulk = n >= LOOP_READ_BYTES && !s->urgent;
+        s->readable = full || s->hangup || s->write_broken || s->urgent;
         got_data(s, s->loop->scratch, (size_t)n);
-        if (!full && s->hangup && !s->has_error && !s->write_broken && may_read(s)) {
+        if (!full && ends_in_order(s) && may_read(s))
             got_end(s); /* the FIN was there before the read, which has taken all that precedes it */
-            return false;
-        }
-        return s->readable && !full;
+        s->just_read = s->readable;
+        return false;
     }
     s->readable = false;
     if (n == 0)
         got_end(s);
-    else if (errno != EAGAIN)
-        stream_fail(s, STATUS_PEER_RESET);
-    else if (s->write_broken)
+    else if (s->write_broken || errno != EAGAIN)
         stream_fail(s, STATUS_PEER_RESET);
     return false;
 }
@@ -234,7 +237,10 @@ void stream_read_ready(struct loop *loop)
         list_push(&now, link);
     while ((link = list_pop(&now))) {
         struct stream *s = CONTAINER_OF(link, struct stream, ready_link);
-        if (s->broken) {
+        if (s->just_read && !s->is_bulk) { /* what it said goes out with this turn, before a failure cuts that off */
+            s->just_read = false;
+            stream_mark_ready(s);
+        } else if (s->broken) {
             enum status status = s->broken;
             s->broken = STATUS_OK;
             stream_fail(s, status);
@@ -283,9 +289,11 @@ static void on_event(struct poller_fd *fd, uint32_t events)
 {
     struct stream *s = CONTAINER_OF(fd, struct stream, fd);
     struct loop *loop = s->loop;
-    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
-        s->hangup = true;
-        s->has_error = s->has_error || events & EPOLLERR;
+    s->hangup = s->hangup || events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+    s->has_error = s->has_error || events & EPOLLERR;
+    if (events & EPOLLPRI) {
+        s->urgent = true;
+        s->is_bulk = false;
     }
     if (s->state == STREAM_CONNECTING)
         finish_connect(s, events);
@@ -302,7 +310,7 @@ static void on_event(struct poller_fd *fd, uint32_t events)
 
 static bool wait_for(struct stream *s, uint32_t events)
 {
-    return poller_want(s->loop->poller, &s->fd, events | EPOLLIN | EPOLLRDHUP | EPOLLET);
+    return poller_want(s->loop->poller, &s->fd, events | EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET);
 }
 
 /*
@@ -489,6 +497,8 @@ void stream_close(struct stream **stream_ptr, bool linger)
     s->broken = STATUS_OK;
     stream_splice_end(s);
     stream_set_state(s, STREAM_CLOSING);
+    if (s->linger && s->readable) /* it was paused: no event need come */
+        stream_mark_ready(s);
     s->unsent_before = SIZE_MAX;
     loop_timer_arm(s->loop, &s->timer, CLOSE_LOOK_MS);
     stream_mark_dirty(s);

@@ -66,6 +66,8 @@ struct stream {
     bool readable;            /* the kernel may have more */
     bool hangup;              /* it has a FIN, a reset or an error behind what is unread */
     bool has_error;           /* which is no FIN */
+    bool just_read;           /* in this turn, and there is more: an end, or the rest of much */
+    bool urgent;              /* urgent data has come: a read may end at its mark, before all is read */
     bool blocked;             /* the send buffer is full: wait for the edge */
     bool write_broken;
     bool was_reset; /* found by writing, without a FIN before it */

@@ -56,7 +56,7 @@ void stream_send_failed(struct stream *s)
     }
     /* What the peer said before it left may still be unread: reading ends with the reason. */
     s->write_broken = true;
-    s->was_reset = errno == ECONNRESET; /* told once: reading would then end as if in order */
+    s->was_reset = errno != EPIPE; /* told once: reading would then end as if in order */
     s->readable = true;
     stream_mark_ready(s);
 }

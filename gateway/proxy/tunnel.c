@@ -347,6 +347,8 @@ static void front_failed(void *owner, enum status status)
 {
     struct tunnel *t = owner;
     t->close = "client";
+    if (t->front_ended && t->state == TUNNEL_OPEN) /* it had said all: the app's input ends in order */
+        stream_close(&t->back, false);
     finish(t, status);
 }
 

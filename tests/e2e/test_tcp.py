@@ -1,4 +1,5 @@
 """Raw TCP inside TLS: tcp ports, and auto ports whose client speaks something else than HTTP."""
+import select
 import signal
 import socket
 import ssl
@@ -88,6 +89,55 @@ def test_half_close_becomes_fin_and_close_notify(gateway, origin, version):
         assert step(lambda: tls.read(100)) == b"7 bytes".replace(b"7", b"5")
         step(tls.unwrap)        # and the app's end is a close_notify, not only a FIN
     assert "error" not in gateway.log_line(host=app.host())
+
+
+def test_a_reset_behind_close_notify_is_an_end_in_order_for_the_app(gateway, origin):
+    """A client that only writes never reads its session ticket: close(2) then resets the connection."""
+    got = []
+    app = put(gateway, origin(script=lambda connection: got.append(connection.read_rest())), "tcp")
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = no_alpn(gateway).wrap_bio(incoming, outgoing, server_hostname=app.host())
+    with gateway.dial() as sock:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                sock.sendall(outgoing.read())
+                incoming.write(sock.recv(65536))
+        sock.sendall(outgoing.read())
+        select.select([sock], [], [])       # the ticket has come, and stays unread
+        tls.write(b"record")
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.unwrap()
+        sock.sendall(outgoing.read())
+    wait_until(lambda: got, "the app to hear of it")
+    assert got == [b"record"]
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_last_words_before_an_end_without_close_notify_arrive(gateway, origin, version):
+    """Both come to the gateway as one event."""
+    got = []
+
+    def script(connection):
+        try:
+            while True:
+                connection.fill()
+        except Closed:
+            got.append(bytes(connection.buffer))
+    app = put(gateway, origin(script=script), "tcp")
+    with gateway.connect(app.host(), gateway.tls_context((), version)) as connection:
+        connection.send(b"first")
+        wait_until(lambda: gateway.metric("tunnels_active") == 1, "the tunnel")
+        gateway.send_signal(signal.SIGSTOP)
+        try:
+            connection.send(b" and last words")
+            connection.sock.shutdown(socket.SHUT_WR)
+        finally:
+            gateway.send_signal(signal.SIGCONT)
+        wait_until(lambda: got, "the app to hear of it")
+    assert got == [b"first and last words"]
 
 
 def test_an_end_without_close_notify_is_a_reset_for_the_app(gateway, origin):

@@ -3,6 +3,8 @@
 
 #include "net/stream_owner.h"
 
+#include <netinet/tcp.h>
+
 static struct counters counters;
 
 struct fixture {
@@ -203,6 +205,34 @@ static void close_with_linger_outlives_late_bytes_of_the_peer(void **state)
     TURN_UNTIL(f->loop, list_is_empty(&f->loop->streams));
 }
 
+/* How much more it takes now. */
+static size_t fill(int fd)
+{
+    static const char bytes[65536];
+    ssize_t n = send(fd, bytes, sizeof bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return n > 0 ? (size_t)n : 0;
+}
+
+/* Else the peer, which reads once it has sent all, would be stuck with us, each in its send. */
+static void close_with_linger_reads_what_a_paused_stream_has_left(void **state)
+{
+    struct fixture *f = *state;
+    stream_pause(f->owner.stream, STREAM_PAUSE_CREDIT);
+    for (int full = 0; full < 60; full = fill(f->peer) == 0 ? full + 1 : 0) /* over the peer's window probes */
+        loop_turn(f->loop, 10);
+    enum { LEN = 12000000 }; /* more than kernels buffer */
+    char *answer = pattern_new(LEN);
+    stream_write(f->owner.stream, answer, LEN);
+    stream_close(&f->owner.stream, true);
+    size_t rest = 0;
+    TURN_UNTIL(f->loop, (rest += fill(f->peer)) >= LEN);
+    TURN_UNTIL(f->loop, inbox_is_over(&f->inbox, f->peer));
+    assert_true(is_pattern(&f->inbox, answer, LEN));
+    shutdown(f->peer, SHUT_WR);
+    TURN_UNTIL(f->loop, list_is_empty(&f->loop->streams));
+    free(answer);
+}
+
 /* The moment for late bytes begins when the last answer is out, not before. */
 static void a_slow_reader_gets_all_of_a_lingering_answer(void **state)
 {
@@ -304,6 +334,25 @@ static void what_the_peer_said_before_it_left_is_heard_though_writing_fails(void
     stream_resume(f->owner.stream, STREAM_PAUSE_CREDIT);
     TURN_UNTIL(f->loop, f->owner.failures == 1);
     assert_string_equal(f->owner.in.bytes, "early answer");
+}
+
+/* Reading, when it goes on, finds nothing: the error was told to the write. It must not pass for an end in order. */
+static void a_peer_that_vanished_is_no_end(void **state)
+{
+    struct fixture *f = *state;
+    unsigned most_ms = 1;
+    setsockopt(f->owner.stream->fd.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &most_ms, sizeof most_ms);
+    stream_pause(f->owner.stream, STREAM_PAUSE_CREDIT);
+    enum { LEN = 12000000 }; /* more than kernels buffer */
+    char *bytes = pattern_new(LEN);
+    stream_write(f->owner.stream, bytes, LEN);
+    free(bytes);
+    TURN_UNTIL(f->loop, f->owner.stream->write_broken);
+    assert_int_equal(f->owner.failures, 0);
+    stream_resume(f->owner.stream, STREAM_PAUSE_CREDIT);
+    TURN_UNTIL(f->loop, f->owner.failures == 1);
+    assert_int_equal(f->owner.eofs, 0);
+    assert_int_equal(f->owner.status, STATUS_PEER_RESET);
 }
 
 /* FIN, then a reset as the answer to our bytes: after the end of its input the owner hears that writing is over too. */
@@ -564,6 +613,7 @@ int main(void)
         TEST(what_is_closed_and_not_taken_is_bounded),
         TEST(a_large_write_does_not_overtake_a_long_queue),
         TEST(close_with_linger_outlives_late_bytes_of_the_peer),
+        TEST(close_with_linger_reads_what_a_paused_stream_has_left),
         TEST(a_slow_reader_gets_all_of_a_lingering_answer),
         TEST(reset_ends_at_once),
         TEST(a_reset_is_told),
@@ -571,6 +621,7 @@ int main(void)
         TEST(a_peer_that_left_is_found_by_writing_even_when_reading_is_paused),
         TEST(a_peer_that_left_may_keep_a_stream_paused_for_a_while_only),
         TEST(what_the_peer_said_before_it_left_is_heard_though_writing_fails),
+        TEST(a_peer_that_vanished_is_no_end),
         TEST(a_peer_that_ended_and_left_is_found_by_writing),
         TEST(a_closed_stream_goes_on_while_its_peer_takes_bytes),
         TEST(a_closed_stream_ends_when_its_peer_takes_nothing),

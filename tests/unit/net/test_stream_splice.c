@@ -189,6 +189,76 @@ static void a_sender_that_resets_in_bulk_is_no_orderly_end(void **state)
     assert_int_equal(f->a.eofs, 0);
 }
 
+static void last_words_before_a_reset(struct fixture *f)
+{
+    send_text(f->a.peer, "last words");
+    close_hard(f->a.peer);
+    f->a.peer = -1;
+    TURN_UNTIL(f->loop, f->a.failures == 1);
+    TURN_UNTIL(f->loop, inbox_is_over(&f->inbox, f->b.peer));
+    assert_int_equal(f->inbox.error, ECONNRESET);
+    assert_int_equal(f->inbox.len, 10);
+    assert_string_equal(f->inbox.bytes, "last words");
+}
+
+static void what_was_said_before_a_reset_is_passed_on(void **state)
+{
+    last_words_before_a_reset(*state);
+}
+
+static void the_same_to_a_stream_that_is_flushed_late(void **state)
+{
+    struct fixture *f = *state;
+    stream_set_late_flush(f->b.stream, true);
+    last_words_before_a_reset(f);
+}
+
+static void what_was_said_before_the_peer_left_is_passed_on_though_writing_fails(void **state)
+{
+    struct fixture *f = *state;
+    stream_pause(f->a.stream, STREAM_PAUSE_CREDIT);
+    send_text(f->a.peer, "last words");
+    close_hard(f->a.peer);
+    f->a.peer = -1;
+    turn_some(f->loop);
+    send_text(f->b.peer, "to nobody");
+    TURN_UNTIL(f->loop, f->b.copied == 9);
+    stream_resume(f->a.stream, STREAM_PAUSE_CREDIT);
+    TURN_UNTIL(f->loop, f->a.failures == 1);
+    TURN_UNTIL(f->loop, inbox_is_over(&f->inbox, f->b.peer));
+    assert_int_equal(f->inbox.len, 10);
+}
+
+/* A read ends at the urgent mark, with more behind it. */
+static void what_follows_urgent_data_comes_too(void **state)
+{
+    struct fixture *f = *state;
+    send_text(f->a.peer, "abc");
+    assert_int_equal(send(f->a.peer, "!", 1, MSG_OOB), 1);
+    send_text(f->a.peer, "def");
+    TURN_UNTIL(f->loop, inbox_read(&f->inbox, f->b.peer) == 6);
+    send_text(f->a.peer, "ghi");
+    assert_int_equal(send(f->a.peer, "!", 1, MSG_OOB), 1);
+    send_text(f->a.peer, "jkl");
+    shutdown(f->a.peer, SHUT_WR);
+    TURN_UNTIL(f->loop, inbox_is_over(&f->inbox, f->b.peer));
+    assert_string_equal(f->inbox.bytes, "abcdefghijkl");
+    assert_int_equal(f->a.eofs, 1);
+}
+
+static void urgent_data_in_bulk_stops_nothing(void **state)
+{
+    struct fixture *f = *state;
+    size_t sent = 0;
+    TURN_UNTIL(f->loop, (sent = push(f, sent), inbox_read(&f->inbox, f->b.peer), f->a.moved > 0));
+    while (send(f->a.peer, "!", 1, MSG_OOB | MSG_DONTWAIT) != 1) {
+        inbox_read(&f->inbox, f->b.peer);
+        loop_turn(f->loop, 2);
+    }
+    TURN_UNTIL(f->loop, (sent = push(f, sent)) == LEN && inbox_read(&f->inbox, f->b.peer) == LEN);
+    assert_true(is_pattern(&f->inbox, f->pattern, LEN));
+}
+
 static void closing_one_side_frees_the_pair(void **state)
 {
     struct fixture *f = *state;
@@ -212,6 +282,11 @@ int main(void)
         TEST(a_slow_reader_gets_all_in_order),
         TEST(a_receiver_that_resets_ends_the_sender),
         TEST(a_sender_that_resets_in_bulk_is_no_orderly_end),
+        TEST(what_was_said_before_a_reset_is_passed_on),
+        TEST(the_same_to_a_stream_that_is_flushed_late),
+        TEST(what_was_said_before_the_peer_left_is_passed_on_though_writing_fails),
+        TEST(what_follows_urgent_data_comes_too),
+        TEST(urgent_data_in_bulk_stops_nothing),
         TEST(closing_one_side_frees_the_pair),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
