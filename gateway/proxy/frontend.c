@@ -134,7 +134,7 @@ void connection_serve_http(struct connection *c)
     c->stream = NULL; /* the mux has it */
     move(c, true);
     if (c->proxy->draining)
-        c->mux->ops->drain(c->mux);
+        c->mux->ops->drain_new(c->mux);
 }
 
 void connection_ready(struct connection *c)

@@ -1,4 +1,5 @@
 """What each signal does."""
+import contextlib
 import signal
 import socket
 import ssl
@@ -61,6 +62,39 @@ def test_term_drains(holding):
     answer = connection.read_response()
     assert answer.body == b"ok" and answer.get("Connection") == "close"
     assert connection.is_closed()
+    assert gateway.wait() == 0
+
+
+def test_who_is_in_its_handshake_when_the_drain_begins_may_ask(holding):
+    """The first request comes with the end of the handshake."""
+    gateway, app, holder, connection = holding
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = gateway.tls_context().wrap_bio(incoming, outgoing, server_hostname=app.host())
+    with gateway.dial() as sock:
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        sock.sendall(outgoing.read())
+        incoming.write(sock.recv(65536))
+        gateway.send_signal(signal.SIGTERM)
+        wait_until(lambda: is_refused(gateway), "new connections to be refused")
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                incoming.write(sock.recv(65536))
+        tls.write(f"GET / HTTP/1.1\r\nHost: health.{DOMAIN}\r\n\r\n".encode())
+        sock.sendall(outgoing.read())
+        answer = b""
+        while data := sock.recv(65536):
+            incoming.write(data)
+            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+                while piece := tls.read():
+                    answer += piece
+    assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(b"draining\n")
+    holder.go.set()
+    assert connection.read_response().body == b"ok"
     assert gateway.wait() == 0
 
 
