@@ -306,9 +306,24 @@ static void forward_head(struct exchange *x, const struct message_head *head, st
         fields_add_known(&ret_out->fields, &x->arena, FIELD_DATE, exchange_date(x->proxy->loop));
 }
 
+/* False: the address is somebody else's by now. */
+static bool connected(struct exchange *x)
+{
+    x->connecting = false;
+    x->connect_us = x->proxy->loop->now_us - x->dialed_us;
+    if (is_stale(x)) {
+        back_failed(x, STATUS_ADDRESS_REVOKED);
+        return false;
+    }
+    exchange_flush_kept(x);
+    return true;
+}
+
 static void back_head(void *owner, const struct message_head *head, bool end)
 {
     struct exchange *x = owner;
+    if (x->connecting && !connected(x)) /* it answers before it is asked: the request goes first all the same */
+        return;
     if (is_stale(x)) {
         back_failed(x, STATUS_ADDRESS_REVOKED);
         return;
@@ -400,15 +415,8 @@ static void back_room(void *owner)
         x->is_queued = false;
         touch(x);
     }
-    if (x->connecting) {
-        x->connecting = false;
-        x->connect_us = x->proxy->loop->now_us - x->dialed_us;
-        if (is_stale(x)) {
-            back_failed(x, STATUS_ADDRESS_REVOKED);
-            return;
-        }
-        exchange_flush_kept(x);
-    }
+    if (x->connecting && !connected(x))
+        return;
     credit_front(x);
 }
 

@@ -160,24 +160,26 @@ static enum status enter_app(struct exchange *x, const struct route_app *app)
     return status;
 }
 
-/* Instances that allow no requests at present are left out, or if all do, the first one is waited for. */
+/* Instances that may not be reached, or allow no requests at present, are left out; of the latter the first one is
+ * waited for if there is no other. */
 static enum status open_or_queue(struct exchange *x, const struct route_target *target, unsigned flags)
 {
     struct upstream_tried tried = x->tried;
     const struct route_instance *first = NULL, *instance;
-    enum status status;
+    enum status status, why = STATUS_OK;
     while ((instance = upstream_pick(x->proxy, target, &tried, &status))) {
         remember(x, target, instance);
-        status = open_instance(x, instance->claim, target->proxy_protocol, flags);
-        if (status != STATUS_UPSTREAM_NO_STREAMS)
-            return status;
-        first = first ? first : instance;
+        why = open_instance(x, instance->claim, target->proxy_protocol, flags);
+        if (why != STATUS_UPSTREAM_NO_STREAMS && why != STATUS_ADDRESS_FORBIDDEN)
+            return why;
+        if (!first && why == STATUS_UPSTREAM_NO_STREAMS)
+            first = instance;
         if (tried.count == UPSTREAM_MAX_TRIED)
             break;
         tried.serials[tried.count++] = x->back_serial;
     }
     if (!first)
-        return status;
+        return why ? why : status;
     remember(x, target, first);
     return open_instance(x, first->claim, target->proxy_protocol, flags | POOL_QUEUE);
 }
@@ -381,7 +383,8 @@ static bool is_stale_reuse(const struct exchange *x, enum status why)
 void exchange_tell_failure(const struct exchange *x, enum status why)
 {
     bool may_be_answer = x->back_reused && (why == STATUS_UPSTREAM_CLOSED || why == STATUS_UPSTREAM_RESET);
-    if (x->back && x->claim && !may_be_answer)
+    bool may_wait = why == STATUS_UPSTREAM_TIMEOUT && !x->request_ended; /* for the rest, which the client owes it */
+    if (x->back && x->claim && !may_be_answer && !may_wait)
         upstream_failed(x->proxy, x->claim, x->instance_id, x->port, why);
 }
 

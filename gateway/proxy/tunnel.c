@@ -504,6 +504,21 @@ static void count_begin(struct tunnel *t)
     COUNTER_INC(t->traffic, tunnels);
 }
 
+/* False: its address is forbidden. */
+static bool dial_instance(struct tunnel *t, const struct route_instance *instance, const struct route_target *target)
+{
+    copy_id(t->instance_id, instance->id);
+    t->claim = instance->claim;
+    t->back_serial = instance->claim->serial;
+    t->back_address = instance->claim->address;
+    t->dialed_us = t->proxy->loop->now_us;
+    t->back =
+        pool_dial(t->proxy->pool, t->connection->settings, instance->claim, target->port, &t->guest, &back_events, t);
+    if (t->back && target->proxy_protocol > 0)
+        send_header(t, target->proxy_protocol);
+    return t->back != NULL;
+}
+
 static enum status pick_and_dial(struct tunnel *t, const struct route_target *target)
 {
     enum status status = target->status;
@@ -518,19 +533,17 @@ static enum status pick_and_dial(struct tunnel *t, const struct route_target *ta
     status = enter_app(t, target->app);
     if (status != STATUS_OK)
         return status;
-    const struct route_instance *instance = upstream_pick(t->proxy, target, &t->tried, &status);
-    if (!instance)
-        return status;
-    copy_id(t->instance_id, instance->id);
-    t->claim = instance->claim;
-    t->back_serial = instance->claim->serial;
-    t->back_address = instance->claim->address;
-    t->dialed_us = t->proxy->loop->now_us;
-    t->back =
-        pool_dial(t->proxy->pool, t->connection->settings, instance->claim, target->port, &t->guest, &back_events, t);
-    if (t->back && target->proxy_protocol > 0)
-        send_header(t, target->proxy_protocol);
-    return t->back ? STATUS_OK : STATUS_ADDRESS_FORBIDDEN;
+    struct upstream_tried tried = t->tried;
+    const struct route_instance *instance;
+    while ((instance = upstream_pick(t->proxy, target, &tried, &status))) {
+        if (dial_instance(t, instance, target))
+            return STATUS_OK;
+        status = STATUS_ADDRESS_FORBIDDEN;
+        if (tried.count == UPSTREAM_MAX_TRIED)
+            break;
+        tried.serials[tried.count++] = t->back_serial;
+    }
+    return tried.count > t->tried.count ? STATUS_ADDRESS_FORBIDDEN : status;
 }
 
 static enum status dial(struct tunnel *t)
