@@ -57,8 +57,16 @@ enum status changes_refuse_full(const struct changes *c, struct route_problem *r
 /* What is stored beyond the limit may change all the same. */
 static bool is_too_many(const struct changes *c, const struct route_app *app)
 {
-    return c->max_apps > 0 && route_table_staged_app_count(c->table) >= c->max_apps &&
-           !route_table_staged_app(c->table, slice_str(app->id));
+    return c->max_apps > 0 && route_table_staged_app_count(c->table) + c->returning_count >= c->max_apps &&
+           !route_table_staged_app(c->table, slice_str(app->id)) && !id_set_has(&c->returning, app->id);
+}
+
+static void note_return(struct changes *c, const char *app_id)
+{
+    if (!id_set_has(&c->returning, app_id))
+        return;
+    id_set_remove(&c->returning, app_id);
+    c->returning_count--;
 }
 
 enum status changes_stage_put(struct changes *c, struct route_app **app, uint64_t revision,
@@ -71,9 +79,11 @@ enum status changes_stage_put(struct changes *c, struct route_app **app, uint64_
         (*app)->revision = revision != 0 ? revision : route_table_staged_revision(c->table) + 1;
         status = route_table_stage_put_among(c->table, *app, successors, ret_problem);
     }
-    if (status == STATUS_OK)
-        *app = NULL; /* the table has it */
-    return status;
+    if (status != STATUS_OK)
+        return status;
+    note_return(c, (*app)->id);
+    *app = NULL; /* the table has it */
+    return STATUS_OK;
 }
 
 static void record_deletion(struct changes *c, struct slice app_id, uint64_t revision)
@@ -99,6 +109,20 @@ enum status changes_stage_delete(struct changes *c, struct slice app_id, uint64_
         return status;
     record_deletion(c, app_id, revision);
     route_table_stage_revision(c->table, revision);
+    return STATUS_OK;
+}
+
+enum status changes_stage_out(struct changes *c, struct slice app_id, uint64_t revision,
+                              struct route_problem *ret_problem)
+{
+    bool is_there = route_table_staged_app(c->table, app_id) != NULL;
+    enum status status = changes_stage_delete(c, app_id, revision, ret_problem);
+    if (status != STATUS_OK || !is_there)
+        return status;
+    char *id = changes_copy(app_id);
+    id_set_add(&c->returning, id);
+    c->returning_count++;
+    free(id);
     return STATUS_OK;
 }
 

@@ -68,6 +68,8 @@ struct changes {
     struct list at_gate; /* being written by it */
     unsigned gate_tries; /* of those */
     struct deletions deletions;
+    struct id_set returning; /* deleted by what is staged, only to be put again */
+    size_t returning_count;
     uint64_t digest;
     uint64_t forgetting; /* the floor that the batch brings, 0: none */
     bool replacing;      /* the batch is a snapshot of the whole table */
@@ -115,6 +117,9 @@ MUST_CHECK enum status changes_stage_put(struct changes *changes, struct route_a
 /* APP_UNKNOWN if neither the table nor the store has it. */
 MUST_CHECK enum status changes_stage_delete(struct changes *changes, struct slice app_id, uint64_t revision,
                                             struct route_problem *ret_problem);
+/* The same of an app that is to be put again: meanwhile nobody new gets its place below the limit. */
+MUST_CHECK enum status changes_stage_out(struct changes *changes, struct slice app_id, uint64_t revision,
+                                         struct route_problem *ret_problem);
 /* The revision of the app's last change, its deletion included; 0: not known. */
 uint64_t changes_staged_revision(const struct changes *changes, struct slice app_id);
 

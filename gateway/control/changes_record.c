@@ -163,6 +163,8 @@ void changes_record_drop(struct changes *c)
         free(c->deletions.items[i].app_id);
     free(c->deletions.items);
     c->deletions = (struct deletions){.items = NULL};
+    id_set_clear(&c->returning);
+    c->returning_count = 0;
     c->forgetting = 0;
     c->replacing = c->restarting = false;
 }

@@ -111,11 +111,16 @@ static void set_without_app(struct entry *entry, struct slice app_id, uint64_t d
     *entry = (struct entry){.id = id, .id_copy = id, .deleted = deleted};
 }
 
-/* Of a batch of a watch, others that are deleted may come later. */
+/* Those of the table may stay. Of a batch of a watch, others that are deleted may come later. */
 static bool is_full(const struct changes_snapshot *s, struct slice id)
 {
     size_t max = s->changes->max_apps;
-    return s->mode != CHANGES_DELTA && max > 0 && s->count >= max && *slot_of(s, id) == 0;
+    if (s->mode == CHANGES_DELTA || max == 0 || s->count < max || *slot_of(s, id) != 0)
+        return false;
+    route_table_read_begin();
+    bool is_there = route_table_app(s->changes->table, id) != NULL;
+    route_table_read_end();
+    return !is_there;
 }
 
 /* The entry of this id; `ret_is_new` if it was made, without an id yet. */
@@ -216,6 +221,14 @@ static void stage_deletion(struct changes_snapshot *s, const char *app_id, uint6
     (void)status; /* gone already is as good */
 }
 
+/* It is in the way of what it, or another app, is to become. */
+static void stage_out(struct changes_snapshot *s, const char *app_id, uint64_t revision)
+{
+    struct route_problem problem;
+    enum status status = changes_stage_out(s->changes, slice_str(app_id), revision, &problem);
+    (void)status; /* not there is as good */
+}
+
 static void stage_deletions(struct changes_snapshot *s, uint64_t revision)
 {
     struct missing missing = {.snapshot = s};
@@ -280,7 +293,7 @@ static bool stage_entry(struct changes_snapshot *s, struct entry *entry, uint64_
         return true;
     }
     if (s->mode != CHANGES_REPLACE && now && has_gone_back(now, app))
-        stage_deletion(s, app->id, revision);
+        stage_out(s, app->id, revision);
     if (s->mode != CHANGES_REPLACE && app->revision != 0)
         revision = app->revision;
     if (changes_stage_put(c, &app, revision, s->is_giving_up ? &successors : NULL, ret_problem) != STATUS_OK)
@@ -319,7 +332,7 @@ static void delete_old_states(struct changes_snapshot *s, uint64_t revision)
 {
     for (size_t i = 0; i < s->count; i++)
         if (s->entries[i].app)
-            stage_deletion(s, s->entries[i].id, revision);
+            stage_out(s, s->entries[i].id, revision);
 }
 
 static void stage_rest(struct changes_snapshot *s, uint64_t revision, struct change_result *ret_result)

@@ -57,7 +57,8 @@ void changes_set_rules(struct changes *changes, const struct route_rules *rules)
 
 /*
  * How many apps the table may come to have; 0, as at first: any number. Those that are there, or stored, stay. A new
- * one beyond them is refused with TABLE_FULL, in a snapshot too, which so takes no more memory than that many apps.
+ * one beyond them is refused with TABLE_FULL, in a snapshot too, which so takes no more memory than that many apps and
+ * those that are there.
  */
 void changes_set_max_apps(struct changes *changes, size_t max_apps);
 

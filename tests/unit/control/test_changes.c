@@ -486,6 +486,28 @@ static void a_table_has_a_limit(void **state)
     assert_int_equal(route_table_app_count(place->table), 2);
 }
 
+/* A limit that has been lowered takes nothing away; who is new in a snapshot still has no place. */
+static void a_lower_limit_takes_no_app_away(void **state)
+{
+    struct place *place = *state;
+    static const char *const ids[] = {"a", "b", "c"};
+    struct route_problem problem;
+    for (size_t i = 0; i < 3; i++)
+        put(place, ids[i], NULL, 0, CHANGES_ANY_REVISION);
+    changes_set_max_apps(place->changes, 2);
+    struct route_app *first = make_app("0", NULL, 0), *last = make_app("z", NULL, 0);
+    struct changes_snapshot *snapshot = snapshot_of(place, &first, 1);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(changes_snapshot_add(snapshot, make_app(ids[i], NULL, 0), &problem), STATUS_OK);
+    assert_int_equal(changes_snapshot_add(snapshot, last, &problem), STATUS_TABLE_FULL);
+    route_app_free(&last);
+    struct change_result result = commit(place, snapshot, false);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(result.refused, 1);
+    assert_int_equal(result.problem.status, STATUS_TABLE_FULL);
+    assert_true(app_of(place, "a") && app_of(place, "b") && app_of(place, "c") && !app_of(place, "0"));
+}
+
 static void conflicts_within_a_snapshot(void **state)
 {
     struct place *place = *state;
@@ -717,6 +739,7 @@ int main(void)
         TEST(a_snapshot_does_not_bring_generations_back),
         TEST(bad_records_of_a_snapshot_are_refused_alone),
         TEST(a_table_has_a_limit),
+        TEST(a_lower_limit_takes_no_app_away),
         TEST(conflicts_within_a_snapshot),
         TEST(snapshots_and_changes_keep_their_order),
         TEST(a_start_with_many_apps),

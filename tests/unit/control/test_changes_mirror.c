@@ -156,6 +156,36 @@ static void test_what_the_source_has_stands_whatever_was_here(void **state)
     check_digest(place);
 }
 
+/* What leaves the table only to come back keeps its place in it. */
+static void test_a_full_table_keeps_what_changes_in_it(void **state)
+{
+    struct place *place = *state;
+    put(place, "a", "10.0.0.1", 5, CHANGES_ANY_REVISION);
+    put(place, "b", "10.0.0.2", 5, CHANGES_ANY_REVISION);
+    put(place, "c", "10.0.0.3", 5, CHANGES_ANY_REVISION);
+    for (unsigned limit = 3; limit >= 2; limit--) {
+        changes_set_max_apps(place->changes, limit);
+        struct changes_snapshot *mirror = changes_snapshot_begin(place->changes, CHANGES_MIRROR);
+        uint64_t revision = 10 * limit;
+        add(mirror, make_numbered("new", "10.0.0.9", 5, 9));
+        add(mirror, make_numbered("a", "10.0.0.2", limit, revision)); /* a and b change places, older than they were */
+        add(mirror, make_numbered("b", "10.0.0.1", limit, revision + 1));
+        add(mirror, make_numbered("c", "10.0.0.3", limit, revision + 2));
+        assert_int_equal(commit(place, mirror, revision + 2).refused, 1);
+        assert_string_equal(refused_text, "new:9 ");
+        expect_app(place, "a", revision, "10.0.0.2");
+        expect_app(place, "b", revision + 1, "10.0.0.1");
+        expect_app(place, "c", revision + 2, "10.0.0.3");
+        check_digest(place);
+    }
+    struct changes_snapshot *mirror = changes_snapshot_begin(place->changes, CHANGES_MIRROR);
+    add(mirror, make_numbered("new", "10.0.0.9", 5, 9));
+    add(mirror, make_numbered("c", "10.0.0.3", 1, 70));
+    assert_int_equal(commit(place, mirror, 70).refused, 0); /* now there is room */
+    expect_app(place, "new", 9, "10.0.0.9");
+    expect_app(place, "c", 70, "10.0.0.3");
+}
+
 static void test_conflicts_are_told_one_by_one(void **state)
 {
     struct place *place = *state;
@@ -414,6 +444,7 @@ int main(void)
         T(test_a_difference_changes_only_what_it_names),
         T(test_the_last_word_of_a_difference_counts),
         T(test_what_the_source_has_stands_whatever_was_here),
+        T(test_a_full_table_keeps_what_changes_in_it),
         T(test_conflicts_are_told_one_by_one),
         T(test_conflicts_are_not_told_to_who_is_gone),
         T(test_the_first_to_claim_an_address_keeps_it),
