@@ -136,7 +136,7 @@ bool certs_has(const struct certs *certs, struct slice name)
     char *text = text_of(name);
     bool is_left_out = id_set_has(&certs->left_out, text);
     free(text);
-    return is_left_out || certs_find(certs, name);
+    return is_left_out || certs_find(certs, name) || (certs->gate && certs->gate->is_left_out(certs->gate->arg, name));
 }
 
 bool certs_cover(const struct certs *certs, struct slice host)

@@ -102,8 +102,9 @@ enum status changes_stage_delete(struct changes *c, struct slice app_id, uint64_
                                  struct route_problem *ret_problem)
 {
     char *id = changes_copy(app_id);
-    bool only_stored = !route_table_staged_app(c->table, app_id) && id_set_has(&c->left_out, id);
-    enum status status = only_stored ? STATUS_OK : route_table_stage_delete(c->table, app_id, ret_problem);
+    bool is_left_out = id_set_has(&c->left_out, id) || (c->for_gate && changes_gate_leaves_out(c, id));
+    bool is_elsewhere = is_left_out && !route_table_staged_app(c->table, app_id);
+    enum status status = is_elsewhere ? STATUS_OK : route_table_stage_delete(c->table, app_id, ret_problem);
     free(id);
     if (status != STATUS_OK)
         return status;

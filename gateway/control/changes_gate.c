@@ -47,7 +47,7 @@ static void add_put(void *arg, struct slice app_id, const struct route_app *app)
         add(arg, app_id, app_document_format_bare(app));
 }
 
-/* Also of what is only in the store: it may be there elsewhere. */
+/* Also of what is only in the store, or left out: it may be there elsewhere. */
 static void collect(struct writing *w)
 {
     struct changes *c = w->changes;
@@ -84,6 +84,17 @@ void changes_gate_take(struct changes *c, struct change_request *r)
     }
     list_remove(&r->link);
     list_push(&c->gated, &r->link);
+}
+
+bool changes_gate_leaves_out(const struct changes *c, const char *app_id)
+{
+    return c->gate && c->gate->is_left_out && c->gate->is_left_out(c->gate->arg, app_id);
+}
+
+void changes_gate_left_out_each(const struct changes *c, void (*each)(void *arg, const char *app_id), void *arg)
+{
+    if (c->gate && c->gate->left_out_each)
+        c->gate->left_out_each(c->gate->arg, each, arg);
 }
 
 bool changes_gate_is_ready(const struct changes *c)
@@ -218,7 +229,9 @@ void changes_gate_run(struct changes *c)
     if (!w)
         abort();
     w->changes = c;
+    c->for_gate = true;
     stage_group(w);
+    c->for_gate = false;
     collect(w);
     unstage(c);
     if (w->count > 0) {

@@ -67,6 +67,7 @@ struct changes {
     struct list gated;   /* for the gate to write, in the order of their coming */
     struct list at_gate; /* being written by it */
     unsigned gate_tries; /* of those */
+    bool for_gate;       /* what is being staged */
     struct deletions deletions;
     struct id_set returning; /* deleted by what is staged, only to be put again */
     size_t returning_count;
@@ -102,6 +103,9 @@ void changes_gate_take(struct changes *changes, struct change_request *request);
 bool changes_gate_is_ready(const struct changes *changes);
 /* Hands the next group to the gate. Nothing is staged or being committed. */
 void changes_gate_run(struct changes *changes);
+/* It is where the gate writes, but the table has it not, or not so. */
+bool changes_gate_leaves_out(const struct changes *changes, const char *app_id);
+void changes_gate_left_out_each(const struct changes *changes, void (*each)(void *arg, const char *app_id), void *arg);
 
 /* ---- staging; each changes nothing when it fails ---- */
 
@@ -114,7 +118,7 @@ enum status changes_refuse_full(const struct changes *changes, struct route_prob
  */
 MUST_CHECK enum status changes_stage_put(struct changes *changes, struct route_app **app, uint64_t revision,
                                          const struct route_successors *successors, struct route_problem *ret_problem);
-/* APP_UNKNOWN if neither the table nor the store has it. */
+/* APP_UNKNOWN if neither the table nor the store has it, nor, for the gate, the place where that writes. */
 MUST_CHECK enum status changes_stage_delete(struct changes *changes, struct slice app_id, uint64_t revision,
                                             struct route_problem *ret_problem);
 /* The same of an app that is to be put again: meanwhile nobody new gets its place below the limit. */

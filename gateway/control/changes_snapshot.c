@@ -138,7 +138,9 @@ static struct entry *entry_for(struct changes_snapshot *s, struct slice id, bool
 
 static bool is_same(const struct changes_snapshot *s, const struct route_app *now, const struct route_app *app)
 {
-    return now && route_app_equal(now, app) && (s->mode == CHANGES_REPLACE || now->revision == app->revision);
+    if (!now || !route_app_equal(now, app))
+        return false;
+    return s->mode == CHANGES_REPLACE ? !changes_gate_leaves_out(s->changes, app->id) : now->revision == app->revision;
 }
 
 static bool is_in_table(const struct changes_snapshot *s, const struct route_app *app)
@@ -229,8 +231,21 @@ static void stage_out(struct changes_snapshot *s, const char *app_id, uint64_t r
     (void)status; /* not there is as good */
 }
 
+struct missing_elsewhere {
+    struct changes_snapshot *snapshot;
+    uint64_t revision;
+};
+
+static void delete_elsewhere(void *arg, const char *app_id)
+{
+    const struct missing_elsewhere *missing = arg;
+    if (*slot_of(missing->snapshot, slice_str(app_id)) == 0)
+        stage_deletion(missing->snapshot, app_id, missing->revision);
+}
+
 static void stage_deletions(struct changes_snapshot *s, uint64_t revision)
 {
+    struct missing_elsewhere elsewhere = {s, revision};
     struct missing missing = {.snapshot = s};
     size_t seen = PAGE;
     while (s->mode != CHANGES_DELTA && seen == PAGE) {
@@ -239,6 +254,8 @@ static void stage_deletions(struct changes_snapshot *s, uint64_t revision)
         for (size_t i = 0; i < missing.count; i++)
             stage_deletion(s, missing.ids[i], revision);
     }
+    if (s->mode == CHANGES_REPLACE)
+        changes_gate_left_out_each(s->changes, delete_elsewhere, &elsewhere);
     for (size_t i = 0; i < s->count; i++)
         if (s->entries[i].deleted != 0)
             stage_deletion(s, s->entries[i].id, s->entries[i].deleted);

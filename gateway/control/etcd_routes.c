@@ -107,6 +107,30 @@ size_t etcd_routes_left_out(const struct etcd_routes *r)
     return r->left_out_count;
 }
 
+bool etcd_routes_is_left_out(const struct etcd_routes *r, struct slice app_id)
+{
+    return find(r, app_id) != NULL;
+}
+
+struct walk {
+    void (*each)(void *arg, const char *app_id);
+    void *arg;
+};
+
+static void visit_each(const void *node, VISIT order, void *closure)
+{
+    const struct walk *walk = closure;
+    const struct left_out *item = *(const struct left_out *const *)node;
+    if (order == postorder || order == leaf)
+        walk->each(walk->arg, item->id);
+}
+
+void etcd_routes_left_out_each(const struct etcd_routes *r, void (*each)(void *arg, const char *app_id), void *arg)
+{
+    struct walk walk = {each, arg};
+    twalk_r(r->left_out, visit_each, &walk);
+}
+
 const struct route_problem *etcd_routes_problem(const struct etcd_routes *r, struct slice app_id, uint64_t mod_revision)
 {
     const struct left_out *item = find(r, app_id);

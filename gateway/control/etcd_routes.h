@@ -44,6 +44,9 @@ bool etcd_routes_is_full(const struct etcd_routes *routes);
 
 /* Those that etcd has, but the table not, or not so. */
 size_t etcd_routes_left_out(const struct etcd_routes *routes);
+bool etcd_routes_is_left_out(const struct etcd_routes *routes, struct slice app_id);
+void etcd_routes_left_out_each(const struct etcd_routes *routes, void (*each)(void *arg, const char *app_id),
+                               void *arg);
 /* The app's problem if its document of this revision was left out, else NULL. */
 const struct route_problem *etcd_routes_problem(const struct etcd_routes *routes, struct slice app_id,
                                                 uint64_t mod_revision);

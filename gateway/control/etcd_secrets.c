@@ -545,6 +545,17 @@ static void start_write(void *arg, struct slice name, const struct cert_custom *
     free(key);
 }
 
+static bool is_left_out(void *arg, struct slice name)
+{
+    const struct etcd_secrets *s = arg;
+    char *key;
+    if (asprintf(&key, "certificates/%.*s", SLICE_ARG(name)) < 0)
+        abort();
+    bool is_bad = id_set_has(&s->bad, key);
+    free(key);
+    return is_bad;
+}
+
 /* ---- life ---- */
 
 void etcd_secrets_begin_load(struct etcd_secrets *s)
@@ -571,7 +582,7 @@ struct etcd_secrets *etcd_secrets_new(const struct etcd_secrets_params *params)
     if (!s)
         abort();
     s->params = *params;
-    s->gate = (struct certs_gate){.write = start_write, .arg = s};
+    s->gate = (struct certs_gate){.write = start_write, .is_left_out = is_left_out, .arg = s};
     list_init(&s->writes);
     list_init(&s->applying);
     list_init(&s->failed);

@@ -331,13 +331,26 @@ static void start(void *arg, const struct changes_write *writes, size_t count, c
         send_next(w);
 }
 
+static bool is_left_out(void *arg, const char *app_id)
+{
+    const struct etcd_write *w = arg;
+    return etcd_routes_is_left_out(w->params.routes, slice_str(app_id));
+}
+
+static void left_out_each(void *arg, void (*each)(void *each_arg, const char *app_id), void *each_arg)
+{
+    const struct etcd_write *w = arg;
+    etcd_routes_left_out_each(w->params.routes, each, each_arg);
+}
+
 struct etcd_write *etcd_write_new(const struct etcd_write_params *params)
 {
     struct etcd_write *w = calloc(1, sizeof *w);
     if (!w)
         abort();
     w->params = *params;
-    w->gate = (struct changes_gate){.write = start, .arg = w};
+    w->gate =
+        (struct changes_gate){.write = start, .is_left_out = is_left_out, .left_out_each = left_out_each, .arg = w};
     timer_init(&w->timer, on_timer);
     return w;
 }

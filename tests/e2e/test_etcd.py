@@ -173,6 +173,33 @@ def test_an_app_that_was_in_conflict_comes_when_it_can(shared_etcd, member, serv
     wait_gone(gateway, second["app_id"])
 
 
+def test_what_a_member_leaves_out_can_be_deleted_and_replaced_there(etcd, member, server):
+    cluster = etcd()
+    first, *rivals = [document(server) for _ in range(3)]
+    for rival in rivals:
+        rival["instances"][0]["address"] = first["instances"][0]["address"]
+    newer = idle()
+    gateway = member(cluster)
+    cluster.put(f"apps/{first['app_id']}", first)
+    cluster.put(f"apps/{newer['app_id']}", newer)
+    assert wait_for(gateway, newer["app_id"])
+    snapshot = gateway.control("GET", "/v1/snapshot").body
+    for rival in rivals:
+        cluster.put(f"apps/{rival['app_id']}", rival)
+    cluster.put(f"apps/{newer['app_id']}", {"app_id": newer["app_id"], "ports": 5})
+    wait_until(lambda: state(gateway)["left_out"] == 3, "these to be left out")
+    assert gateway.control("DELETE", f"/v1/apps/{rivals[0]['app_id']}").status == 204
+    assert cluster.get(f"apps/{rivals[0]['app_id']}") is None
+    assert gateway.control("DELETE", f"/v1/apps/{rivals[0]['app_id']}").code == "app_unknown"
+    # A snapshot is all there is then, also elsewhere.
+    answer = gateway.control("PUT", "/v1/snapshot", snapshot, Content_Type="application/x-ndjson")
+    assert answer.status == 200 and answer.json["apps"] == 2, answer
+    assert cluster.get(f"apps/{rivals[1]['app_id']}") is None
+    assert json.loads(cluster.get(f"apps/{newer['app_id']}")[0])["ports"] == []
+    assert state(gateway)["left_out"] == 0
+    assert set(ids(gateway)) == {first["app_id"], newer["app_id"]}
+
+
 def test_compaction_while_the_gateway_is_stopped_and_while_it_is_away(etcd, member):
     cluster = etcd()
     apps = [idle() for _ in range(4)]

@@ -167,6 +167,18 @@ def test_what_was_no_good_and_is_gone_is_not_counted(script, follow):
     wait_until(lambda: state(gateway)["left_out"] == 0, "nothing to be left out", TIMEOUT)
 
 
+def test_a_certificate_that_is_no_good_can_be_deleted(script, follow):
+    key = "certificates/bad.example.com"
+    script.put(key, "{}")
+    gateway = follow()
+    assert state(gateway)["left_out"] == 1
+    assert gateway.control("DELETE", "/v1/certificates/worse.example.com").code == "certificate_unknown"
+    assert gateway.control("DELETE", f"/v1/{key}").status == 204
+    assert json.loads(script.kvs[(PREFIX + key).encode()][0]) == {"deleted": True}
+    assert state(gateway)["left_out"] == 0
+    assert gateway.control("DELETE", f"/v1/{key}").code == "certificate_unknown"
+
+
 # ---- apps that are in each other's way ----
 
 @pytest.fixture

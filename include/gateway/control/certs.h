@@ -41,6 +41,8 @@ void certs_forget(struct certs *certs, const void *arg);
 typedef void (*certs_written_cb)(void *done_arg, enum status status, const char *text);
 struct certs_gate {
     void (*write)(void *arg, struct slice name, const struct cert_custom *cert, certs_written_cb done, void *done_arg);
+    /* One is shared under this name, but no good here. */
+    bool (*is_left_out)(void *arg, struct slice name);
     void *arg;
 };
 void certs_set_gate(struct certs *certs, const struct certs_gate *gate); /* borrowed; NULL: none */
@@ -49,7 +51,7 @@ void certs_set_gate(struct certs *certs, const struct certs_gate *gate); /* borr
 size_t certs_count(const struct certs *certs);
 struct cert_custom *certs_at(const struct certs *certs, size_t index); /* borrowed */
 struct cert_custom *certs_find(const struct certs *certs, struct slice name);
-/* True if one is stored under this name, in force or left out. */
+/* True if one is stored, or shared by the gate, under this name, in force or left out. */
 bool certs_has(const struct certs *certs, struct slice name);
 
 /* True if any of them covers the host (lower case). Looks at all of them. */

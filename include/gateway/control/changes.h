@@ -184,6 +184,9 @@ struct changes_gate {
     char detail[256];
     /* What it gets lives until `done`, which comes exactly once and never inside the call. One call at a time. */
     void (*write)(void *arg, const struct changes_write *writes, size_t count, changes_written_cb done, void *done_arg);
+    /* With `write`: apps that are there, but were left out here: the table has them not, or not so. */
+    bool (*is_left_out)(void *arg, const char *app_id);
+    void (*left_out_each)(void *arg, void (*each)(void *each_arg, const char *app_id), void *each_arg);
     void *arg;
 };
 void changes_set_gate(struct changes *changes, const struct changes_gate *gate); /* borrowed; NULL: none */

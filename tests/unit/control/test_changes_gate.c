@@ -1,6 +1,8 @@
 /* changes: calls that a gate writes elsewhere: what it is given, when they are done, and what a conflict there does. */
 #include "changes_place.h"
 
+#include "gateway/control/history.h"
+
 enum { TEXT_MAX = 1024 };
 
 /* Writes "elsewhere" when the test says so; the table follows by a difference. */
@@ -12,6 +14,7 @@ struct gate {
     changes_written_cb done;
     void *done_arg;
     unsigned calls;
+    const char *left_out[3]; /* what is there, but not so in the table */
 };
 
 static void on_write(void *arg, const struct changes_write *writes, size_t count, changes_written_cb done,
@@ -26,9 +29,28 @@ static void on_write(void *arg, const struct changes_write *writes, size_t count
     gate->calls++;
 }
 
+static bool is_left_out(void *arg, const char *app_id)
+{
+    const struct gate *gate = arg;
+    for (size_t i = 0; i < 3; i++)
+        if (gate->left_out[i] && strcmp(gate->left_out[i], app_id) == 0)
+            return true;
+    return false;
+}
+
+static void left_out_each(void *arg, void (*each)(void *each_arg, const char *app_id), void *each_arg)
+{
+    const struct gate *gate = arg;
+    for (size_t i = 0; i < 3; i++)
+        if (gate->left_out[i])
+            each(each_arg, gate->left_out[i]);
+}
+
 static void set_gate(struct place *place, struct gate *gate)
 {
-    *gate = (struct gate){.gate = {.write = on_write, .arg = gate}, .place = place};
+    *gate = (struct gate){
+        .gate = {.write = on_write, .is_left_out = is_left_out, .left_out_each = left_out_each, .arg = gate},
+        .place = place};
     changes_set_gate(place->changes, &gate->gate);
 }
 
@@ -272,6 +294,44 @@ static void snapshots_write_what_differs(void **state)
     assert_int_equal(route_table_app_count(place->table), 2);
 }
 
+static void what_is_left_out_here_can_be_deleted(void **state)
+{
+    struct place *place = *state;
+    struct gate gate;
+    struct outcome deleted = {0}, unknown = {0};
+    set_gate(place, &gate);
+    gate.left_out[0] = "x";
+    changes_delete(place->changes, SLICE("x"), CHANGES_ANY_REVISION, on_done, &deleted);
+    changes_delete(place->changes, SLICE("y"), CHANGES_ANY_REVISION, on_done, &unknown);
+    written(&gate, "-x? ", 5);
+    check(&deleted.result, STATUS_OK, "");
+    check(&unknown.result, STATUS_APP_UNKNOWN, "");
+    assert_int_equal(history_tombstone(changes_history(place->changes), SLICE("x")), 0);
+}
+
+/* The table is as the snapshot wants it, but what is elsewhere is not. */
+static void a_snapshot_replaces_what_is_left_out_here(void **state)
+{
+    struct place *place = *state;
+    struct gate gate;
+    struct outcome outcome = {0};
+    struct route_problem problem;
+    put(place, "otherwise", NULL, 0, CHANGES_ANY_REVISION);
+    put(place, "same", NULL, 0, CHANGES_ANY_REVISION);
+    put(place, "gone", NULL, 0, CHANGES_ANY_REVISION);
+    set_gate(place, &gate);
+    gate.left_out[0] = "otherwise";
+    gate.left_out[1] = "nowhere";
+    gate.left_out[2] = "gone";
+    struct changes_snapshot *snapshot = changes_snapshot_begin(place->changes, CHANGES_REPLACE);
+    assert_int_equal(changes_snapshot_add(snapshot, make_app("otherwise", NULL, 0), &problem), STATUS_OK);
+    assert_int_equal(changes_snapshot_add(snapshot, make_app("same", NULL, 0), &problem), STATUS_OK);
+    const struct changes_snapshot_options options = {.strict = false};
+    changes_snapshot_commit(&snapshot, &options, on_done, &outcome);
+    written(&gate, "otherwise? -gone? -nowhere? ", 9);
+    check(&outcome.result, STATUS_OK, "");
+}
+
 static void on_batch_done(void *arg, const struct change_result *result)
 {
     assert_int_equal(result->status, STATUS_OK);
@@ -331,6 +391,8 @@ int main(void)
         TEST(conflicts_without_end_are_told),
         TEST(failures_are_told),
         TEST(snapshots_write_what_differs),
+        TEST(what_is_left_out_here_can_be_deleted),
+        TEST(a_snapshot_replaces_what_is_left_out_here),
         TEST(lines_may_not_bring_revisions),
         TEST(nothing_is_lost_at_the_end),
     };
