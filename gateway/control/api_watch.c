@@ -166,7 +166,7 @@ static void advance(struct watch *w)
     size_t work = 0;
     bool moved = false;
     if (!w->ended && history_epoch(history_of(w)) != w->epoch)
-        end(w, STATUS_REVISION_GONE, "the routes now follow another table; load the snapshot");
+        end(w, STATUS_REVISION_GONE, "the changes can't be told in order any more; load the snapshot");
     while (!w->ended && !is_at_end(w) && work < TURN_APPS && local_room(w->call->local) > 0) {
         work += step(w);
         moved = true;

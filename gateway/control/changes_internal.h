@@ -74,7 +74,7 @@ struct changes {
     uint64_t digest;
     uint64_t forgetting; /* the floor that the batch brings, 0: none */
     bool replacing;      /* the batch is a snapshot of the whole table */
-    bool restarting;     /* … whose revisions are another table's */
+    bool restarting;     /* the batch has revisions of another table, or out of order: the history begins anew */
     struct deferred deferred;
     bool committing;
     bool ended;             /* freed by its owner; goes when nothing is on its way to it any more */

@@ -24,6 +24,7 @@ struct changes_snapshot {
     size_t capacity;
     size_t *slots; /* hash of app ids: index + 1 into entries, 0: free; at least twice the capacity */
     size_t slot_count;
+    bool is_behind;    /* something was staged whose revision is not later than all that was told before */
     bool is_giving_up; /* what the apps that are left won't have any more stands in nobody's way */
 };
 
@@ -315,6 +316,7 @@ static bool stage_entry(struct changes_snapshot *s, struct entry *entry, uint64_
         revision = app->revision;
     if (changes_stage_put(c, &app, revision, s->is_giving_up ? &successors : NULL, ret_problem) != STATUS_OK)
         return false;
+    s->is_behind |= revision <= route_table_revision(c->table);
     settle(entry);
     return true;
 }
@@ -440,7 +442,7 @@ void changes_snapshot_stage(struct changes_snapshot *s, struct change_result *re
         stage_rest(s, revision, ret_result);
         tell_refused(s, revision);
     }
-    c->restarting = s->mode == CHANGES_MIRROR && differs(s, revision);
+    c->restarting = s->mode == CHANGES_MIRROR ? differs(s, revision) : s->is_behind;
     ret_result->status = STATUS_OK;
     if (is_too_old(s, ret_result))
         return;

@@ -13,6 +13,7 @@ from custom_certificates import Issuer
 from etcd_script import PREFIX, ScriptedEtcd
 from gateway import BUILD, new_id
 from origin import Origin
+from test_changes import Watch
 from test_etcd import app_of, document, etcdctl, idle, is_following, served, state, wait_for, wait_gone
 from wire import wait_until
 
@@ -208,6 +209,29 @@ def test_an_app_whose_address_is_freed_at_once_comes(script, follow, rivals):
     wait_for(gateway, second["app_id"], revision)
     assert app_of(gateway, first["app_id"]) is None
     wait_until(lambda: state(gateway)["left_out"] == 0, "nothing to be left out", TIMEOUT)
+
+
+def test_a_watch_misses_nothing_when_an_app_comes_late(script, follow, rivals):
+    """It has a smaller revision than what was told before: the watch begins anew."""
+    first, second = rivals
+    gateway = follow()
+    begin_conflict(gateway, script, first, second)
+    since = put_app(script, idle())
+    wait_until(lambda: state(gateway)["revision"] == since, "the other app", TIMEOUT)
+    with Watch(gateway, since) as watch:
+        assert watch.line()["op"] == "heartbeat"
+        script.delete(key_of(first))
+        assert watch.line()["app_id"] == first["app_id"]
+        line = watch.line()
+        while line["op"] == "heartbeat":
+            line = watch.line()
+        assert (line["op"], line["code"]) == ("end", "revision_gone")
+    assert app_of(gateway, second["app_id"])
+    last = put_app(script, idle())
+    wait_until(lambda: state(gateway)["revision"] == last, "the last app", TIMEOUT)
+    assert gateway.control("GET", f"/v1/watch?since={since}").code == "revision_gone"
+    revisions = [app["revision"] for app in map(json.loads, gateway.control("GET", "/v1/snapshot").body.splitlines())]
+    assert min(revisions) < since < max(revisions) == last
 
 
 def test_a_conflict_is_looked_at_once_for_each_change(script, follow, rivals):

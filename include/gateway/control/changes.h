@@ -120,7 +120,8 @@ enum changes_snapshot_mode {
     CHANGES_REPLACE, /* apps that differ get a new revision; what was not added is deleted */
     CHANGES_MIRROR,  /* the same, but each app keeps the revision that it comes with, at most CHANGES_MAX_REVISION:
                         the table follows another one */
-    CHANGES_DELTA,   /* as MIRROR, but only what was added or deleted changes */
+    CHANGES_DELTA,   /* as MIRROR, but only what was added or deleted changes; an app whose revision is not later than
+                        the table's begins the history anew */
 };
 
 struct changes_snapshot_options {

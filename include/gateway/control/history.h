@@ -37,7 +37,7 @@ void history_begin(struct history *history, uint64_t floor, uint64_t revision);
 /* One app that was put or deleted, in order of the revisions; several may have the same one. */
 void history_put(struct history *history, struct slice app_id, uint64_t revision);
 void history_delete(struct history *history, struct slice app_id, uint64_t revision);
-/* The revisions of what follows are not comparable to what was before: nothing older is known any more. */
+/* The revisions of what comes now don't follow those that were before: nothing older is known any more. */
 void history_restart(struct history *history, uint64_t revision);
 uint64_t history_epoch(const struct history *history); /* how often that happened */
 

@@ -244,6 +244,36 @@ static void test_a_mirror_of_what_is_there_changes_nothing(void **state)
     assert_int_equal(app_of(place, "b")->revision, 2);
 }
 
+/* What was in conflict, and is put later than others with greater revisions, is in no order that could be told. */
+static void test_what_comes_behind_its_revision_begins_the_history_anew(void **state)
+{
+    struct place *place = *state;
+    const struct history *history = changes_history(place->changes);
+    struct changes_snapshot *delta = changes_snapshot_begin(place->changes, CHANGES_DELTA);
+    add(delta, make_numbered("first", "10.0.0.1", 1, 10));
+    add(delta, make_numbered("second", "10.0.0.1", 1, 11));
+    commit(place, delta, 11);
+    assert_string_equal(refused_text, "second:11 ");
+    delta = changes_snapshot_begin(place->changes, CHANGES_DELTA);
+    add(delta, make_numbered("idle", "10.0.0.2", 1, 12));
+    changes_snapshot_delete(delta, SLICE("first"), 13);
+    commit(place, delta, 13);
+    delta = changes_snapshot_begin(place->changes, CHANGES_DELTA);
+    add(delta, make_numbered("third", "10.0.0.2", 1, 9)); /* is refused once more, which changes nothing */
+    commit(place, delta, 13);
+    assert_string_equal(refused_text, "third:9 ");
+    assert_int_equal(history_floor(history), 0);
+    assert_int_equal(history_epoch(history), 0);
+    delta = changes_snapshot_begin(place->changes, CHANGES_DELTA);
+    add(delta, make_numbered("second", "10.0.0.1", 1, 11));
+    commit(place, delta, 13);
+    expect_app(place, "second", 11, "10.0.0.1");
+    assert_int_equal(history_floor(history), 13);
+    assert_int_equal(history_epoch(history), 1);
+    restart(place, &rules);
+    assert_int_equal(history_floor(changes_history(place->changes)), 13);
+}
+
 /* ---- the gate ---- */
 
 /* What was staged by then is not ours any more: the mirror would be none. */
@@ -449,6 +479,7 @@ int main(void)
         T(test_conflicts_are_not_told_to_who_is_gone),
         T(test_the_first_to_claim_an_address_keeps_it),
         T(test_a_mirror_of_what_is_there_changes_nothing),
+        T(test_what_comes_behind_its_revision_begins_the_history_anew),
         T(test_a_mirror_that_was_overtaken_is_refused),
         T(test_the_gate),
         T(test_watchers),
