@@ -187,6 +187,11 @@ void changes_snapshot_delete(struct changes_snapshot *s, struct slice app_id, ui
     set_without_app(entry, app_id, revision);
 }
 
+bool changes_snapshot_has(const struct changes_snapshot *s, struct slice app_id)
+{
+    return *slot_of(s, app_id) != 0;
+}
+
 void changes_snapshot_abort(struct changes_snapshot **snapshot)
 {
     struct changes_snapshot *s = *snapshot;

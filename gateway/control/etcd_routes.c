@@ -95,10 +95,14 @@ static void leave_out(struct etcd_routes *r, struct slice app_id, uint64_t revis
                   problem->field, problem->field[0] ? ": " : "", problem->detail);
 }
 
+/* What was gathered since then counts, if the app is in it, or was left out of it. */
 static void on_refused(void *arg, struct slice app_id, uint64_t revision, const struct route_problem *problem)
 {
     struct etcd_routes *r = arg;
-    if (!r->ended)
+    if (r->ended || (r->gathered && changes_snapshot_has(r->gathered, app_id)))
+        return;
+    const struct left_out *item = find(r, app_id);
+    if (!item || item->revision <= revision)
         leave_out(r, app_id, revision, true, problem);
 }
 

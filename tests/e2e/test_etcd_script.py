@@ -211,6 +211,30 @@ def test_an_app_whose_address_is_freed_at_once_comes(script, follow, rivals):
     wait_until(lambda: state(gateway)["left_out"] == 0, "nothing to be left out", TIMEOUT)
 
 
+@pytest.mark.parametrize("then", ["corrected", "deleted", "no good"])
+def test_a_conflict_that_is_over_before_it_is_found_is_not_counted(script, follow, rivals, then):
+    first, second = rivals
+    gateway = follow()
+    put_app(script, first)
+    wait_for(gateway, first["app_id"])
+    script.hold()
+    put_app(script, second)
+    if then == "corrected":
+        put_app(script, idle(second["app_id"]))
+    elif then == "no good":
+        put_app(script, {"app_id": second["app_id"], "ports": 5})
+    else:
+        script.delete(key_of(second))
+    script.release()
+    marker = idle()
+    wait_for(gateway, marker["app_id"], put_app(script, marker))
+    text = f"app {second['app_id']} at revision"
+    said = [line for line in gateway.stderr().splitlines() if text in line]
+    assert len(said) == (then == "no good") and all("is left out: ports" in line for line in said)
+    assert state(gateway)["left_out"] == len(said)
+    assert bool(app_of(gateway, second["app_id"])) == (then == "corrected")
+
+
 def test_a_watch_misses_nothing_when_an_app_comes_late(script, follow, rivals):
     """It has a smaller revision than what was told before: the watch begins anew."""
     first, second = rivals

@@ -155,6 +155,8 @@ MUST_CHECK enum status changes_snapshot_add(struct changes_snapshot *snapshot, s
                                             struct route_problem *ret_problem); /* takes the app when OK */
 /* DELTA; an app that is not there is fine. */
 void changes_snapshot_delete(struct changes_snapshot *snapshot, struct slice app_id, uint64_t revision);
+/* The app was added or deleted. */
+bool changes_snapshot_has(const struct changes_snapshot *snapshot, struct slice app_id);
 void changes_snapshot_commit(struct changes_snapshot **snapshot, const struct changes_snapshot_options *options,
                              change_done_cb done, void *arg);
 void changes_snapshot_abort(struct changes_snapshot **snapshot); /* accepts NULL */
