@@ -6,7 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_GROUP = 64, MAX_TRIES = 4 };
+/*
+ * A conflict is tried again, by fewer requests each time, so that nobody is refused for that of another one: the last
+ * tries are of a request alone.
+ */
+static const size_t max_group[] = {64, 16, 4, 1, 1, 1};
+enum { MAX_TRIES = sizeof max_group / sizeof max_group[0] };
 
 /* What a group of requests wants, while the gate writes it. */
 struct writing {
@@ -153,7 +158,7 @@ static void stage_group(struct writing *w)
 {
     struct changes *c = w->changes;
     size_t count = 0;
-    while (!list_is_empty(&c->gated) && count < MAX_GROUP) {
+    while (!list_is_empty(&c->gated) && count < max_group[c->gate_tries]) {
         struct change_request *r = CONTAINER_OF(c->gated.next, struct change_request, link);
         if (is_large(r) && count > 0)
             return;

@@ -66,7 +66,7 @@ struct changes {
     struct list batch;   /* staged; being committed */
     struct list gated;   /* for the gate to write, in the order of their coming */
     struct list at_gate; /* being written by it */
-    unsigned gate_tries; /* of those */
+    unsigned gate_tries; /* that ended in a conflict, since the last group that did not */
     bool for_gate;       /* what is being staged */
     struct deletions deletions;
     struct id_set returning; /* deleted by what is staged, only to be put again */

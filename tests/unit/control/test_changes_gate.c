@@ -253,6 +253,53 @@ static void conflicts_without_end_are_told(void **state)
     assert_true(gate.calls > 1 && gate.calls < 10);
 }
 
+static bool has_write(const struct gate *gate, const char *app_id)
+{
+    for (size_t i = 0; i < gate->count; i++)
+        if (strcmp(gate->writes[i].app_id, app_id) == 0)
+            return true;
+    return false;
+}
+
+/* Of many calls that wait, one can't be written: as when its app is left out here, and so never as expected. */
+static void a_conflict_without_end_refuses_nobody_else(void **state)
+{
+    struct place *place = *state;
+    struct gate gate;
+    struct outcome first = {0};
+    static struct outcome others[90];
+    char id[16];
+    put(place, "bad", NULL, 0, CHANGES_ANY_REVISION);
+    set_gate(place, &gate);
+    for (size_t bad = 0; bad < 90; bad += 37) {
+        uint64_t revision = route_table_revision(place->table);
+        unsigned refused = 0;
+        first = (struct outcome){0};
+        memset(others, 0, sizeof others);
+        changes_put(place->changes, make_app("first", NULL, 0), CHANGES_ANY_REVISION, on_done, &first);
+        wait_for_write(&gate);
+        for (size_t i = 0; i < 90; i++) {
+            snprintf(id, sizeof id, "app%zu", i);
+            changes_put(place->changes, make_app(i == bad ? "bad" : id, NULL, 0), i == bad ? 1 : CHANGES_ANY_REVISION,
+                        on_done, &others[i]);
+        }
+        while (others[89].turn == 0) {
+            wait_for_write(&gate);
+            if (has_write(&gate, "bad")) {
+                refused++;
+                answer(&gate, STATUS_REVISION_CONFLICT, "somebody else", 0);
+                continue;
+            }
+            follow(&gate, ++revision);
+            answer(&gate, STATUS_OK, "", revision);
+        }
+        assert_int_not_equal(first.turn, 0);
+        for (size_t i = 0; i < 90; i++)
+            check(&others[i].result, i == bad ? STATUS_REVISION_CONFLICT : STATUS_OK, "somebody else");
+        assert_true(refused > 1 && refused < 20);
+    }
+}
+
 static void failures_are_told(void **state)
 {
     struct place *place = *state;
@@ -389,6 +436,7 @@ int main(void)
         TEST(calls_that_wait_are_written_together),
         TEST(a_conflict_elsewhere_is_tried_again_on_what_is_there_now),
         TEST(conflicts_without_end_are_told),
+        TEST(a_conflict_without_end_refuses_nobody_else),
         TEST(failures_are_told),
         TEST(snapshots_write_what_differs),
         TEST(what_is_left_out_here_can_be_deleted),
