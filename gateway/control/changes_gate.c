@@ -190,39 +190,124 @@ static void take_back(struct changes *c)
     }
 }
 
-static void number(struct change_request *r, uint64_t revision)
+static int by_id(const void *a, const void *b)
 {
-    r->result.revision = revision;
-    for (size_t i = 0; r->kind == CHANGE_REQUEST_BATCH && i < r->lines->count; i++)
-        if (r->lines->lines[i].outcome == CHANGES_APPLIED)
-            r->lines->lines[i].revision = revision;
+    const struct changes_write *x = a, *y = b;
+    return strcmp(x->app_id, y->app_id);
 }
 
-static void finish_group(struct changes *c, const struct changes_written *written)
+/* NULL: nothing of this app was to be written. */
+static const struct changes_write *find_write(const struct writing *w, const char *app_id)
 {
+    const struct changes_write key = {.app_id = app_id};
+    return w->count > 0 ? bsearch(&key, w->items, w->count, sizeof key, by_id) : NULL;
+}
+
+static uint64_t revision_of(const struct changes_write *write, const struct changes_written *written)
+{
+    return write && write->revision != 0 ? write->revision : written->revision;
+}
+
+/* What the table leaves out, though it was checked before: something else came first. OK if it does not. */
+static enum status judge(const struct changes_write *write, struct route_problem *ret_problem)
+{
+    if (!write || !write->problem)
+        return STATUS_OK;
+    const struct route_problem *why = write->problem;
+    return route_problem_set(ret_problem, why->status != STATUS_OK ? why->status : STATUS_CLAIM_CONFLICT, why->field,
+                             "it was written, but app %s is left out: %s", write->app_id, why->detail);
+}
+
+static void settle_lines(const struct writing *w, struct change_request *r, const struct changes_written *written)
+{
+    for (size_t i = 0; i < r->lines->count; i++) {
+        struct changes_line *line = &r->lines->lines[i];
+        if (line->outcome != CHANGES_APPLIED)
+            continue;
+        const struct changes_write *write = find_write(w, line->app_id);
+        line->revision = revision_of(write, written);
+        if (judge(write, &line->problem) != STATUS_OK)
+            line->outcome = CHANGES_REFUSED;
+    }
+}
+
+static void settle_snapshot(const struct writing *w, struct change_request *r)
+{
+    for (size_t i = 0; i < w->count && r->result.status == STATUS_OK; i++)
+        r->result.status = judge(&w->items[i], &r->result.problem);
+}
+
+/* Into the result, of a request that was written. */
+static void settle(const struct writing *w, struct change_request *r, const struct changes_written *written)
+{
+    r->result.revision = written->revision;
+    switch (r->kind) {
+    case CHANGE_REQUEST_PUT:
+    case CHANGE_REQUEST_DELETE:
+    case CHANGE_REQUEST_PATCH: {
+        const struct changes_write *write = find_write(w, r->app_id);
+        r->result.revision = revision_of(write, written);
+        r->result.status = judge(write, &r->result.problem);
+        break;
+    }
+    case CHANGE_REQUEST_BATCH:
+        settle_lines(w, r, written);
+        break;
+    case CHANGE_REQUEST_SNAPSHOT:
+        settle_snapshot(w, r);
+        break;
+    }
+}
+
+static void finish_group(const struct writing *w, const struct changes_written *written)
+{
+    struct changes *c = w->changes;
     while (!list_is_empty(&c->at_gate)) {
         struct change_request *r = CONTAINER_OF(c->at_gate.next, struct change_request, link);
         if (written->status == STATUS_OK)
-            number(r, written->revision);
+            settle(w, r, written);
         else
             change_request_refuse(r, written->status, "", written->text);
         change_request_finish(r);
     }
 }
 
+/* Those of a group that was written only in part: they must not be tried again with the others. */
+static void finish_those_written(const struct writing *w, const struct changes_written *written)
+{
+    LIST_EACH_SAFE (link, &w->changes->at_gate) {
+        struct change_request *r = CONTAINER_OF(link, struct change_request, link);
+        const struct changes_write *write = find_write(w, r->app_id);
+        if (!write || !write->is_written)
+            continue;
+        settle(w, r, written);
+        change_request_finish(r);
+    }
+}
+
+/* True if what is left at the gate is to be tried again. */
+static bool is_worth_a_try(const struct writing *w, const struct changes_written *written)
+{
+    struct changes *c = w->changes;
+    const struct change_request *first = CONTAINER_OF(c->at_gate.next, struct change_request, link);
+    if (written->status != STATUS_REVISION_CONFLICT || is_large(first))
+        return false;
+    finish_those_written(w, written);
+    return !list_is_empty(&c->at_gate) && ++c->gate_tries < MAX_TRIES;
+}
+
 static void on_written(void *arg, const struct changes_written *written)
 {
     struct writing *w = arg;
     struct changes *c = w->changes;
-    writing_free(w);
-    const struct change_request *first = CONTAINER_OF(c->at_gate.next, struct change_request, link);
-    bool again = written->status == STATUS_REVISION_CONFLICT && !is_large(first) && ++c->gate_tries < MAX_TRIES;
-    if (again) {
+    qsort(w->items, w->count, sizeof *w->items, by_id);
+    if (is_worth_a_try(w, written)) {
         take_back(c);
     } else {
         c->gate_tries = 0;
-        finish_group(c, written);
+        finish_group(w, written);
     }
+    writing_free(w);
     changes_start(c);
 }
 
@@ -244,7 +329,7 @@ void changes_gate_run(struct changes *c)
         c->gate->write(c->gate->arg, w->items, w->count, on_written, w);
         return;
     }
+    finish_group(w, &(struct changes_written){.status = STATUS_OK, .revision = route_table_revision(c->table)});
     writing_free(w);
-    finish_group(c, &(struct changes_written){.status = STATUS_OK, .revision = route_table_revision(c->table)});
     changes_start(c);
 }

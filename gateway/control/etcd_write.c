@@ -29,7 +29,7 @@ struct etcd_write {
     struct etcd_write_params params;
     struct changes_gate gate;
     enum stage stage;
-    const struct changes_write *writes;
+    struct changes_write *writes;
     size_t count;
     changes_written_cb done;
     void *done_arg;
@@ -56,11 +56,30 @@ static void free_ops(struct etcd_write *w)
     w->op_count = 0;
 }
 
+static const char *which_part(const struct etcd_write *w, enum status status)
+{
+    if (w->next == 0 || w->next == w->count)
+        return "";
+    return status == STATUS_ETCD_UNCONFIRMED ? "only of a part of the apps it is known that it was written: "
+                                             : "only a part of the apps was written: ";
+}
+
+static void note_problems(struct etcd_write *w)
+{
+    for (size_t i = 0; i < w->next; i++) {
+        struct changes_write *write = &w->writes[i];
+        write->problem = etcd_routes_problem(w->params.routes, slice_str(write->app_id), write->revision);
+    }
+}
+
 static void finish(struct etcd_write *w, enum status status)
 {
     changes_written_cb done = w->done;
-    struct changes_written written = {
-        .status = status, .text = status == STATUS_OK ? "" : w->text, .revision = w->revision};
+    char text[sizeof w->text + 64] = "";
+    struct changes_written written = {.status = status, .text = text, .revision = w->revision};
+    if (status != STATUS_OK)
+        snprintf(text, sizeof text, "%s%s", which_part(w, status), w->text);
+    note_problems(w);
     loop_timer_disarm(&w->timer);
     free_ops(w);
     w->stage = STAGE_IDLE;
@@ -76,7 +95,7 @@ static void arm(struct etcd_write *w, enum stage stage, uint64_t ms)
 
 static void refuse(struct etcd_write *w, const char *text)
 {
-    snprintf(w->text, sizeof w->text, "%s%s", w->next > 0 ? "only a part of the apps was written: " : "", text);
+    snprintf(w->text, sizeof w->text, "%s", text);
     finish(w, STATUS_ETCD_UNAVAILABLE);
 }
 
@@ -183,52 +202,51 @@ static uint64_t latest(const struct found *found)
     return revision;
 }
 
+/* With what stood in the way, and with what was written before. */
+static bool has_caught_up(const struct etcd_write *w)
+{
+    uint64_t revision = etcd_routes_revision(w->params.routes);
+    return revision >= w->conflict && revision >= w->revision;
+}
+
 static void take_failure(struct etcd_write *w, const struct found *found)
 {
     if (is_done_already(found)) {
         go_on(w, latest(found));
     } else if (adjust(w, found)) {
         send_txn(w);
-    } else if (w->conflict > 0 && etcd_routes_revision(w->params.routes) >= w->conflict) {
+    } else if (w->conflict > 0 && has_caught_up(w)) {
         finish(w, STATUS_REVISION_CONFLICT);
     } else {
-        arm(w, STAGE_CONFLICT, CATCH_UP_MS);
+        arm(w, STAGE_CONFLICT, w->revision > 0 ? APPLIED_MS : CATCH_UP_MS);
     }
 }
 
 /* ---- answers ---- */
 
-/* The table left one of them out, though it was checked before: something else came first. */
-static bool check_problems(struct etcd_write *w)
-{
-    for (size_t i = 0; i < w->count; i++) {
-        const struct route_problem *problem =
-            etcd_routes_problem(w->params.routes, slice_str(w->writes[i].app_id), w->revision);
-        if (!problem)
-            continue;
-        snprintf(w->text, sizeof w->text, "etcd has it, but the gateways leave app %s out: %s", w->writes[i].app_id,
-                 problem->detail);
-        finish(w, problem->status != STATUS_OK ? problem->status : STATUS_CLAIM_CONFLICT);
-        return false;
-    }
-    return true;
-}
-
 void etcd_write_applied(struct etcd_write *w)
 {
-    uint64_t revision = etcd_routes_revision(w->params.routes);
-    if (w->stage == STAGE_WRITTEN && revision >= w->revision) {
-        if (check_problems(w))
-            finish(w, STATUS_OK);
-    } else if (w->stage == STAGE_CONFLICT && revision >= w->conflict) {
+    if (w->stage == STAGE_WRITTEN && etcd_routes_revision(w->params.routes) >= w->revision)
+        finish(w, STATUS_OK);
+    else if (w->stage == STAGE_CONFLICT && has_caught_up(w))
         finish(w, STATUS_REVISION_CONFLICT);
-    }
+}
+
+static void give_up_waiting(struct etcd_write *w)
+{
+    snprintf(w->text, sizeof w->text, "etcd has it at revision %ju, but it has not reached this gateway yet",
+             (uintmax_t)w->revision);
+    finish(w, STATUS_ETCD_UNCONFIRMED);
 }
 
 /* One txn is through: the next, or the end. */
 static void go_on(struct etcd_write *w, uint64_t revision)
 {
     w->revision = revision > w->revision ? revision : w->revision;
+    for (size_t i = 0; i < w->op_count; i++) {
+        w->writes[w->next + i].is_written = true;
+        w->writes[w->next + i].revision = revision;
+    }
     w->next += w->op_count;
     if (w->next < w->count) {
         send_next(w);
@@ -302,19 +320,20 @@ static void on_timer(struct timer *timer)
         send_txn(w);
         break;
     case STAGE_CONFLICT:
-        finish(w, STATUS_REVISION_CONFLICT);
+        if (etcd_routes_revision(w->params.routes) >= w->revision)
+            finish(w, STATUS_REVISION_CONFLICT);
+        else
+            give_up_waiting(w);
         break;
     case STAGE_WRITTEN:
-        snprintf(w->text, sizeof w->text, "etcd has it at revision %ju, but it has not reached this gateway yet",
-                 (uintmax_t)w->revision);
-        finish(w, STATUS_ETCD_UNCONFIRMED);
+        give_up_waiting(w);
         break;
     }
 }
 
 /* ---- the gate ---- */
 
-static void start(void *arg, const struct changes_write *writes, size_t count, changes_written_cb done, void *done_arg)
+static void start(void *arg, struct changes_write *writes, size_t count, changes_written_cb done, void *done_arg)
 {
     struct etcd_write *w = arg;
     assert(w->stage == STAGE_IDLE);

@@ -423,6 +423,21 @@ def test_changes_and_snapshots_are_written_through(pair, shared_etcd):
     assert len([key for key in shared_etcd.keys(PAIR_PREFIX) if key.startswith("apps/")]) == 250
 
 
+def test_each_of_many_changes_has_its_own_revision(pair):
+    """They go to etcd in parts."""
+    apps = [idle() for _ in range(150)]
+    body = "".join(json.dumps({"op": "put", "app": app}) + "\n" for app in apps)
+    answer = pair[0].control("POST", "/v1/changes", body, Content_Type="application/x-ndjson")
+    assert answer.status == 200 and answer.json["applied"] == 150, answer
+    told = {result["app_id"]: result["revision"] for result in answer.json["results"]}
+    assert len(set(told.values())) == 2 and max(told.values()) == answer.json["revision"]
+    assert told.items() <= ids_all(pair[0]).items()
+    path = f"/v1/apps/{apps[0]['app_id']}"
+    assert pair[0].control("GET", path).fields["ETag"] == f'"{answer.json["results"][0]["revision"]}"'
+    answer = pair[0].put_app(apps[0], If_Match=f'"{told[apps[0]["app_id"]]}"')
+    assert answer.status == 200, answer
+
+
 def test_pushes_on_both_at_the_same_time(pair):
     """Each patch builds on the one before, whichever gateway took it: none is lost."""
     app = idle(instances=[{"instance_id": new_id(), "address": None, "state": "stopped", "weight": 1}

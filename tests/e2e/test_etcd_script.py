@@ -1,5 +1,6 @@
 """Following a member of etcd that says what its test wants: several changes at once, late answers, nonsense."""
 import base64
+import concurrent.futures
 import json
 import sqlite3
 import subprocess
@@ -400,6 +401,45 @@ def test_more_than_is_read_at_once_and_a_part_of_a_revision(script, follow):
     for app in (one, other):
         wait_for(gateway, app["app_id"], revision)
     assert app_of(gateway, large[0]["app_id"])
+
+
+# ---- writes in several parts ----
+
+def post(gateway, apps):
+    body = "".join(json.dumps({"op": "put", "app": app}) + "\n" for app in apps)
+    return gateway.control("POST", "/v1/changes", body, Content_Type="application/x-ndjson")
+
+
+def test_a_line_of_an_early_part_that_is_left_out_is_told(script, follow, rivals):
+    """What etcd had got before, this gateway has not heard of yet."""
+    first, second = rivals
+    gateway = follow()
+    script.hold()
+    put_app(script, first)
+    written = script.count("/v3/kv/txn")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        posting = pool.submit(post, gateway, [second] + [idle() for _ in range(149)])
+        wait_until(lambda: script.count("/v3/kv/txn") == written + 2, "both parts", TIMEOUT)
+        script.release()
+        answer = posting.result(TIMEOUT)
+    assert answer.status == 200 and (answer.json["applied"], answer.json["refused"]) == (149, 1), answer
+    refused = answer.json["results"][0]
+    assert (refused["code"], refused["app_id"]) == ("claim_conflict", second["app_id"])
+    assert "is left out" in refused["detail"]
+
+
+def test_a_conflict_in_a_later_part_says_what_is_written(script, follow, rivals):
+    owner, taker = rivals
+    taker["instances"][0]["generation"] = 2
+    gateway = follow()
+    put_app(script, owner)
+    wait_for(gateway, owner["app_id"])
+    script.put(key_of(owner), {**owner, "restrict_ports": True}, silent=True)
+    apps = [idle() for _ in range(100)]
+    answer = post(gateway, [*apps, taker])
+    assert answer.code == "revision_conflict", answer
+    assert "only a part of the apps was written: " in answer.json["detail"] and owner["app_id"] in answer.json["detail"]
+    assert app_of(gateway, apps[0]["app_id"]) and not app_of(gateway, taker["app_id"])
 
 
 # ---- rules that change meanwhile ----

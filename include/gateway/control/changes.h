@@ -169,12 +169,16 @@ struct changes_write {
     const char *document; /* without a revision; NULL: deleted */
     bool has_expected;    /* the app must be at this revision there, as it is in the table */
     uint64_t expected_revision;
+    /* Filled in by the gate: */
+    bool is_written;                     /* also if another one was not */
+    uint64_t revision;                   /* that it has got there; 0: that of all */
+    const struct route_problem *problem; /* why the table leaves it out all the same, NULL: it does not; until `done` */
 };
 
 struct changes_written {
-    enum status status; /* REVISION_CONFLICT: an expectation did not hold; the table knows by now what else happened */
+    enum status status; /* REVISION_CONFLICT: an expectation did not hold */
     const char *text;   /* what is wrong; "" if OK */
-    uint64_t revision;  /* of all these apps, which the table has taken over by now */
+    uint64_t revision;  /* the latest of what is written. After OK and REVISION_CONFLICT the table has it by now */
 };
 typedef void (*changes_written_cb)(void *arg, const struct changes_written *written);
 
@@ -186,7 +190,7 @@ struct changes_gate {
     enum status status;
     char detail[256];
     /* What it gets lives until `done`, which comes exactly once and never inside the call. One call at a time. */
-    void (*write)(void *arg, const struct changes_write *writes, size_t count, changes_written_cb done, void *done_arg);
+    void (*write)(void *arg, struct changes_write *writes, size_t count, changes_written_cb done, void *done_arg);
     /* With `write`: apps that are there, but were left out here: the table has them not, or not so. */
     bool (*is_left_out)(void *arg, const char *app_id);
     void (*left_out_each)(void *arg, void (*each)(void *each_arg, const char *app_id), void *each_arg);

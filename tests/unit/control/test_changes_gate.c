@@ -9,7 +9,7 @@ enum { TEXT_MAX = 1024 };
 struct gate {
     struct changes_gate gate;
     struct place *place;
-    const struct changes_write *writes;
+    struct changes_write *writes;
     size_t count;
     changes_written_cb done;
     void *done_arg;
@@ -17,8 +17,7 @@ struct gate {
     const char *left_out[3]; /* what is there, but not so in the table */
 };
 
-static void on_write(void *arg, const struct changes_write *writes, size_t count, changes_written_cb done,
-                     void *done_arg)
+static void on_write(void *arg, struct changes_write *writes, size_t count, changes_written_cb done, void *done_arg)
 {
     struct gate *gate = arg;
     assert_null(gate->done);
@@ -300,6 +299,49 @@ static void a_conflict_without_end_refuses_nobody_else(void **state)
     }
 }
 
+static void note_written(struct gate *gate, const char *app_id, uint64_t revision, const struct route_problem *problem)
+{
+    for (size_t i = 0; i < gate->count; i++) {
+        struct changes_write *write = &gate->writes[i];
+        if (strcmp(write->app_id, app_id) != 0)
+            continue;
+        write->is_written = true;
+        write->revision = revision;
+        write->problem = problem;
+    }
+}
+
+/* Three calls of one group: what was written of it is done, and must not be expected a second time. */
+static void a_group_that_is_written_in_parts(void **state)
+{
+    struct place *place = *state;
+    struct gate gate;
+    struct outcome waiting = {0}, first = {0}, second = {0}, third = {0};
+    const struct route_problem problem = {.status = STATUS_CLAIM_CONFLICT, .field = "instances", .detail = "taken"};
+    put(place, "first", NULL, 0, CHANGES_ANY_REVISION);
+    set_gate(place, &gate);
+    changes_put(place->changes, make_app("waiting", NULL, 0), CHANGES_ANY_REVISION, on_done, &waiting);
+    wait_for_write(&gate);
+    changes_put(place->changes, make_app("first", "10.0.0.1", 1), 1, on_done, &first);
+    changes_put(place->changes, make_app("second", NULL, 0), CHANGES_ANY_REVISION, on_done, &second);
+    changes_put(place->changes, make_app("third", NULL, 0), CHANGES_NO_APP, on_done, &third);
+    follow(&gate, 5);
+    answer(&gate, STATUS_OK, "", 5);
+    wait_for_write(&gate);
+    assert_writes(&gate, "first=1 second? third=0 ");
+    note_written(&gate, "first", 7, NULL);
+    note_written(&gate, "second", 7, &problem);
+    gate.count = 1; /* the table follows the first one */
+    follow(&gate, 7);
+    answer(&gate, STATUS_REVISION_CONFLICT, "somebody else", 7);
+    check(&first.result, STATUS_OK, "");
+    assert_int_equal(first.result.revision, 7);
+    check(&second.result, STATUS_CLAIM_CONFLICT, "app second is left out: taken");
+    written(&gate, "third=0 ", 9);
+    check(&third.result, STATUS_OK, "");
+    assert_int_equal(third.result.revision, 9);
+}
+
 static void failures_are_told(void **state)
 {
     struct place *place = *state;
@@ -437,6 +479,7 @@ int main(void)
         TEST(a_conflict_elsewhere_is_tried_again_on_what_is_there_now),
         TEST(conflicts_without_end_are_told),
         TEST(a_conflict_without_end_refuses_nobody_else),
+        TEST(a_group_that_is_written_in_parts),
         TEST(failures_are_told),
         TEST(snapshots_write_what_differs),
         TEST(what_is_left_out_here_can_be_deleted),
