@@ -92,7 +92,7 @@ const size_t ctl_option_count = sizeof ctl_option_table / sizeof ctl_option_tabl
 const struct ctl_exit_status ctl_exit_table[] = {
     {CTL_OK, "done"},
     {CTL_REFUSED, "the gateway refused; the problem is shown with code, field and advice. Also: resolve of a name that "
-                  "does not route, and snapshot load with refused lines"},
+                  "does not route, snapshot load with refused lines, and with --etcd what cannot be saved or shown"},
     {CTL_USAGE, "wrong usage, or a file that cannot be read, understood or written"},
     {CTL_UNREACHABLE, "the gateway cannot be reached, or what answers is no gateway"},
     {CTL_WOULD_CHANGE, "compose --dry-run --exit-code: something would change"},

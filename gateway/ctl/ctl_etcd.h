@@ -50,7 +50,8 @@ enum ctl_exit ctl_etcd_app_put(const struct ctl_options *options);
 enum ctl_exit ctl_etcd_app_show(const struct ctl_options *options);
 enum ctl_exit ctl_etcd_app_rm(const struct ctl_options *options);
 enum ctl_exit ctl_etcd_app_ls(const struct ctl_options *options);
-enum ctl_exit ctl_etcd_snapshot_save(const struct ctl_options *options, FILE *out);
+/* *ret_left_out: how many apps could not be saved, each of which has been named. */
+enum ctl_exit ctl_etcd_snapshot_save(const struct ctl_options *options, FILE *out, size_t *ret_left_out);
 enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in);
 
 #endif

@@ -42,10 +42,16 @@ static bool expect(const struct ctl_options *options, struct etcd_wire_op *op)
 
 static enum ctl_exit refuse(const struct ctl_options *options, const char *code, const char *detail)
 {
-    if (options->json)
-        fprintf(stderr, "{\"code\":\"%s\",\"detail\":\"%s\"}\n", code, detail);
-    else
+    if (!options->json) {
         ctl_error("refused: %s\n  code:   %s", detail, code);
+        return CTL_REFUSED;
+    }
+    json_t *problem = json_pack("{ss ss}", "code", code, "detail", detail);
+    if (!problem) /* what it quotes is no text */
+        problem = json_pack("{ss}", "code", code);
+    json_dumpf(problem, stderr, JSON_COMPACT | ctl_json_flags(stderr));
+    fputc('\n', stderr);
+    json_decref(problem);
     return CTL_REFUSED;
 }
 
@@ -143,12 +149,18 @@ struct shown {
     const struct ctl_etcd *etcd;
     struct ctl_table *table;
     size_t count;
+    enum ctl_exit result; /* CTL_REFUSED if anything could not be shown */
 };
 
-static void complain(const struct shown *shown, const struct etcd_wire_kv *kv)
+static void complain(struct shown *shown, const struct etcd_wire_kv *kv)
 {
     struct slice id = ctl_etcd_app_id(shown->etcd, kv->key);
-    ctl_error("app %.*s: what etcd has is no JSON object", SLICE_ARG(id));
+    char *detail;
+    if (asprintf(&detail, "app %.*s: what etcd has is no JSON object; app put replaces it, app rm deletes it",
+                 SLICE_ARG(id)) < 0)
+        abort();
+    shown->result = refuse(shown->options, status_code(STATUS_INVALID_JSON), detail);
+    free(detail);
 }
 
 static void on_shown(void *arg, const struct etcd_wire_kv *kv)
@@ -178,7 +190,7 @@ enum ctl_exit ctl_etcd_app_show(const struct ctl_options *options)
         result = refuse(options, "app_unknown", "there is no app with this id");
     free(key);
     ctl_etcd_close(&etcd);
-    return result;
+    return result == CTL_OK ? shown.result : result;
 }
 
 static bool has_in(const json_t *items, const char *member, const char *q)
@@ -203,7 +215,7 @@ static bool is_wanted(const json_t *app, const char *q)
 
 static bool on_listed(void *arg, const struct etcd_wire_kv *kv)
 {
-    const struct shown *shown = arg;
+    struct shown *shown = arg;
     json_t *app = parse_app(kv);
     if (app && !is_wanted(app, shown->options->q)) {
         json_decref(app);
@@ -233,5 +245,5 @@ enum ctl_exit ctl_etcd_app_ls(const struct ctl_options *options)
         ctl_table_print(&shown.table, stdout);
     ctl_table_free(&shown.table);
     ctl_etcd_close(&etcd);
-    return result;
+    return result == CTL_OK ? shown.result : result;
 }

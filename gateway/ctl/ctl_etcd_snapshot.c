@@ -9,32 +9,64 @@
 
 /* ---- save ---- */
 
+enum { REASON_MAX = JSON_ERROR_TEXT_LENGTH + 64 };
+
 struct saving {
     const struct ctl_etcd *etcd;
     FILE *out;
+    size_t left_out;
     int error; /* errno of the first line that could not be written; 0: none */
 };
+
+/*
+ * One line; NULL, with the reason, for what a snapshot cannot hold. A document that this version refuses stays as it
+ * is: a newer gateway may have written it.
+ */
+static char *format_line(const struct etcd_wire_kv *kv, struct slice id, char ret_reason[REASON_MAX])
+{
+    json_error_t error;
+    struct route_app *app = NULL;
+    struct route_problem problem;
+    char *line = NULL;
+    if (app_document_parse(kv->value, &app, &problem) == STATUS_OK && slice_eq(slice_str(app->id), id)) {
+        app->revision = kv->mod_revision;
+        line = app_document_format(app);
+        route_app_free(&app);
+        return line;
+    }
+    route_app_free(&app);
+    json_t *json = json_loadb(kv->value.len > 0 ? kv->value.ptr : "", kv->value.len, JSON_REJECT_DUPLICATES, &error);
+    if (!json)
+        snprintf(ret_reason, REASON_MAX, "what etcd has is not valid JSON: %s", error.text);
+    else if (!json_is_object(json))
+        snprintf(ret_reason, REASON_MAX, "what etcd has is no JSON object");
+    else if (!slice_eq_nocase(slice_str(ctl_string(json, "app_id")), id))
+        snprintf(ret_reason, REASON_MAX, "its document's app_id is another than its key's");
+    else if (json_object_set_new(json, "revision", json_integer((json_int_t)kv->mod_revision)) != 0 ||
+             !(line = json_dumps(json, JSON_COMPACT)))
+        abort();
+    json_decref(json);
+    return line;
+}
 
 static bool on_saved(void *arg, const struct etcd_wire_kv *kv)
 {
     struct saving *saving = arg;
-    struct route_app *app = NULL;
-    struct route_problem problem;
+    char reason[REASON_MAX];
     struct slice id = ctl_etcd_app_id(saving->etcd, kv->key);
-    if (app_document_parse(kv->value, &app, &problem) != STATUS_OK) {
-        ctl_error("app %.*s is left out: %s: %s", SLICE_ARG(id), problem.field, problem.detail);
+    char *line = format_line(kv, id, reason);
+    if (!line) {
+        saving->left_out++;
+        ctl_error("app %.*s is left out: %s", SLICE_ARG(id), reason);
         return true;
     }
-    app->revision = kv->mod_revision;
-    char *line = app_document_format(app);
     if (fprintf(saving->out, "%s\n", line) < 0)
         saving->error = errno;
     free(line);
-    route_app_free(&app);
     return saving->error == 0;
 }
 
-enum ctl_exit ctl_etcd_snapshot_save(const struct ctl_options *options, FILE *out)
+enum ctl_exit ctl_etcd_snapshot_save(const struct ctl_options *options, FILE *out, size_t *ret_left_out)
 {
     struct ctl_etcd etcd;
     struct saving saving = {.etcd = &etcd, .out = out};
@@ -47,6 +79,7 @@ enum ctl_exit ctl_etcd_snapshot_save(const struct ctl_options *options, FILE *ou
         result = CTL_USAGE;
     }
     ctl_etcd_close(&etcd);
+    *ret_left_out = saving.left_out;
     return result;
 }
 
@@ -61,6 +94,7 @@ struct item {
 struct loading {
     struct ctl_etcd etcd;
     void *wanted; /* a tree of items by id: those to be written */
+    json_t *kept; /* an object whose members are the ids of refused lines: those apps stay as etcd has them */
     size_t accepted;
     size_t refused;
     json_t *errors; /* of the refused lines */
@@ -116,6 +150,29 @@ static void refuse_line(struct loading *l, size_t number, const struct route_pro
     json_array_append_new(l->errors, error);
 }
 
+/* Whose line it is, as far as it says so. */
+static void keep(struct loading *l, struct slice line)
+{
+    json_t *json = json_loadb(line.ptr, line.len, 0, NULL);
+    char *id = strdup(ctl_string(json, "app_id"));
+    if (!id)
+        abort();
+    ascii_lower_copy(id, slice_str(id));
+    json_object_set_new(l->kept, id, json_true());
+    free(id);
+    json_decref(json);
+}
+
+static bool is_kept(const struct loading *l, struct slice id)
+{
+    char *copy = strndup(id.ptr, id.len);
+    if (!copy)
+        abort();
+    bool is = json_object_get(l->kept, copy) != NULL;
+    free(copy);
+    return is;
+}
+
 static void take_line(struct loading *l, size_t number, struct slice line)
 {
     struct route_app *app = NULL;
@@ -131,6 +188,7 @@ static void take_line(struct loading *l, size_t number, struct slice line)
         add(l, app->id, strlen(app->id), app_document_format_bare(app));
     } else {
         refuse_line(l, number, &problem);
+        keep(l, line);
     }
     route_app_free(&app);
 }
@@ -166,14 +224,15 @@ static const char *why_not(const struct loading *l)
     return l->accepted == 0 && !options->empty ? "there is no app in it; --empty deletes every app" : NULL;
 }
 
-/* What is there already needs no writing; what the file does not have goes. */
+/* What is there already needs no writing; what the file has no line of goes. */
 static bool on_present(void *arg, const struct etcd_wire_kv *kv)
 {
     struct loading *l = arg;
     struct slice id = ctl_etcd_app_id(&l->etcd, kv->key);
     struct item *item = find(l, id);
     if (!item) {
-        add(l, id.ptr, id.len, NULL);
+        if (!is_kept(l, id))
+            add(l, id.ptr, id.len, NULL);
     } else if (slice_eq(slice_str(item->document), kv->value)) {
         tdelete(item, &l->wanted, compare);
         free_item(item);
@@ -265,6 +324,7 @@ enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in
     if (result != CTL_OK)
         return result;
     l.errors = json_array();
+    l.kept = json_object();
     const char *reason = NULL;
     if (!read_lines(&l, in)) {
         result = CTL_USAGE;
@@ -278,6 +338,7 @@ enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in
         result = tell_loaded(&l);
     tdestroy(l.wanted, free_item);
     json_decref(l.errors);
+    json_decref(l.kept);
     ctl_etcd_close(&l.etcd);
     return result;
 }

@@ -22,10 +22,17 @@ static uint64_t count_apps(const struct ctl_options *options)
     return apps > 0 ? (uint64_t)apps : 0;
 }
 
-static enum ctl_exit download(const struct ctl_options *options, FILE *out)
+/* One run of snapshot save. */
+struct saving {
+    const struct ctl_options *options;
+    size_t left_out; /* apps that could not be saved */
+};
+
+static enum ctl_exit download(struct saving *saving, FILE *out)
 {
+    const struct ctl_options *options = saving->options;
     if (options->etcd)
-        return ctl_etcd_snapshot_save(options, out);
+        return ctl_etcd_snapshot_save(options, out, &saving->left_out);
     struct ctl_reply reply;
     struct ctl_progress *progress = ctl_progress_new("saving", 0, isatty(STDERR_FILENO) ? count_apps(options) : 0);
     struct ctl_call call = {.method = "GET", .path = "/v1/snapshot", .download = out, .progress = progress};
@@ -43,24 +50,24 @@ static enum ctl_exit complain(const char *path)
     return CTL_USAGE;
 }
 
-static enum ctl_exit download_as(const struct ctl_options *options, const char *path, bool syncs)
+static enum ctl_exit download_as(struct saving *saving, const char *path, bool syncs)
 {
     FILE *out = fopen(path, "we");
     if (!out)
         return complain(path);
-    enum ctl_exit result = download(options, out);
+    enum ctl_exit result = download(saving, out);
     bool written = fflush(out) == 0 && (!syncs || fsync(fileno(out)) == 0);
     written = fclose(out) == 0 && written;
     return result == CTL_OK && !written ? complain(path) : result;
 }
 
 /* Into a file beside the wanted one, which then takes its place: a broken download leaves the old one as it was. */
-static enum ctl_exit download_to_file(const struct ctl_options *options, const char *path)
+static enum ctl_exit download_to_file(struct saving *saving, const char *path)
 {
     char *part;
     if (asprintf(&part, "%s.part", path) < 0)
         abort();
-    enum ctl_exit result = download_as(options, part, true);
+    enum ctl_exit result = download_as(saving, part, true);
     if (result == CTL_OK && rename(part, path) != 0)
         result = complain(path);
     if (result != CTL_OK)
@@ -70,31 +77,45 @@ static enum ctl_exit download_to_file(const struct ctl_options *options, const c
 }
 
 /* Where links lead, so that they stay; a pipe or a device must not be replaced by a file. */
-static enum ctl_exit download_to_path(const struct ctl_options *options, const char *path)
+static enum ctl_exit download_to_path(struct saving *saving, const char *path)
 {
     struct stat stat_buffer;
     bool exists = stat(path, &stat_buffer) == 0;
     if (exists && !S_ISREG(stat_buffer.st_mode))
-        return download_as(options, path, false);
+        return download_as(saving, path, false);
     char *real = exists ? realpath(path, NULL) : NULL;
-    enum ctl_exit result = download_to_file(options, real ? real : path);
+    enum ctl_exit result = download_to_file(saving, real ? real : path);
     free(real);
     return result;
+}
+
+static void print_saved(const struct saving *saving, const char *path)
+{
+    size_t left_out = saving->left_out;
+    if (saving->options->json) {
+        json_t *json = json_pack("{ss* sb}", "path", path, "saved", 1);
+        if (left_out > 0)
+            json_object_set_new(json, "left_out", json_integer((json_int_t)left_out));
+        ctl_print_json(json);
+        json_decref(json);
+    } else if (left_out > 0) {
+        printf("saved to %s, without %zu app%s\n", path, left_out, left_out == 1 ? "" : "s");
+    } else {
+        printf("saved to %s\n", path);
+    }
 }
 
 enum ctl_exit ctl_snapshot_save(const struct ctl_options *options)
 {
     const char *path = options->argv[0];
+    bool is_stdout = strcmp(path, "-") == 0;
+    struct saving saving = {.options = options};
     if (options->etcd && !ctl_etcd_check(options))
         return CTL_USAGE;
-    if (strcmp(path, "-") == 0)
-        return download(options, stdout);
-    enum ctl_exit result = download_to_path(options, path);
-    if (result == CTL_OK && options->json)
-        ctl_print_done("path", path, "saved");
-    else if (result == CTL_OK)
-        printf("saved to %s\n", path);
-    return result;
+    enum ctl_exit result = is_stdout ? download(&saving, stdout) : download_to_path(&saving, path);
+    if (result == CTL_OK && !is_stdout)
+        print_saved(&saving, path);
+    return result == CTL_OK && saving.left_out > 0 ? CTL_REFUSED : result;
 }
 
 /* ---- load ---- */
