@@ -46,7 +46,7 @@ const struct ctl_option ctl_option_table[] = {
     {"count", 'n', "N", MEMBER(count), "top,logs",
      "top: how many apps, default 200; logs: how many of the last lines, default 50, with --follow 10 (the gateway "
      "keeps 1 MiB of them)"},
-    {"status", 0, "STATUS", MEMBER(status), "logs", "404, 5xx, 400-499, >=500 or <400, or several with commas"},
+    {"status", 0, "STATUS,…", MEMBER(status), "logs", "404, 5xx, 400-499, >=500 or <400; any of these"},
     {"slower-than", 0, "TIME", MEMBER(slower_than), "logs", "what took longer: 500ms, 2s"},
     {"path", 0, "PATTERN", MEMBER(path), "logs", "a path without its query; * stands for any letters, ? for one"},
     {"host", 0, "PATTERN", MEMBER(host), "logs", "a host name, or a pattern"},
@@ -121,6 +121,11 @@ const struct ctl_option *ctl_option_lettered(char letter)
         if (letter != 0 && ctl_option_table[i].letter == letter)
             return &ctl_option_table[i];
     return NULL;
+}
+
+bool ctl_option_is_list(const struct ctl_option *option)
+{
+    return option->argument && strstr(option->argument, ",…") != NULL;
 }
 
 const char *ctl_command_name(const struct ctl_command *command, char buffer[CTL_COMMAND_NAME_MAX])

@@ -20,7 +20,7 @@ struct ctl_command {
 struct ctl_option {
     const char *name;
     char letter;          /* 0: none */
-    const char *argument; /* its name, for help and completion; NULL: none */
+    const char *argument; /* its name, for help and completion, "NAME,…" for a list; NULL: none */
     size_t member;        /* offset in ctl_options: of a const char * if there is an argument, else of a bool */
     const char *commands; /* separated by commas; NULL: all of them */
     const char *help;
@@ -49,6 +49,8 @@ extern const size_t ctl_variable_count;
 /* By its long name, by its letter; NULL: unknown. */
 const struct ctl_option *ctl_option_named(struct slice name);
 const struct ctl_option *ctl_option_lettered(char letter);
+/* Its argument is a list, so that it may be given several times. */
+bool ctl_option_is_list(const struct ctl_option *option);
 /* True if the command takes the option. */
 bool ctl_option_fits(const struct ctl_option *option, const struct ctl_command *command);
 /* The command that the words begin with; NULL: none. */

@@ -27,7 +27,7 @@ static const struct {
 } value_lists[] = {
     {"SHELL", "bash zsh fish"},
     {"FIELD", "requests active p50 p99 errors in out app"},
-    {"STATUS", "2xx 3xx 4xx 5xx 404 499 502 503 504"},
+    {"STATUS,…", "2xx 3xx 4xx 5xx 404 499 502 503 504"},
     {"METHOD", "GET HEAD POST PUT PATCH DELETE OPTIONS"},
 };
 

@@ -12,6 +12,8 @@ enum { MAX_OPTIONS = 64, LONG_BASE = 256 };
 struct given {
     const struct ctl_option *options[MAX_OPTIONS];
     size_t count;
+    char *lists[MAX_OPTIONS]; /* joined of what several gave; to be freed */
+    size_t list_count;
 };
 
 static int usage(void)
@@ -38,17 +40,44 @@ static void fill_getopt(struct option *ret_long, char *ret_short)
     *ret_short = '\0';
 }
 
+static bool was_given(const struct given *given, const struct ctl_option *option)
+{
+    for (size_t i = 0; i < given->count; i++)
+        if (given->options[i] == option)
+            return true;
+    return false;
+}
+
+/* A list may come in parts; of anything else the first would be lost. */
+static bool take_value(struct ctl_options *options, struct given *given, const struct ctl_option *option, char *value)
+{
+    char *before, **list = &given->lists[given->list_count];
+    memcpy(&before, (char *)options + option->member, sizeof before);
+    if (was_given(given, option) && !ctl_option_is_list(option)) {
+        ctl_error("--%s is given twice, as %s and as %s; give it once", option->name, before, value);
+        return false;
+    }
+    if (was_given(given, option)) {
+        if (asprintf(list, "%s,%s", before, value) < 0)
+            abort();
+        given->list_count++;
+        value = *list;
+    }
+    memcpy((char *)options + option->member, &value, sizeof value);
+    return true;
+}
+
 static bool take_option(struct ctl_options *options, struct given *given, int code)
 {
     const struct ctl_option *option =
         code >= LONG_BASE ? &ctl_option_table[code - LONG_BASE] : ctl_option_lettered((char)code);
     if (!option || given->count == MAX_OPTIONS)
         return false; /* getopt_long has said what is wrong */
-    given->options[given->count++] = option;
-    if (option->argument)
-        memcpy((char *)options + option->member, &optarg, sizeof optarg);
-    else
+    if (option->argument && !take_value(options, given, option, optarg))
+        return false;
+    if (!option->argument)
         *((bool *)((char *)options + option->member)) = true;
+    given->options[given->count++] = option;
     return true;
 }
 
@@ -187,9 +216,9 @@ int main(int argc, char **argv)
     setlocale(LC_CTYPE, "");
     if (!options.control || !*options.control)
         options.control = CTL_DEFAULT_CONTROL;
-    if (!parse(&options, &given, argc, argv))
-        return usage();
-    int result = choose(&options, &given, argv + optind, argc - optind);
+    int result = parse(&options, &given, argc, argv) ? choose(&options, &given, argv + optind, argc - optind) : usage();
+    while (given.list_count > 0)
+        free(given.lists[--given.list_count]);
     if (fflush(stdout) != 0 && result == CTL_OK) {
         ctl_error("cannot write to standard output");
         result = CTL_USAGE;

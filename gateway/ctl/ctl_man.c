@@ -156,7 +156,9 @@ static const char before[] = ".TH GATEWAYCTL 1 2026-11-26 \"Phala Gateway " GW_V
                              ".PP\n"
                              "Where FILE is\n"
                              ".B \\-\n"
-                             "standard input or output takes its place.\n";
+                             "standard input or output takes its place.\n"
+                             "An option whose argument is a list may be given several times;\n"
+                             "any other with an argument once.\n";
 
 static const char after[] = ".SH FILES\n"
                             ".TP\n"

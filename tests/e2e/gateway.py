@@ -223,8 +223,10 @@ class Gateway:
     def resolve(self, host):
         return self.control("GET", f"/v1/resolve?host={host}").json
 
-    def gatewayctl(self, *arguments, **options):
-        command = [str(BUILD / "gatewayctl"), "--control", f"unix:{self.control_path}", *map(str, arguments)]
+    def gatewayctl(self, *arguments, control_path=None, **options):
+        """control_path: another than this gateway's."""
+        control = f"unix:{control_path or self.control_path}"
+        command = [str(BUILD / "gatewayctl"), "--control", control, *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False,
                               stdin=subprocess.DEVNULL, **options)
 

@@ -183,7 +183,7 @@ def test_status_and_reload(gateway):
 def test_usage_and_unreachable(gateway, tmp_path):
     assert gateway.gatewayctl("nonsense").returncode == 2
     assert gateway.gatewayctl("app", "get").returncode == 2
-    result = gateway.gatewayctl("--control", f"unix:{tmp_path}/none.sock", "status")
+    result = gateway.gatewayctl("status", control_path=tmp_path / "none.sock")
     assert result.returncode == 3 and "none.sock" in result.stderr
-    result = gateway.gatewayctl("--control", f"unix:{tmp_path}/none.sock", "app", "ls")
+    result = gateway.gatewayctl("app", "ls", control_path=tmp_path / "none.sock")
     assert result.returncode == 3 and result.stdout == ""

@@ -136,8 +136,8 @@ def test_a_domain_that_leads_nowhere_is_said(gateway, compose):
 
 def test_what_cannot_be_served_is_said_without_a_gateway(gateway, tmp_path):
     (tmp_path / "file").write_text(COMPOSE.format('"53:53/udp"'))
-    result = gateway.gatewayctl("--control", f"unix:{tmp_path}/none", "compose", tmp_path / "file", "--app", new_id(),
-                                "--address", "10.0.0.1", "--dry-run")
+    result = gateway.gatewayctl("compose", tmp_path / "file", "--app", new_id(), "--address", "10.0.0.1", "--dry-run",
+                                control_path=tmp_path / "none")
     assert result.returncode == 3 and "53:53/udp: left out" in result.stderr
 
 

@@ -60,11 +60,35 @@ def test_help_of_all_and_of_each_command():
     (("app", "ls", "--etcd-prefix", "/fleet"), "--etcd; give it too"),
     (("app", "ls", "--etcd", "http://192.0.2.1:2379", "--etcd-user", "me", "--etcd-password-file", "/dev/null"),
      "password of --etcd-user in the clear"),
+    (("compose", "x", "--app", "a", "--app=b"), "--app is given twice, as a and as b; give it once"),
+    (("status", "--control", "unix:/a", "--control", "unix:/b"), "--control is given twice"),
+    (("top", "-n", "5", "--count", "6"), "--count is given twice, as 5 and as 6"),
+    (("logs", "--method", "GET", "--method", "PUT"), "--method is given twice"),
 ])
 def test_wrong_usage_is_2(arguments, says):
     result = run(*arguments)
     assert result.returncode == 2 and says in result.stderr, result
     assert result.stdout == ""
+
+
+def test_lists_may_be_given_in_parts(gateway, tmp_path):
+    (tmp_path / "compose.yml").write_text("services:\n" + "".join(
+        f"  {name}: {{image: a, profiles: [{name}], ports: ['{port}:80']}}\n"
+        for name, port in (("web", 8001), ("admin", 8002), ("debug", 8003))))
+    result = gateway.gatewayctl("compose", tmp_path / "compose.yml", "--app", new_id(), "--address", "10.8.0.1",
+                                "--dry-run", "--json", "--profile", "web", "--profile=admin")
+    assert [port["port"] for port in json.loads(result.stdout)["app"]["ports"]] == [8001, 8002], result
+    members = run("app", "ls", "--etcd", "http://127.0.0.1:1", "--etcd", "nonsense")
+    assert members.returncode == 2 and "--etcd nonsense: give" in members.stderr, members
+    app = gateway.app()
+    for _ in range(3):
+        gateway.fetch("GET", "/lists", app.host(80))
+    gateway.fetch("GET", "/lists", f"{new_id()}-80.{DOMAIN}")
+    wait_until(lambda: {404, 503} <= {line["status"] for line in gateway.log_lines() if line["path"] == "/lists"},
+               "both kinds of lines")
+    logs = gateway.gatewayctl("logs", "--path", "/lists", "--status", "503", "--status", "404", "--json")
+    assert {json.loads(line)["status"] for line in logs.stdout.splitlines()} == {404, 503}, logs
+    assert gateway.gatewayctl("status", "--json", "--json").returncode == 0     # a switch is on or not
 
 
 def test_exit_statuses(gateway, tmp_path):
