@@ -10,8 +10,8 @@
 struct ctl_command {
     const char *first;
     const char *second;    /* NULL: one word */
-    const char *arguments; /* separated by spaces, named for what completes them: ID, HOST, FILE, …; the last may be
-                              "NAME…" (one or more) or "[NAME…]" (any number) */
+    const char *arguments; /* separated by spaces, named for what completes them: ID (taken in lower case), HOST,
+                              FILE, …; the last may be "NAME…" (one or more) or "[NAME…]" (any number) */
     const char *help;      /* a sentence without its end */
     enum ctl_exit (*run)(const struct ctl_options *options);
 };
@@ -20,7 +20,8 @@ struct ctl_command {
 struct ctl_option {
     const char *name;
     char letter;          /* 0: none */
-    const char *argument; /* its name, for help and completion, "NAME,…" for a list; NULL: none */
+    const char *argument; /* its name, for help and completion, "NAME,…" for a list; ID and INSTANCE are taken in lower
+                             case; NULL: none */
     size_t member;        /* offset in ctl_options: of a const char * if there is an argument, else of a bool */
     const char *commands; /* separated by commas; NULL: all of them */
     const char *help;

@@ -102,6 +102,30 @@ static void note_found(void *arg, const struct etcd_wire_kv *kv)
     *(bool *)arg = true;
 }
 
+static bool is_lower(const char *text)
+{
+    while (*text && ascii_lower(*text) == *text)
+        text++;
+    return *text == '\0';
+}
+
+/* The key of the app that is meant: as it was said if etcd has such a one, else in lower case, as gateways take it. */
+static enum ctl_exit find_key(struct ctl_etcd *etcd, char **ret_key)
+{
+    bool found = false;
+    char *id = etcd->options->argv[0];
+    enum ctl_exit result = CTL_OK;
+    *ret_key = ctl_etcd_key(etcd, id);
+    if (!is_lower(id))
+        result = ctl_etcd_get(etcd, *ret_key, note_found, &found);
+    if (found || is_lower(id))
+        return result;
+    free(*ret_key);
+    ascii_lower_copy(id, slice_str(id));
+    *ret_key = ctl_etcd_key(etcd, id);
+    return result;
+}
+
 static enum ctl_exit rm(struct ctl_etcd *etcd, const char *id, const char *key)
 {
     bool found = false;
@@ -125,8 +149,10 @@ enum ctl_exit ctl_etcd_app_rm(const struct ctl_options *options)
     enum ctl_exit result = ctl_etcd_open(options, &etcd);
     if (result != CTL_OK)
         return result;
-    char *key = ctl_etcd_key(&etcd, options->argv[0]);
-    result = rm(&etcd, options->argv[0], key);
+    char *key;
+    result = find_key(&etcd, &key);
+    if (result == CTL_OK)
+        result = rm(&etcd, options->argv[0], key);
     free(key);
     ctl_etcd_close(&etcd);
     return result;
@@ -184,8 +210,10 @@ enum ctl_exit ctl_etcd_app_show(const struct ctl_options *options)
     enum ctl_exit result = ctl_etcd_open(options, &etcd);
     if (result != CTL_OK)
         return result;
-    char *key = ctl_etcd_key(&etcd, options->argv[0]);
-    result = ctl_etcd_get(&etcd, key, on_shown, &shown);
+    char *key;
+    result = find_key(&etcd, &key);
+    if (result == CTL_OK)
+        result = ctl_etcd_get(&etcd, key, on_shown, &shown);
     if (result == CTL_OK && shown.count == 0)
         result = refuse(options, "app_unknown", "there is no app with this id");
     free(key);

@@ -48,10 +48,18 @@ static bool was_given(const struct given *given, const struct ctl_option *option
     return false;
 }
 
+/* Ids have no case; the gateway and etcd have them in lower case. */
+static void take_id(const char *argument, char *value)
+{
+    if (strcmp(argument, "ID") == 0 || strcmp(argument, "INSTANCE") == 0)
+        ascii_lower_copy(value, slice_str(value));
+}
+
 /* A list may come in parts; of anything else the first would be lost. */
 static bool take_value(struct ctl_options *options, struct given *given, const struct ctl_option *option, char *value)
 {
     char *before, **list = &given->lists[given->list_count];
+    take_id(option->argument, value);
     memcpy(&before, (char *)options + option->member, sizeof before);
     if (was_given(given, option) && !ctl_option_is_list(option)) {
         ctl_error("--%s is given twice, as %s and as %s; give it once", option->name, before, value);
@@ -184,6 +192,8 @@ static int run(struct ctl_options *options, const struct ctl_command *command, c
     options->argc = count - skip;
     if (!check_arguments(options, command))
         return usage();
+    if (options->argc > 0 && !options->etcd) /* where a key in any case may lie, by a mistake */
+        take_id(command->arguments, options->argv[0]);
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         abort();
     enum ctl_exit result = command->run(options);

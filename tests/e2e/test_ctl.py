@@ -133,6 +133,27 @@ def test_json_of_every_command(gateway, tmp_path):
     assert refused.returncode == 1 and json.loads(refused.stderr)["code"] == "app_unknown"
 
 
+def test_ids_are_told_apart_without_their_case(gateway, tmp_path):
+    app_id, instance = new_id(), f"{new_id()[:8]}abc"
+    upper = app_id.upper()
+    (tmp_path / "compose.yml").write_text("services: {web: {image: a, ports: ['8000:80']}}")
+
+    def compose(*arguments):
+        return gateway.gatewayctl("compose", tmp_path / "compose.yml", *arguments)
+    first = compose("--app", upper, "--address", "127.77.0.1", "--instance", instance.upper())
+    assert first.returncode == 0 and f"https://{app_id}-8000." in first.stdout, first
+    again = compose("--app", upper, "--address", "127.77.0.1", "--instance", instance.upper())
+    assert "nothing changes" in again.stdout, again
+    stored = json.loads(gateway.gatewayctl("app", "get", upper).stdout)
+    assert [one["instance_id"] for one in stored["instances"]] == [instance]
+    moved = compose("--app", new_id().upper(), "--replace", upper)
+    assert moved.returncode == 0 and f"in the place of {app_id}" in moved.stdout, moved
+    itself = json.loads(compose("--app", new_id(), "--address", "127.77.0.2", "--json").stdout)["app"]["app_id"]
+    again = compose("--app", itself, "--replace", itself.upper())
+    assert again.returncode == 0 and "nothing changes" in again.stdout and again.stderr == "", again
+    assert gateway.gatewayctl("app", "rm", itself.upper()).stdout == f"app {itself} deleted\n"
+
+
 # ---- tables ----
 
 def test_tables_fit_the_terminal(gateway):

@@ -95,3 +95,17 @@ def test_an_app_that_is_no_object_is_no_success(fleet):
         assert listed.returncode == 1 and good["app_id"] in listed.stdout and bad in listed.stderr, listed
     assert fleet.ctl("app", "rm", bad).returncode == 0
     assert fleet.ctl("app", "ls").returncode == 0
+
+
+def test_ids_are_told_apart_without_their_case(fleet):
+    app = idle()
+    upper = app["app_id"].upper()
+    assert fleet.ctl("app", "put", "-", input=json.dumps({"app_id": upper})).returncode == 0
+    shown = fleet.ctl("app", "get", upper)
+    assert shown.returncode == 0 and json.loads(shown.stdout)["app_id"] == app["app_id"], shown
+    fleet.put(upper, "nonsense")        # no gateway takes it, but it must be possible to look at it, and to delete it
+    assert f"app {upper}: what etcd has is no JSON object" in fleet.ctl("app", "get", upper).stderr
+    assert fleet.ctl("app", "rm", upper).returncode == 0
+    assert fleet.get(upper) is None and fleet.get(app["app_id"])
+    assert fleet.ctl("app", "rm", upper).stdout == f"app {app['app_id']} deleted\n"
+    assert fleet.get(app["app_id"]) is None
