@@ -21,6 +21,7 @@ struct ctl_options {
     const char *cert;
     const char *key;
     const char *token_file;
+    char *token; /* what is in that file, which may be a pipe: it is read once */
     bool json;
     bool help;
     bool version;
@@ -104,6 +105,9 @@ char *ctl_app_path(const char *app_id);
 /* GETs the path and prints the JSON that it answers. */
 enum ctl_exit ctl_http_show(const struct ctl_options *options, const char *path);
 void ctl_reply_free(struct ctl_reply *reply);
+/* The first line of the file ("-": standard input), malloc'ed; NULL after saying that it is no bearer token. */
+char *ctl_http_read_token(const char *file);
+void ctl_http_free_token(char **token); /* accepts NULL in it */
 /* The reply as JSON; NULL after saying that it is not. */
 json_t *ctl_reply_json(const struct ctl_reply *reply);
 /* Percent-encodes everything but unreserved characters; malloc'ed. */

@@ -275,10 +275,14 @@ static void complete_last(struct line *line, char *word)
 enum ctl_exit ctl_complete(const struct ctl_options *options)
 {
     struct line line = {.options = *options, .before = "", .prefix = ""};
-    char nothing[] = "";
+    char nothing[] = "", *token = NULL;
     for (int i = 0; i + 1 < options->argc; i++)
         take_word(&line, options->argv[i]);
+    const char *file = line.options.token_file;
+    if (file && file != options->token_file && strcmp(file, "-") != 0) /* what is being typed is no token */
+        line.options.token = token = ctl_http_read_token(file);
     complete_last(&line, options->argc > 0 ? options->argv[options->argc - 1] : nothing);
+    ctl_http_free_token(&token);
     return CTL_OK;
 }
 

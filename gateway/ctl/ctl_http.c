@@ -135,6 +135,29 @@ static enum ctl_exit set_target(CURL *curl, const struct ctl_options *options, c
 
 /* ---- what to send ---- */
 
+char *ctl_http_read_token(const char *file)
+{
+    size_t len;
+    char *text = ctl_read_file(file, &len);
+    if (!text)
+        return NULL;
+    struct slice line = slice_trim(slice_make(text, strcspn(text, "\r\n")));
+    char *token = line.len > 0 && line.len <= MAX_TOKEN ? strndup(line.ptr, line.len) : NULL;
+    if (!token)
+        ctl_error("%s: the first line is not a token", file);
+    explicit_bzero(text, len);
+    free(text);
+    return token;
+}
+
+void ctl_http_free_token(char **token)
+{
+    if (*token)
+        explicit_bzero(*token, strlen(*token));
+    free(*token);
+    *token = NULL;
+}
+
 static void add_header(struct curl_slist **headers, const char *name, const char *before, const char *value,
                        const char *after)
 {
@@ -148,27 +171,7 @@ static void add_header(struct curl_slist **headers, const char *name, const char
     *headers = list;
 }
 
-static enum ctl_exit add_token(const struct ctl_options *options, struct curl_slist **headers)
-{
-    size_t len;
-    char *text = ctl_read_file(options->token_file, &len);
-    if (!text)
-        return CTL_USAGE;
-    struct slice token = {text, strcspn(text, "\r\n")};
-    token = slice_trim(token);
-    bool ok = token.len > 0 && token.len <= MAX_TOKEN;
-    if (ok) {
-        text[(size_t)(token.ptr - text) + token.len] = '\0';
-        add_header(headers, "Authorization", "Bearer ", token.ptr, "");
-    } else {
-        ctl_error("%s: the first line is not a token", options->token_file);
-    }
-    free(text);
-    return ok ? CTL_OK : CTL_USAGE;
-}
-
-static enum ctl_exit set_headers(const struct ctl_options *options, const struct ctl_call *call,
-                                 struct curl_slist **headers)
+static void set_headers(const struct ctl_options *options, const struct ctl_call *call, struct curl_slist **headers)
 {
     add_header(headers, "Accept", "", "application/json", "");
     add_header(headers, "Expect", "", "", "");
@@ -179,7 +182,8 @@ static enum ctl_exit set_headers(const struct ctl_options *options, const struct
         add_header(headers, "If-None-Match", "", "*", "");
     if (call->authorization)
         add_header(headers, "Authorization", "", call->authorization, "");
-    return options->token_file && !call->base ? add_token(options, headers) : CTL_OK;
+    if (options->token && !call->base)
+        add_header(headers, "Authorization", "Bearer ", options->token, "");
 }
 
 static void set_body(CURL *curl, struct transfer *transfer)
@@ -288,9 +292,8 @@ enum ctl_exit ctl_http_try(const struct ctl_options *options, const struct ctl_c
     *ret_reply = (struct ctl_reply){.status = 0};
     grow(ret_reply, "", 0);
     enum ctl_exit result = call->base ? set_base(curl, options, call) : set_target(curl, options, call->path);
-    if (result == CTL_OK)
-        result = set_headers(options, call, &headers);
     if (result == CTL_OK) {
+        set_headers(options, call, &headers);
         curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
         set_body(curl, &transfer);
         result = perform(curl, options, &transfer);

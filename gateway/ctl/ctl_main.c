@@ -194,10 +194,13 @@ static int run(struct ctl_options *options, const struct ctl_command *command, c
         return usage();
     if (options->argc > 0 && !options->etcd) /* where a key in any case may lie, by a mistake */
         take_id(command->arguments, options->argv[0]);
+    if (options->token_file && !options->etcd && !(options->token = ctl_http_read_token(options->token_file)))
+        return CTL_USAGE;
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         abort();
     enum ctl_exit result = command->run(options);
     curl_global_cleanup();
+    ctl_http_free_token(&options->token);
     return (int)result;
 }
 

@@ -4,12 +4,13 @@ import http.client
 import json
 import socket
 import ssl
+import subprocess
 import threading
 
 import pytest
 
 from certificates import Authority
-from gateway import DOMAIN, Gateway, UnixConnection, free_port, new_id
+from gateway import BUILD, DOMAIN, Gateway, UnixConnection, free_port, new_id
 from origin import new_address
 from wire import Connection, wait_until
 
@@ -472,6 +473,26 @@ def test_token(secured):
     fields = {"Authorization": "Bearer correct-horse-battery-staple"}
     assert control_over_tls(secured, secured.token_port, "GET", "/v1/apps", **fields).status == 200
     assert control_over_tls(secured, secured.token_port, "GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize("token_file", ["-", "/dev/stdin"])
+def test_gatewayctl_reads_a_token_once(secured, tmp_path, token_file):
+    """So it may come through a pipe, although a command makes several calls."""
+    (tmp_path / "compose.yml").write_text("services: {web: {image: a, ports: ['8000:80']}}")
+    command = [BUILD / "gatewayctl", "--control", f"https://127.0.0.1:{secured.token_port}", "--cacert",
+               secured.authority.ca, "--token-file", token_file]
+
+    def ctl(*arguments, token="correct-horse-battery-staple"):
+        return subprocess.run([*command, *arguments], input=f"{token}\n", capture_output=True, text=True, timeout=60,
+                              check=False)
+    app_id = new_id()
+    registered = ctl("compose", tmp_path / "compose.yml", "--app", app_id, "--address", new_address())
+    assert registered.returncode == 0 and f"https://{app_id}-8000." in registered.stdout, registered
+    assert app_id in ctl("app", "ls").stdout
+    wrong = ctl("app", "ls", token="wrong")
+    assert wrong.returncode == 1 and "unauthorized" in wrong.stderr, wrong
+    none = ctl("app", "ls", token="")
+    assert none.returncode == 2 and f"{token_file}: the first line is not a token" in none.stderr, none
 
 
 def presented_certificate(gateway, port):
