@@ -54,6 +54,7 @@ struct ctl_options {
     bool exit_code;
     bool strict;
     bool empty;
+    bool unmarked;
     int argc; /* arguments after the command's words */
     char **argv;
 };
@@ -77,7 +78,10 @@ struct ctl_call {
     const char *if_match;      /* a revision, or NULL */
     bool if_none_match;        /* only if there is none yet */
     FILE *upload;              /* the body, streamed; or NULL */
-    FILE *download;            /* where a 2xx body goes; or NULL: into the reply */
+    bool (*uploads)(void *arg, const char *data, size_t len); /* sees it before it is sent; len 0: that was all. NULL:
+                                                                 nobody. false: the call is given up with CTL_USAGE */
+    void *uploads_arg;
+    FILE *download;                                        /* where a 2xx body goes; or NULL: into the reply */
     bool (*data)(void *arg, const char *data, size_t len); /* or here, as it comes; false: stop, it cannot be written */
     void *data_arg;
     struct ctl_progress *progress; /* told about both; may be NULL */

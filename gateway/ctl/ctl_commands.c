@@ -16,7 +16,7 @@ const struct ctl_command ctl_commands[] = {
     {"cert", "rm", "NAME", "remove one certificate", ctl_cert_rm},
     {"cert", "ls", "", "list all certificates in force, with their ends", ctl_cert_ls},
     {"resolve", NULL, "HOST", "show what a host name routes to, step by step, and why not", ctl_resolve},
-    {"snapshot", "save", "FILE|-", "write all apps as NDJSON", ctl_snapshot_save},
+    {"snapshot", "save", "FILE|-", "write all apps as NDJSON, with an empty line at the end", ctl_snapshot_save},
     {"snapshot", "load", "FILE|-", "replace all apps by those of the file", ctl_snapshot_load},
     {"status", NULL, "", "show what the gateway does", ctl_status},
     {"top", NULL, "",
@@ -67,6 +67,9 @@ const struct ctl_option ctl_option_table[] = {
     {"exit-code", 0, NULL, MEMBER(exit_code), "compose", "with --dry-run: tell by the exit status if something would"},
     {"strict", 0, NULL, MEMBER(strict), "snapshot load", "change nothing if any line is bad"},
     {"empty", 0, NULL, MEMBER(empty), "snapshot load", "a file without apps is meant: delete every app"},
+    {"unmarked", 0, NULL, MEMBER(unmarked), "snapshot load",
+     "what comes through a pipe is taken without the empty line that snapshot save ends with, which tells that nothing "
+     "was cut off"},
 
     {"etcd", 0, "URL,…", MEMBER(etcd), CTL_ETCD_COMMANDS,
      "talk to the members of a fleet's etcd with these client URLs instead of to a gateway; all gateways follow"},

@@ -46,12 +46,18 @@ enum ctl_exit ctl_etcd_txn(struct ctl_etcd *etcd, const struct etcd_wire_op *ops
 
 /* ---- the commands with --etcd ---- */
 
+/* Whether a snapshot that is read has come to its end (ctl_snapshot.c): told all of it, then asked. */
+struct ctl_end;
+void ctl_end_feed(struct ctl_end *end, const char *data, size_t len);
+/* False after saying that it is not there. */
+bool ctl_end_check(const struct ctl_end *end);
+
 enum ctl_exit ctl_etcd_app_put(const struct ctl_options *options);
 enum ctl_exit ctl_etcd_app_show(const struct ctl_options *options);
 enum ctl_exit ctl_etcd_app_rm(const struct ctl_options *options);
 enum ctl_exit ctl_etcd_app_ls(const struct ctl_options *options);
 /* *ret_left_out: how many apps could not be saved, each of which has been named. */
 enum ctl_exit ctl_etcd_snapshot_save(const struct ctl_options *options, FILE *out, size_t *ret_left_out);
-enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in);
+enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in, struct ctl_end *end);
 
 #endif

@@ -194,13 +194,14 @@ static void take_line(struct loading *l, size_t number, struct slice line)
 }
 
 /* False after saying that the input cannot be read to its end. */
-static bool read_lines(struct loading *l, FILE *in)
+static bool read_lines(struct loading *l, FILE *in, struct ctl_end *end)
 {
     char *line = NULL;
     size_t capacity = 0, number = 0;
     ssize_t len;
     while ((len = getline(&line, &capacity, in)) >= 0) {
         number++;
+        ctl_end_feed(end, line, (size_t)len);
         while (len > 0 && strchr(" \t\r\n", line[len - 1]))
             len--;
         if (len > 0)
@@ -208,7 +209,7 @@ static bool read_lines(struct loading *l, FILE *in)
     }
     free(line);
     if (!ferror(in))
-        return true;
+        return ctl_end_check(end);
     ctl_error("%s: %s; nothing was changed", l->etcd.options->argv[0], strerror(errno));
     return false;
 }
@@ -317,7 +318,7 @@ static void tell_refused(const struct loading *l, const char *reason)
     json_decref(json);
 }
 
-enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in)
+enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in, struct ctl_end *end)
 {
     struct loading l = {.wanted = NULL};
     enum ctl_exit result = ctl_etcd_open(options, &l.etcd);
@@ -326,7 +327,7 @@ enum ctl_exit ctl_etcd_snapshot_load(const struct ctl_options *options, FILE *in
     l.errors = json_array();
     l.kept = json_object();
     const char *reason = NULL;
-    if (!read_lines(&l, in)) {
+    if (!read_lines(&l, in, end)) {
         result = CTL_USAGE;
     } else if ((reason = why_not(&l)) != NULL) {
         tell_refused(&l, reason);

@@ -14,6 +14,7 @@ struct transfer {
     struct ctl_reply *reply;
     int write_error; /* errno of our own output, or input; 0: none */
     int read_error;
+    bool is_given_up;    /* by the caller's look at the upload */
     curl_off_t received; /* of a stream, when it was last looked at */
     time_t received_at;
     bool is_silent; /* not even a sign of life came for too long */
@@ -55,14 +56,19 @@ static size_t on_data(char *data, size_t size, size_t count, void *arg)
 static size_t on_read(char *buffer, size_t size, size_t count, void *arg)
 {
     struct transfer *transfer = arg;
-    size_t len = fread(buffer, 1, size * count, transfer->call->upload);
-    ctl_progress_add(transfer->call->progress, buffer, len);
+    const struct ctl_call *call = transfer->call;
+    size_t len = fread(buffer, 1, size * count, call->upload);
+    if (len == 0 && ferror(call->upload)) {
+        transfer->read_error = errno;
+        return CURL_READFUNC_ABORT;
+    }
+    transfer->is_given_up = call->uploads && !call->uploads(call->uploads_arg, buffer, len);
+    if (transfer->is_given_up)
+        return CURL_READFUNC_ABORT;
+    ctl_progress_add(call->progress, buffer, len);
     if (len == 0)
-        ctl_progress_phase(transfer->call->progress, "sent; the gateway stores it");
-    if (len > 0 || !ferror(transfer->call->upload))
-        return len;
-    transfer->read_error = errno;
-    return CURL_READFUNC_ABORT;
+        ctl_progress_phase(call->progress, "sent; the gateway stores it");
+    return len;
 }
 
 /* libcurl calls it several times a second while a transfer waits. */
@@ -268,6 +274,8 @@ static enum ctl_exit perform(CURL *curl, const struct ctl_options *options, stru
     transfer->reply->is_sent = sent_bytes > 0;
     if (code == CURLE_ABORTED_BY_CALLBACK && transfer->call->watch)
         return CTL_OK;
+    if (transfer->is_given_up)
+        return CTL_USAGE;
     /* The gateway may refuse an upload before it has read all of it: the answer is what counts. */
     if (code != CURLE_OK && !(code == CURLE_SEND_ERROR && transfer->reply->status >= 400)) {
         if (transfer->write_error || transfer->read_error) {

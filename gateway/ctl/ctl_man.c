@@ -157,6 +157,13 @@ static const char before[] = ".TH GATEWAYCTL 1 2026-11-26 \"Phala Gateway " GW_V
                              "Where FILE is\n"
                              ".B \\-\n"
                              "standard input or output takes its place.\n"
+                             ".PP\n"
+                             "A saved snapshot ends with an empty line.\n"
+                             "If it comes through a pipe and the empty line does not, something before it\n"
+                             "has failed: nothing is changed.\n"
+                             "What other programs write needs that line too, or\n"
+                             ".BR \\-\\-unmarked .\n"
+                             ".PP\n"
                              "An option whose argument is a list may be given several times;\n"
                              "any other with an argument once.\n";
 

@@ -1,3 +1,7 @@
+/*
+ * snapshot save and load. A snapshot ends with an empty line, which readers of NDJSON pass over: what comes through a
+ * pipe without it may have been cut off, and an app that is missing would be deleted.
+ */
 #include "ctl.h"
 #include "ctl_etcd.h"
 
@@ -28,7 +32,7 @@ struct saving {
     size_t left_out; /* apps that could not be saved */
 };
 
-static enum ctl_exit download(struct saving *saving, FILE *out)
+static enum ctl_exit download_lines(struct saving *saving, FILE *out)
 {
     const struct ctl_options *options = saving->options;
     if (options->etcd)
@@ -41,6 +45,14 @@ static enum ctl_exit download(struct saving *saving, FILE *out)
     if (result == CTL_REFUSED)
         ctl_http_print_problem(options, &reply);
     ctl_reply_free(&reply);
+    return result;
+}
+
+static enum ctl_exit download(struct saving *saving, FILE *out)
+{
+    enum ctl_exit result = download_lines(saving, out);
+    if (result == CTL_OK && saving->left_out == 0)
+        fputc('\n', out); /* whether it was written is asked when all of it is flushed */
     return result;
 }
 
@@ -120,6 +132,50 @@ enum ctl_exit ctl_snapshot_save(const struct ctl_options *options)
 
 /* ---- load ---- */
 
+struct ctl_end {
+    const struct ctl_options *options;
+    bool is_wanted;
+    bool is_in_line;    /* which is not empty */
+    bool is_last_empty; /* of the lines that have ended, and nothing came since */
+};
+
+void ctl_end_feed(struct ctl_end *end, const char *data, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (data[i] == '\n') {
+            end->is_last_empty = !end->is_in_line;
+            end->is_in_line = false;
+        } else if (data[i] != '\r') {
+            end->is_in_line = true;
+            end->is_last_empty = false;
+        }
+    }
+}
+
+bool ctl_end_check(const struct ctl_end *end)
+{
+    if (end->is_last_empty || !end->is_wanted)
+        return true;
+    ctl_error("%s: it ends without the empty line that snapshot save ends with, so it may have been cut off; nothing "
+              "was changed. --unmarked takes it as it is",
+              end->options->argv[0]);
+    return false;
+}
+
+/* A pipe says the same at its end whether its writer has finished or failed. */
+static struct ctl_end end_of(const struct ctl_options *options, FILE *in)
+{
+    struct stat stat;
+    bool is_pipe = fstat(fileno(in), &stat) == 0 && (S_ISFIFO(stat.st_mode) || S_ISSOCK(stat.st_mode));
+    return (struct ctl_end){.options = options, .is_wanted = is_pipe && !options->unmarked};
+}
+
+static bool on_upload(void *arg, const char *data, size_t len)
+{
+    ctl_end_feed(arg, data, len);
+    return len > 0 || ctl_end_check(arg);
+}
+
 /* The line that is wrong, or the app whose line is right, but in conflict with others. */
 static char *what_is_refused(const json_t *error)
 {
@@ -187,14 +243,17 @@ static uint64_t size_of(FILE *in)
 static enum ctl_exit load(const struct ctl_options *options, FILE *in)
 {
     struct ctl_reply reply;
+    struct ctl_end end = end_of(options, in);
     if (options->etcd)
-        return ctl_etcd_snapshot_load(options, in);
+        return ctl_etcd_snapshot_load(options, in, &end);
     char path[64];
     snprintf(path, sizeof path, "/v1/snapshot?strict=%d&empty=%d", options->strict, options->empty);
     struct ctl_call call = {.method = "PUT",
                             .path = path,
                             .content_type = "application/x-ndjson",
                             .upload = in,
+                            .uploads = on_upload,
+                            .uploads_arg = &end,
                             .progress = ctl_progress_new("loading", size_of(in), 0)};
     enum ctl_exit result = ctl_http_try(options, &call, &reply);
     ctl_progress_end(&call.progress);

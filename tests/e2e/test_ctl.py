@@ -202,7 +202,7 @@ def test_progress_of_a_load_and_a_save(make_gateway, tmp_path):
     with on_terminal(gateway, "snapshot", "save", tmp_path / "saved", stdout=subprocess.PIPE) as terminal:
         seen = terminal.wait_for(rb"saving \[#{24}\] 100%  [\d.]+ [KM]iB  3000 lines")
         assert terminal.wait() == 0
-    assert len((tmp_path / "saved").read_text().splitlines()) == 3000
+    assert len((tmp_path / "saved").read_text().splitlines()) == 3000 + 1       # the last one is empty
 
 
 def test_no_progress_elsewhere(gateway, tmp_path):
@@ -252,3 +252,60 @@ def test_snapshot_is_saved_where_the_name_leads(gateway, tmp_path):
             reader.kill()
     assert saved == (tmp_path / "folder" / "file").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link", "pipe"]
+
+
+# ---- the end of a snapshot ----
+
+def revisions(gateway):
+    return {app["app_id"]: app["revision"]
+            for app in map(json.loads, gateway.control("GET", "/v1/snapshot").body.splitlines())}
+
+
+def load_through_a_pipe(gateway, text, *arguments):
+    command = [CTL, "--control", f"unix:{gateway.control_path}", "snapshot", "load", *arguments, "-"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_snapshot_that_broke_off_in_a_pipe_changes_nothing(make_gateway, tmp_path):
+    gateway = make_gateway()
+    for _ in range(3):
+        gateway.app(ports=[{"port": 8000}])
+    saved = gateway.gatewayctl("snapshot", "save", "-").stdout
+    assert saved.endswith("}\n\n") and len(saved.split()) == 3
+    assert gateway.gatewayctl("snapshot", "save", tmp_path / "all").returncode == 0
+    assert (tmp_path / "all").read_text() == saved
+    before = revisions(gateway)
+    lines = saved.splitlines(keepends=True)
+    for cut in ("", lines[0], "".join(lines[:2]), "".join(lines[:3]), saved.rstrip(), "\n" + lines[0]):
+        for arguments in ((), ("--empty",)):
+            loaded = load_through_a_pipe(gateway, cut, *arguments)
+            assert loaded.returncode == 2 and loaded.stdout == "", loaded
+            assert "-: it ends without the empty line" in loaded.stderr and "--unmarked" in loaded.stderr
+            assert "nothing was changed" in loaded.stderr
+    assert revisions(gateway) == before
+    for whole in (saved, saved.replace("\n", "\r\n"), saved + "\n"):
+        loaded = load_through_a_pipe(gateway, whole, "--strict")
+        assert loaded.returncode == 0 and "3 apps loaded, 0 refused" in loaded.stdout, loaded
+    loaded = load_through_a_pipe(gateway, "".join(lines[:2]), "--unmarked")
+    assert loaded.returncode == 0 and len(revisions(gateway)) == 2, loaded
+    (tmp_path / "old").write_text(lines[0])
+    with open(tmp_path / "old", encoding="ascii") as old:
+        for arguments, options in (((tmp_path / "old",), {}), (("-",), {"stdin": old})):
+            command = [CTL, "--control", f"unix:{gateway.control_path}", "snapshot", "load", *arguments]
+            assert subprocess.run(command, check=False, timeout=60, **options).returncode == 0
+            assert len(revisions(gateway)) == 1
+    answer = gateway.control("PUT", "/v1/snapshot?strict=1", saved)      # without gatewayctl it does not matter
+    assert answer.status == 200 and answer.json["apps"] == 3 and revisions(gateway).keys() == before.keys()
+
+
+def test_an_empty_table_is_saved_as_such(make_gateway):
+    gateway = make_gateway()
+    assert gateway.gatewayctl("snapshot", "save", "-").stdout == "\n"
+    gateway.app()
+    loaded = load_through_a_pipe(gateway, "\n", "--empty")
+    assert loaded.returncode == 0 and revisions(gateway) == {}, loaded
+
+
+def test_a_snapshot_that_cannot_be_saved_has_no_end(gateway, tmp_path):
+    saved = gateway.gatewayctl("snapshot", "save", "-", control_path=tmp_path / "none")
+    assert saved.returncode == 3 and saved.stdout == ""

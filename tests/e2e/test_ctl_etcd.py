@@ -79,6 +79,8 @@ def test_what_cannot_be_saved_fails_the_save(fleet, tmp_path, value, says):
     assert json.loads(saved.stdout) == {"path": str(tmp_path / "all"), "saved": True, "left_out": 1}
     piped = fleet.ctl("snapshot", "save", "-")
     assert piped.returncode == 1 and json.loads(piped.stdout)["app_id"] == good["app_id"], piped
+    assert fleet.ctl("snapshot", "load", "-", input=piped.stdout).returncode == 2      # it is not all
+    assert fleet.get(bad)
 
 
 def test_an_app_that_is_no_object_is_no_success(fleet):
@@ -109,3 +111,21 @@ def test_ids_are_told_apart_without_their_case(fleet):
     assert fleet.get(upper) is None and fleet.get(app["app_id"])
     assert fleet.ctl("app", "rm", upper).stdout == f"app {app['app_id']} deleted\n"
     assert fleet.get(app["app_id"]) is None
+
+
+def test_a_snapshot_that_broke_off_in_a_pipe_changes_nothing(fleet):
+    apps = [idle() for _ in range(3)]
+    for app in apps:
+        fleet.put(app["app_id"], app)
+    saved = fleet.ctl("snapshot", "save", "-").stdout
+    assert saved.endswith("}\n\n")
+    lines = saved.splitlines(keepends=True)
+    for cut in ("", lines[0], "".join(lines[:3]), saved.rstrip()):
+        loaded = fleet.ctl("snapshot", "load", "--empty", "-", input=cut)
+        assert loaded.returncode == 2 and "nothing was changed" in loaded.stderr, loaded
+        assert "--unmarked" in loaded.stderr
+    assert all(fleet.get(app["app_id"]) for app in apps)
+    loaded = fleet.ctl("snapshot", "load", "-", input=saved)
+    assert loaded.returncode == 0 and "3 apps loaded into etcd, 0 refused" in loaded.stdout, loaded
+    assert fleet.ctl("snapshot", "load", "--unmarked", "-", input=lines[0]).returncode == 0
+    assert sum(fleet.get(app["app_id"]) is not None for app in apps) == 1
