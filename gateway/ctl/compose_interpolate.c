@@ -8,6 +8,7 @@ enum { MAX_NESTING = 8, MAX_VALUE_BYTES = 1 << 16, MAX_NAME = 128 };
 struct expansion {
     compose_env_cb env;
     void *env_arg;
+    bool is_lenient; /* a variable that is not set is empty */
     char *error;
     FILE *out;
     size_t written;
@@ -62,6 +63,11 @@ static bool fail_unset(struct expansion *e, struct slice name)
     return false;
 }
 
+static bool put_unset(struct expansion *e, struct slice name)
+{
+    return e->is_lenient || fail_unset(e, name);
+}
+
 /* ${NAME?why}: the file says what is missing. */
 static bool fail_required(struct expansion *e, struct slice name, struct slice why)
 {
@@ -86,7 +92,7 @@ static bool expand_braced(struct expansion *e, struct slice inside, unsigned dep
     struct slice word = slice_from(rest, 1);
     switch (rest.len > 0 ? rest.ptr[0] : has_colon ? ':' : '\0') {
     case '\0':
-        return is_set ? put(e, slice_str(value)) : fail_unset(e, name);
+        return is_set ? put(e, slice_str(value)) : put_unset(e, name);
     case '-':
         return is_set ? put(e, slice_str(value)) : expand(e, word, depth + 1);
     case '+':
@@ -127,9 +133,8 @@ static size_t expand_variable(struct expansion *e, struct slice text, unsigned d
     if (len == 0)
         return fail(e, "a single $ is not followed by a name; write $$ for a dollar", text) ? 1 : 0;
     const char *value = value_of(e, slice_make(text.ptr, len));
-    if (!value)
-        return fail_unset(e, slice_make(text.ptr, len)) ? 1 : 0;
-    return put(e, slice_str(value)) ? len : 0;
+    bool ok = value ? put(e, slice_str(value)) : put_unset(e, slice_make(text.ptr, len));
+    return ok ? len : 0;
 }
 
 static bool expand(struct expansion *e, struct slice text, unsigned depth)
@@ -153,20 +158,31 @@ static bool expand(struct expansion *e, struct slice text, unsigned depth)
     return true;
 }
 
-char *compose_interpolate(struct slice text, compose_env_cb env, void *env_arg, char ret_error[COMPOSE_ERROR_MAX])
+static char *interpolate(struct slice text, struct expansion *e)
 {
     char *result = NULL;
     size_t len = 0;
-    struct expansion e = {.env = env, .env_arg = env_arg, .error = ret_error};
-    e.out = open_memstream(&result, &len);
-    if (!e.out)
+    e->out = open_memstream(&result, &len);
+    if (!e->out)
         abort();
-    bool ok = expand(&e, text, 0);
-    if (fclose(e.out) != 0)
+    bool ok = expand(e, text, 0);
+    if (fclose(e->out) != 0)
         abort();
     if (!ok) {
         free(result);
         result = NULL;
     }
     return result;
+}
+
+char *compose_interpolate(struct slice text, compose_env_cb env, void *env_arg, char ret_error[COMPOSE_ERROR_MAX])
+{
+    return interpolate(text, &(struct expansion){.env = env, .env_arg = env_arg, .error = ret_error});
+}
+
+char *compose_interpolate_leniently(struct slice text, compose_env_cb env, void *env_arg,
+                                    char ret_error[COMPOSE_ERROR_MAX])
+{
+    struct expansion e = {.env = env, .env_arg = env_arg, .is_lenient = true, .error = ret_error};
+    return interpolate(text, &e);
 }

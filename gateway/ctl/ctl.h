@@ -34,6 +34,7 @@ struct ctl_options {
     const char *generation;
     const char *domain;
     const char *profile;
+    const char *env_file;
     const char *replace;
     const char *count;
     const char *host;

@@ -63,6 +63,9 @@ const struct ctl_option ctl_option_table[] = {
      "take the place of that app, which goes: its domains and limits move, and its instances if this one has none yet"},
     {"domain", 0, "DOMAIN", MEMBER(domain), "compose", "for the URLs; default: the gateway's base domains"},
     {"profile", 0, "NAME,…", MEMBER(profile), "compose", "active profiles; default: $COMPOSE_PROFILES"},
+    {"env-file", 0, "FILE,…", MEMBER(env_file), "compose",
+     "files of variables (NAME=VALUE), later ones win, the environment over all; default: .env beside the first "
+     "Compose file, if it is there"},
     {"dry-run", 0, NULL, MEMBER(dry_run), "compose", "change nothing, and show what would change"},
     {"exit-code", 0, NULL, MEMBER(exit_code), "compose", "with --dry-run: tell by the exit status if something would"},
     {"strict", 0, NULL, MEMBER(strict), "snapshot load", "change nothing if any line is bad"},
@@ -105,7 +108,8 @@ const size_t ctl_exit_count = sizeof ctl_exit_table / sizeof ctl_exit_table[0];
 
 const struct ctl_variable ctl_variables[] = {
     {"GATEWAY_CONTROL", "where the gateway listens, if --control does not say it"},
-    {"COMPOSE_PROFILES", "the profiles that compose takes for active, if --profile does not say it"},
+    {"COMPOSE_PROFILES",
+     "the profiles that compose takes for active, if --profile does not say it; may stand in an env file"},
     {"NO_COLOR", "if it is not empty, nothing is coloured"},
     {"COLUMNS", "how wide tables may be on a terminal that does not tell its size"},
 };

@@ -3,10 +3,13 @@
 #include "ctl_compose.h"
 
 #include "gateway/ctl/compose_app.h"
+#include "gateway/ctl/compose_env.h"
 #include "gateway/ctl/compose_plan.h"
 #include "gateway/ctl/text.h"
 
+#include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 enum { MAX_ID_BYTES = 63, MAX_ATTEMPTS = 2 };
 
@@ -24,6 +27,7 @@ static void project_fini(struct ctl_project *p)
     forget_state(p);
     json_decref(p->domains);
     compose_free(&p->compose);
+    compose_env_free(&p->env);
     free(p->app_id);
 }
 
@@ -35,17 +39,66 @@ static const char *from_environment(void *arg, const char *name)
     return getenv(name);
 }
 
-static struct compose_settings settings_of(const struct ctl_options *options)
+static struct compose_settings settings_of(const struct ctl_project *p)
 {
-    return (struct compose_settings){.env = from_environment,
-                                     .profiles = options->profile ? options->profile : getenv("COMPOSE_PROFILES")};
+    const char *profiles = p->options->profile;
+    return (struct compose_settings){.env = compose_env_value,
+                                     .env_arg = p->env,
+                                     .profiles = profiles ? profiles : compose_env_value(p->env, "COMPOSE_PROFILES")};
+}
+
+static bool read_env_file(struct ctl_project *p, const char *path)
+{
+    char error[COMPOSE_ERROR_MAX];
+    size_t len;
+    char *text = ctl_read_file(path, &len);
+    bool ok = text && compose_env_read(p->env, slice_make(text, len), error);
+    if (text && !ok)
+        ctl_error("%s: %s", path, error);
+    free(text);
+    return ok;
+}
+
+/* .env in the folder of the project, which is that of its first file; a folder of this name is something else's. */
+static bool read_default_env_file(struct ctl_project *p)
+{
+    struct stat found;
+    const char *first = p->options->argv[0];
+    const char *slash = strrchr(first, '/');
+    char *path;
+    if (asprintf(&path, "%.*s.env", slash ? (int)(slash - first) + 1 : 0, first) < 0)
+        abort();
+    bool is_there = stat(path, &found) == 0 ? !S_ISDIR(found.st_mode) : errno != ENOENT;
+    bool ok = !is_there || read_env_file(p, path);
+    free(path);
+    return ok;
+}
+
+/* An app-compose.json is of a CVM, whose variables are not those of the folder where it lies. */
+static bool read_env(struct ctl_project *p, bool is_app_compose)
+{
+    const char *files = p->options->env_file;
+    bool ok = true;
+    p->env = compose_env_new(from_environment, NULL);
+    if (!files)
+        return is_app_compose || read_default_env_file(p);
+    while (ok && *files) {
+        size_t len = strcspn(files, ",");
+        char *path = strndup(files, len);
+        if (!path)
+            abort();
+        ok = len == 0 || read_env_file(p, path);
+        free(path);
+        files += len + (files[len] == ',');
+    }
+    return ok;
 }
 
 static bool read_compose_files(struct ctl_project *p, struct slice first)
 {
     char error[COMPOSE_ERROR_MAX];
     const struct ctl_options *options = p->options;
-    struct compose_settings settings = settings_of(options);
+    struct compose_settings settings = settings_of(p);
     struct compose_reader *reader = compose_reader_new(&settings);
     const char *file = options->argv[0];
     char *text = NULL;
@@ -72,7 +125,7 @@ static bool read_app_compose(struct ctl_project *p, struct slice text)
 {
     char error[COMPOSE_ERROR_MAX];
     char id[COMPOSE_APP_ID_SIZE];
-    struct compose_settings settings = settings_of(p->options);
+    struct compose_settings settings = settings_of(p);
     if (p->options->argc > 1) {
         ctl_error("%s: an app-compose.json stands for itself; give no other file with it", p->options->argv[0]);
         return false;
@@ -98,7 +151,9 @@ static bool read_files(struct ctl_project *p)
         return false;
     if (p->options->app && !(p->app_id = strdup(p->options->app)))
         abort();
-    bool ok = compose_app_is(first) ? read_app_compose(p, first) : read_compose_files(p, first);
+    bool is_app_compose = compose_app_is(first);
+    bool ok =
+        read_env(p, is_app_compose) && (is_app_compose ? read_app_compose(p, first) : read_compose_files(p, first));
     free(text);
     if (ok && !p->app_id) {
         ctl_error("compose needs --app ID for a Compose file; see gatewayctl --help");

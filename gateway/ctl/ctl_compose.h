@@ -8,6 +8,7 @@
 
 struct ctl_project {
     const struct ctl_options *options;
+    struct compose_env *env; /* the variables of the files */
     struct compose *compose;
     char *app_id;
     const char *address; /* of the options, as the gateway writes it; NULL: not given */

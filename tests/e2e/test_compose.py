@@ -115,6 +115,69 @@ def test_several_files_and_profiles(gateway, tmp_path):
     assert [port["port"] for port in ports(*files, tmp_path / "three.yml")] == [9, 8000, 8001]
 
 
+@pytest.fixture
+def project(gateway, tmp_path):
+    """project(argument…): the ports that gatewayctl would register of the files in the folder, or the result."""
+    (tmp_path / "compose.yml").write_text(services(['"${WEB_PORT:-8080}:80"']) + "\n".join([
+        "  extra:", "    image: a", "    profiles: [extra]", "    ports: ['9999:80']", ""]))
+
+    def run(*arguments, path=tmp_path / "compose.yml", **options):
+        result = gateway.gatewayctl("compose", path, "--app", new_id(), "--address", "10.8.0.1", "--dry-run", "--json",
+                                    *arguments, **options)
+        return [port["port"] for port in json.loads(result.stdout)["app"]["ports"]] if not result.returncode else result
+    run.folder = tmp_path
+    return run
+
+
+def without(*names):
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
+def test_the_env_file_beside_the_first_file_is_read(project, tmp_path_factory):
+    assert project() == [8080]
+    (project.folder / ".env").write_text("# the ports\nBASE=90\nexport WEB_PORT=\"${BASE}00\"\n")
+    assert project() == [9000]
+    assert project(env={**os.environ, "WEB_PORT": "9001"}) == [9001]
+    assert project(path="compose.yml", cwd=project.folder) == [9000]
+    second = tmp_path_factory.mktemp("second")
+    (second / ".env").write_text("WEB_PORT=1")
+    (second / "more.yml").write_text("services: {web: {image: b}}")
+    assert project(second / "more.yml") == [9000]
+    with open(project.folder / ".env", "a", encoding="ascii") as env:
+        env.write("COMPOSE_PROFILES=extra\n")
+    environment = without("COMPOSE_PROFILES")
+    assert project(env=environment) == [9000, 9999]
+    assert project("--profile", "none", env=environment) == [9000]
+    assert project(env={**environment, "COMPOSE_PROFILES": ""}) == [9000]
+
+
+def test_an_env_file_that_cannot_be_read_is_refused(project):
+    env = project.folder / ".env"
+    env.write_text("A=1\nWEB_PORT='9000\n")
+    result = project()
+    assert result.returncode == 2 and f"{env}: line 2: the quote is not closed" in result.stderr, result
+    env.unlink()
+    env.mkdir()         # of a Python program, for instance
+    assert project() == [8080]
+    missing = project("--env-file", project.folder / "none")
+    assert missing.returncode == 2 and "none: No such file" in missing.stderr, missing
+
+
+def test_env_files_are_named(project):
+    (project.folder / ".env").write_text("WEB_PORT=1")
+    (project.folder / "a").write_text("WEB_PORT=9002\nMORE=3")
+    (project.folder / "b").write_text("WEB_PORT=900$MORE")
+    first, second = project.folder / "a", project.folder / "b"
+    assert project("--env-file", first) == [9002]
+    assert project("--env-file", first, "--env-file", second) == project("--env-file", f"{first},{second}") == [9003]
+    text = json.dumps({"docker_compose_file": (project.folder / "compose.yml").read_text(), "gateway_enabled": True,
+                       "manifest_version": 2, "name": "a", "runner": "docker-compose"})
+    (project.folder / "app-compose.json").write_text(text)
+    path = project.folder / "app-compose.json"
+    assert project(path=path) == [8080]         # it runs elsewhere: what is in this folder is not its own
+    assert project("--env-file", first, path=path) == [9002]
+
+
 def test_ports_bound_to_loopback_are_out_of_reach(gateway, tmp_path):
     path = tmp_path / "compose.yml"
     path.write_text(services(['"127.0.0.1:8001:80"', '"8000:80"']))

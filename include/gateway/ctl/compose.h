@@ -87,5 +87,8 @@ char *compose_note_line(const struct compose_note *note);
  * $$ is a dollar. The result is malloc'ed; NULL with the error filled when a variable without default is not set.
  */
 char *compose_interpolate(struct slice text, compose_env_cb env, void *env_arg, char ret_error[COMPOSE_ERROR_MAX]);
+/* The same, but that a variable without default that is not set is empty. */
+char *compose_interpolate_leniently(struct slice text, compose_env_cb env, void *env_arg,
+                                    char ret_error[COMPOSE_ERROR_MAX]);
 
 #endif
