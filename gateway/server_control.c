@@ -97,14 +97,32 @@ void server_free_control_keys(struct server_control_keys *keys, size_t count)
         free_keys(&keys[i]);
 }
 
-void server_set_control_keys(struct server *s, struct server_control_keys *keys)
+const struct config_control *server_find_control(const struct config *config, const struct config_control *control)
+{
+    for (size_t i = 0; i < config->control_count; i++) {
+        const struct config_control *c = &config->controls[i];
+        bool same = control->unix_socket ? c->unix_socket && strcmp(c->unix_socket, control->unix_socket) == 0
+                                         : ip_equal(&c->addr, &control->addr) && c->port == control->port;
+        if (same)
+            return c;
+    }
+    return NULL;
+}
+
+void server_set_control_keys(struct server *s, const struct config *config, struct server_control_keys *keys)
 {
     for (size_t i = 0; i < s->control_count; i++) {
         struct server_control *c = &s->controls[i];
+        const struct config_control *found = server_find_control(config, &s->started->controls[i]);
+        if (!found)
+            continue;
+        struct server_control_keys *new = &keys[found - config->controls];
         text_file_wipe(&c->listener.token);
-        c->listener.token = keys[i].token;
-        frontend_set_tls(c->frontend, keys[i].tls);
+        c->listener.token = new->token;
+        frontend_set_tls(c->frontend, new->tls);
+        *new = (struct server_control_keys){.tls = NULL};
     }
+    server_free_control_keys(keys, config->control_count);
 }
 
 static int open_control(const struct config_control *control, char *ret_error)

@@ -129,14 +129,10 @@ static bool same_listeners(const struct config *a, const struct config *b)
 
 static bool same_controls(const struct config *a, const struct config *b)
 {
-    if (a->control_count != b->control_count)
-        return false;
-    for (size_t i = 0; i < a->control_count; i++) {
-        const struct config_control *x = &a->controls[i], *y = &b->controls[i];
-        if (!same_text(x->unix_socket, y->unix_socket) || !ip_equal(&x->addr, &y->addr) || x->port != y->port)
+    for (size_t i = 0; i < a->control_count; i++)
+        if (!server_find_control(b, &a->controls[i]))
             return false;
-    }
-    return true;
+    return a->control_count == b->control_count;
 }
 
 static bool same_access_log(const struct access_log_options *a, const struct access_log_options *b)
@@ -194,19 +190,11 @@ struct reload {
     struct tls_server *servers[CONFIG_MAX_WORKERS];
 };
 
-static void adopt_control_keys(struct server *s, struct reload *r)
-{
-    if (same_controls(s->started, r->config))
-        server_set_control_keys(s, r->control_keys);
-    else
-        server_free_control_keys(r->control_keys, r->config->control_count);
-}
-
 static void adopt(struct server *s, struct reload *r)
 {
     struct config *config = r->config;
     note_unchanged(s, config);
-    adopt_control_keys(s, r);
+    server_set_control_keys(s, config, r->control_keys);
     config_keep_own_listeners(config, s->started);
     for (unsigned i = 0; i < s->worker_count; i++)
         worker_reload(s->workers[i], settings_ref(config->settings), r->servers[i]);

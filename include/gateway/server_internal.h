@@ -95,8 +95,13 @@ MUST_CHECK enum status server_load_control_keys(const struct config *config,
                                                 struct server_control_keys ret_keys[CONFIG_MAX_LISTENERS],
                                                 char ret_error[SERVER_ERROR_TEXT_MAX]);
 void server_free_control_keys(struct server_control_keys *keys, size_t count);
-/* Takes the keys: for new connections their certificates and client CAs, for every request from now on the tokens. */
-void server_set_control_keys(struct server *server, struct server_control_keys *keys);
+/* The listener of this configuration that is at the same place, or NULL. */
+const struct config_control *server_find_control(const struct config *config, const struct config_control *control);
+/*
+ * Takes the keys of this configuration, for the listeners that the process has: for new connections their certificates
+ * and client CAs, for every request from now on the tokens.
+ */
+void server_set_control_keys(struct server *server, const struct config *config, struct server_control_keys *keys);
 MUST_CHECK enum status server_start_controls(struct server *server, char ret_error[SERVER_ERROR_TEXT_MAX]);
 void server_free_controls(struct server *server);
 

@@ -533,6 +533,26 @@ def test_a_reload_brings_new_certificates_and_client_cas(renewed, tmp_path_facto
     assert renewed.control("POST", "/v1/reload").json["needs_restart"] == ["control"]
 
 
+def test_a_reload_renews_the_listeners_that_stay(renewed):
+    """The list changes around them: one is gone, one is new, and the order is another."""
+    def status(word):
+        return control_over_tls(renewed, renewed.token_port, "GET", "/v1/apps", Authorization=f"Bearer {word}").status
+    old, new = "correct-horse-battery-staple", "another-horse-battery-staple"
+    unix, mtls, token = renewed.config["control"]
+    before = presented_certificate(renewed, renewed.token_port)
+    token["certificate"], token["private_key"] = map(str, renewed.authority.issue("control2", "IP:127.0.0.1"))
+    (renewed.folder / "token").write_text(f"{new}\n")
+    renewed.config["control"] = [{**mtls, "address": f"127.0.0.1:{free_port()}"}, token, unix]
+    renewed.write_config()
+    assert renewed.control("POST", "/v1/reload").json["needs_restart"] == ["control"]
+    assert (status(old), status(new)) == (401, 200)
+    assert presented_certificate(renewed, renewed.token_port) != before
+    assert control_over_tls(renewed, renewed.mtls_port, "GET", "/v1/apps", client=True).status == 200
+    renewed.config["control"] = [token, mtls, unix]
+    renewed.write_config()
+    assert renewed.control("POST", "/v1/reload").json["needs_restart"] == []
+
+
 def test_control_api_is_not_public(gateway):
     for host in (DOMAIN, f"health.{DOMAIN}", "localhost"):
         with gateway.connect(f"a.{DOMAIN}") as connection:
