@@ -119,6 +119,7 @@ void server_set_control_keys(struct server *s, const struct config *config, stru
         struct server_control_keys *new = &keys[found - config->controls];
         text_file_wipe(&c->listener.token);
         c->listener.token = new->token;
+        c->listener.needs_certificate = found->client_ca != NULL;
         frontend_set_tls(c->frontend, new->tls);
         *new = (struct server_control_keys){.tls = NULL};
     }
@@ -155,6 +156,7 @@ static enum status start_control(struct server *s, const struct config_control *
     }
     c->listener.api = s->api;
     c->listener.token = keys.token;
+    c->listener.needs_certificate = control->client_ca != NULL;
     params.tls = keys.tls;
     c->unix_path = control->unix_socket ? strdup(control->unix_socket) : NULL;
     c->frontend = frontend_new(s->control_proxy, fd, &params);

@@ -55,6 +55,14 @@ static bool is_authorized(const struct message_head *head, struct slice token)
     return is_same_secret(slice_trim(slice_from(value, scheme.len)), token);
 }
 
+/* Connections from before a reload may have begun without one; a new one has to show it. */
+static void refuse_without_certificate(struct api_call *call)
+{
+    api_answer_refuse(
+        call, STATUS_MISDIRECTED, "", "%s",
+        "this connection began without a client certificate, which the listener asks for now; connect again");
+}
+
 static void refuse_unauthorized(struct api_call *call)
 {
     bool given = fields_has(&call->head->fields, FIELD_AUTHORIZATION);
@@ -202,6 +210,21 @@ static bool is_healthz(const struct api_target *target)
     return target->segment_count == 1 && slice_eq(target->segments[0], SLICE("healthz"));
 }
 
+/* Or refused. */
+static bool is_admitted(struct api_call *call, const struct api_listener *listener)
+{
+    if (is_healthz(&call->target))
+        return true;
+    if (listener->needs_certificate && !local_is_verified(call->local)) {
+        refuse_without_certificate(call);
+        return false;
+    }
+    if (is_authorized(call->head, listener->token))
+        return true;
+    refuse_unauthorized(call);
+    return false;
+}
+
 static void on_request(void *service, struct local *local, const struct message_head *head)
 {
     const struct api_listener *listener = service;
@@ -213,9 +236,9 @@ static void on_request(void *service, struct local *local, const struct message_
     call->arena = arena;
     call->head = head;
     enum status status = api_target_parse(head->path, arena, &call->target, &problem);
-    if (!is_healthz(&call->target) && !is_authorized(head, listener->token)) {
-        refuse_unauthorized(call);
-    } else if (status != STATUS_OK) {
+    if (!is_admitted(call, listener))
+        return;
+    if (status != STATUS_OK) {
         api_answer_problem(call, &problem);
     } else if (find_route(call)) {
         lower_captures(call);

@@ -615,6 +615,11 @@ bool tls_is_resumed(const SSL *ssl)
     return SSL_session_reused(ssl) == 1;
 }
 
+bool tls_is_client_verified(const SSL *ssl)
+{
+    return SSL_get0_peer_certificate(ssl) && SSL_get_verify_result(ssl) == X509_V_OK;
+}
+
 enum status tls_failure(const SSL *ssl)
 {
     return connection_of(ssl)->has_unknown_name ? STATUS_TLS_UNKNOWN_NAME : STATUS_TLS_FAILED;

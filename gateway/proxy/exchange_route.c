@@ -61,10 +61,11 @@ static void send_request(struct exchange *x)
 
 static void open_local(struct exchange *x)
 {
-    const struct frontend_params *params = frontend_params(x->connection->frontend);
+    const struct connection *c = x->connection;
+    const struct frontend_params *params = frontend_params(c->frontend);
     x->is_local = true;
     loop_timer_disarm(&x->timer); /* deadlines are for apps */
-    x->back = local_open(x->proxy->loop, params->service, params->service_arg);
+    x->back = local_open(x->proxy->loop, params->service, params->service_arg, c->is_verified);
     x->forward = *x->request;
     send_request(x);
 }

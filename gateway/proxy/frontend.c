@@ -122,6 +122,7 @@ static void learn_tls(struct connection *c)
     c->tls_version = tls_version_name(ssl);
     c->tls_cipher = tls_cipher_name(ssl);
     c->tls_resumed = tls_is_resumed(ssl);
+    c->is_verified = tls_is_client_verified(ssl);
     struct slice alpn = tls_alpn(ssl);
     c->alpn = negotiate_alpn_name(alpn);
     if (alpn.len > 0 && !*c->alpn && (c->other_alpn = strndup(alpn.ptr, alpn.len)))

@@ -28,6 +28,7 @@ struct local {
     size_t unsent; /* response bytes that the exchange has not credited */
     struct arena arena;
     enum status aborted;
+    bool is_verified;
     bool has_request;
     bool request_told;
     bool request_ended;
@@ -195,7 +196,7 @@ static const struct endpoint_ops ops = {
     .release = release,
 };
 
-struct endpoint *local_open(struct loop *loop, const struct local_service *service, void *service_arg)
+struct endpoint *local_open(struct loop *loop, const struct local_service *service, void *service_arg, bool is_verified)
 {
     struct local *l = calloc(1, sizeof *l);
     if (!l)
@@ -204,6 +205,7 @@ struct endpoint *local_open(struct loop *loop, const struct local_service *servi
     l->loop = loop;
     l->service = service;
     l->service_arg = service_arg;
+    l->is_verified = is_verified;
     arena_init(&l->arena, &loop->arenas);
     return &l->endpoint;
 }
@@ -305,6 +307,11 @@ void local_abort(struct local *l, enum status status)
     l->abort_due = true;
     l->aborted = status;
     later(l);
+}
+
+bool local_is_verified(const struct local *l)
+{
+    return l->is_verified;
 }
 
 struct arena *local_arena(struct local *l)

@@ -99,7 +99,7 @@ void server_free_control_keys(struct server_control_keys *keys, size_t count);
 const struct config_control *server_find_control(const struct config *config, const struct config_control *control);
 /*
  * Takes the keys of this configuration, for the listeners that the process has: for new connections their certificates
- * and client CAs, for every request from now on the tokens.
+ * and client CAs, for every request from now on the tokens and whether a client certificate must have been shown.
  */
 void server_set_control_keys(struct server *server, const struct config *config, struct server_control_keys *keys);
 MUST_CHECK enum status server_start_controls(struct server *server, char ret_error[SERVER_ERROR_TEXT_MAX]);

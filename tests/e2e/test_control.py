@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from certificates import Authority
-from gateway import BUILD, DOMAIN, Gateway, UnixConnection, free_port, new_id
+from gateway import BUILD, DOMAIN, Answer, Gateway, UnixConnection, free_port, new_id
 from origin import new_address
 from wire import Connection, wait_until
 
@@ -551,6 +551,31 @@ def test_a_reload_renews_the_listeners_that_stay(renewed):
     renewed.config["control"] = [token, mtls, unix]
     renewed.write_config()
     assert renewed.control("POST", "/v1/reload").json["needs_restart"] == []
+
+
+def test_a_reload_asks_open_connections_for_certificates_too(renewed):
+    """A connection was made while a token was enough; then the listener's callers must show a certificate."""
+    context = ssl.create_default_context(cafile=renewed.authority.ca)
+    connection = http.client.HTTPSConnection("127.0.0.1", renewed.token_port, context=context, timeout=20)
+
+    def ask(path, **fields):
+        connection.request("GET", path, headers=fields)
+        return Answer(connection.getresponse())
+    with contextlib.closing(connection):
+        assert ask("/healthz").status == 200 and connection.sock
+        sock = connection.sock
+        listener = renewed.config["control"][2]
+        token_file = listener.pop("token_file")
+        for also in ({}, {"token_file": token_file}):
+            listener.update(client_ca=str(renewed.authority.ca), **also)
+            renewed.write_config()
+            assert renewed.control("POST", "/v1/reload").json["needs_restart"] == []
+            answer = ask("/v1/apps", Authorization="Bearer correct-horse-battery-staple")
+            assert (answer.status, answer.code) == (421, "misdirected") and "client certificate" in answer.json["detail"]
+            assert ask("/healthz").status == 200 and connection.sock is sock
+            answer = control_over_tls(renewed, renewed.token_port, "GET", "/v1/apps", client=True,
+                                      Authorization="Bearer correct-horse-battery-staple")
+            assert answer.status == 200
 
 
 def test_control_api_is_not_public(gateway):

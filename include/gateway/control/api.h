@@ -57,10 +57,11 @@ struct api *api_new(const struct api_params *params);
 void api_free(struct api **api);
 void api_set_base_domains(struct api *api, const struct slice *base_domains, size_t count);
 
-/* The token that calls on this listener need, empty: none (unix socket, mTLS). */
+/* What calls on this listener need; nothing on a unix socket, whose file mode is the authentication. */
 struct api_listener {
     struct api *api;
-    struct slice token;
+    struct slice token;     /* empty: none */
+    bool needs_certificate; /* also of connections that are older than this */
 };
 
 /* For local_open(loop, &api_service, struct api_listener *). */

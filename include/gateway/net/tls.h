@@ -99,6 +99,7 @@ struct slice tls_alpn(const SSL *ssl); /* "h2"; empty if none */
 const char *tls_version_name(const SSL *ssl);
 const char *tls_cipher_name(const SSL *ssl);
 bool tls_is_resumed(const SSL *ssl);
+bool tls_is_client_verified(const SSL *ssl); /* the client has shown a certificate of the client CAs */
 /* Why the handshake failed with an unknown SNI: TLS_UNKNOWN_NAME; else TLS_FAILED. */
 enum status tls_failure(const SSL *ssl);
 

@@ -60,6 +60,7 @@ struct connection {
     bool is_trusted; /* in trusted_proxies */
     bool is_idle;
     bool tls_resumed;
+    bool is_verified; /* a client certificate was shown and checked */
     const char *tls_version;
     const char *tls_cipher;
     const char *alpn;

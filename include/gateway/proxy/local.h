@@ -53,7 +53,11 @@ void local_abort(struct local *local, enum status status);
 
 struct arena *local_arena(struct local *local); /* lives until gone */
 
+/* The client's connection began with a client certificate that was checked. */
+bool local_is_verified(const struct local *local);
+
 /* Makes the back endpoint for an exchange. */
-struct endpoint *local_open(struct loop *loop, const struct local_service *service, void *service_arg);
+struct endpoint *local_open(struct loop *loop, const struct local_service *service, void *service_arg,
+                            bool is_verified);
 
 #endif

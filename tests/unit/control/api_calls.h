@@ -30,7 +30,7 @@ static void begin_call(struct fixture *f, const char *method, const char *path, 
                    slice_make(colon + 2, (size_t)(end - colon - 2)));
         fields = end + 1;
     }
-    f->endpoint = local_open(f->loop, &api_service, &f->listener);
+    f->endpoint = local_open(f->loop, &api_service, &f->listener, f->is_verified);
     endpoint_bind(f->endpoint, &recorder, f, &f->arena);
     f->endpoint->ops->send_head(f->endpoint, &head, !has_body);
     turn(f);

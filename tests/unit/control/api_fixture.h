@@ -17,6 +17,7 @@ struct fixture {
     struct access_log *access_log;
     struct api *api;
     struct api_listener listener;
+    bool is_verified;
     bool ready;
     bool draining;
     unsigned reloads;

@@ -24,6 +24,22 @@ static void tokens_are_needed(void **state)
     assert_int_equal(call_with(f, "GET", "/v1/status", TOKEN TOKEN, NULL), 401);
 }
 
+static void certificates_are_needed(void **state)
+{
+    struct fixture *f = *state;
+    f->listener.needs_certificate = true;
+    assert_int_equal(call(f, "GET", "/healthz", NULL), 200);
+    assert_int_equal(call(f, "GET", "/v1/status", NULL), 421);
+    assert_member(f, "code", "\"misdirected\"");
+    f->listener.token = SLICE("s3cret");
+    assert_int_equal(call_with(f, "GET", "/v1/status", TOKEN, NULL), 421);
+    f->is_verified = true;
+    assert_int_equal(call(f, "GET", "/v1/status", NULL), 401);
+    assert_int_equal(call_with(f, "GET", "/v1/status", TOKEN, NULL), 200);
+    f->listener.token = SLICE_NONE;
+    assert_int_equal(call(f, "GET", "/v1/status", NULL), 200);
+}
+
 static void readiness(void **state)
 {
     struct fixture *f = *state;
@@ -165,6 +181,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(tokens_are_needed, setup, teardown),
+        cmocka_unit_test_setup_teardown(certificates_are_needed, setup, teardown),
         cmocka_unit_test_setup_teardown(readiness, setup, teardown),
         cmocka_unit_test_setup_teardown(status_metrics_and_page, setup, teardown),
         cmocka_unit_test_setup_teardown(drain_and_reload, setup, teardown),
