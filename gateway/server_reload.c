@@ -159,7 +159,7 @@ static bool same_etcd(const struct config_etcd *a, const struct config_etcd *b)
 }
 
 /* What is fixed for the life of the process is kept, and said. */
-static void note_unchanged(struct server *s, const struct config *new)
+static void note_unchanged(struct server *s, const struct config *new, bool keeps_trusted_proxies)
 {
     const struct config *old = s->started;
     size_t count = 0;
@@ -171,6 +171,8 @@ static void note_unchanged(struct server *s, const struct config *new)
         s->needs_restart[count++] = "listeners";
     if (!same_controls(old, new))
         s->needs_restart[count++] = "control";
+    if (keeps_trusted_proxies)
+        s->needs_restart[count++] = "trusted_proxies";
     if (!same_access_log(&old->access_log, &new->access_log))
         s->needs_restart[count++] = "access_log";
     if (!same_dns(&old->dns, &new->dns))
@@ -193,7 +195,7 @@ struct reload {
 static void adopt(struct server *s, struct reload *r)
 {
     struct config *config = r->config;
-    note_unchanged(s, config);
+    note_unchanged(s, config, config_keep_trusted_proxies(config, s->started, s->config));
     server_set_control_keys(s, config, r->control_keys);
     config_keep_own_listeners(config, s->started);
     for (unsigned i = 0; i < s->worker_count; i++)

@@ -171,6 +171,54 @@ void config_keep_own_listeners(struct config *config, const struct config *runni
     share_own_listeners(running, config->settings);
 }
 
+static bool requires_header(const struct config *config, const struct config_listener *listener)
+{
+    for (size_t i = 0; i < config->listener_count; i++) {
+        const struct config_listener *own = &config->listeners[i];
+        if (ip_equal(&own->addr, &listener->addr) && own->port == listener->port)
+            return own->proxy_protocol_required;
+    }
+    return false;
+}
+
+static bool trust_alike(const struct settings *a, const struct settings *b)
+{
+    if (a->trusted_proxy_count != b->trusted_proxy_count)
+        return false;
+    for (size_t i = 0; i < a->trusted_proxy_count; i++) {
+        const struct ip_network *x = &a->trusted_proxies[i], *y = &b->trusted_proxies[i];
+        if (!ip_equal(&x->addr, &y->addr) || x->prefix != y->prefix)
+            return false;
+    }
+    return true;
+}
+
+static void copy_trust(struct settings *to, const struct settings *from)
+{
+    struct ip_network *copy = calloc(from->trusted_proxy_count + 1, sizeof *copy);
+    if (!copy)
+        abort();
+    for (size_t i = 0; i < from->trusted_proxy_count; i++)
+        copy[i] = from->trusted_proxies[i];
+    free(to->trusted_proxies);
+    to->trusted_proxies = copy;
+    to->trusted_proxy_count = from->trusted_proxy_count;
+}
+
+bool config_keep_trusted_proxies(struct config *config, const struct config *running, const struct config *in_force)
+{
+    if (trust_alike(config->settings, in_force->settings))
+        return false;
+    for (size_t i = 0; i < running->listener_count; i++) {
+        const struct config_listener *listener = &running->listeners[i];
+        if (!listener->proxy_protocol_required || requires_header(config, listener))
+            continue;
+        copy_trust(config->settings, in_force->settings);
+        return true;
+    }
+    return false;
+}
+
 static void finish(struct config *config)
 {
     if (config->workers == 0)

@@ -27,7 +27,7 @@ struct server_control {
 };
 
 /* What a reload cannot change. */
-enum { SERVER_FIXED_SECTIONS = 7 };
+enum { SERVER_FIXED_SECTIONS = 8 };
 
 struct server {
     struct config *config;  /* in force */

@@ -154,6 +154,38 @@ def test_both_kinds_of_listeners_at_once(make_gateway, origin):
         assert connection.request("GET", "/", app.host()).status == 200
 
 
+def reload(gateway, required, trusted):
+    for listener, is_required in zip(gateway.config["listeners"], required):
+        listener["proxy_protocol"] = "required" if is_required else "off"
+    gateway.config["trusted_proxies"] = trusted
+    gateway.write_config()
+    return gateway.control("POST", "/v1/reload").json["needs_restart"]
+
+
+def test_who_may_send_it_stays_while_a_listener_that_needs_it_waits_for_a_restart(make_gateway, origin):
+    gateway = make_gateway(start=False)
+    for listener in gateway.config["listeners"]:
+        listener["proxy_protocol"] = "required"
+    gateway.config["trusted_proxies"] = ["127.0.0.1"]
+    app = gateway.start().app(origin())
+
+    def is_served(source):
+        try:
+            with dial(gateway, v1(), app.host(), source=source) as connection:
+                return connection.request("GET", "/", app.host()).status == 200
+        except OSError:
+            return False
+    assert reload(gateway, (False, False), []) == ["listeners", "trusted_proxies"]
+    assert is_served("127.0.0.1") and not is_served("127.0.0.2")
+    assert reload(gateway, (False, True), ["127.0.0.2"]) == ["listeners", "trusted_proxies"]
+    assert is_served("127.0.0.1") and not is_served("127.0.0.2")
+    assert reload(gateway, (False, False), ["127.0.0.1"]) == ["listeners"]
+    assert reload(gateway, (True, True), ["127.0.0.2"]) == []
+    assert is_served("127.0.0.2") and not is_served("127.0.0.1")
+    assert reload(gateway, (False, False), []) == ["listeners", "trusted_proxies"]
+    assert is_served("127.0.0.2") and not is_served("127.0.0.1")
+
+
 def test_the_handshake_has_its_own_time(tmp_path_factory, authority, origin):
     """A header that took longer than a handshake may."""
     from gateway import Gateway     # pylint: disable=import-outside-toplevel

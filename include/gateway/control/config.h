@@ -104,6 +104,12 @@ MUST_CHECK enum status config_parse(struct slice text, const char *path, struct 
  */
 void config_keep_own_listeners(struct config *config, const struct config *running);
 
+/*
+ * A listener of `running` requires a PROXY header until a restart, also if the file does not any more: then those who
+ * may send it, the trusted_proxies, stay those of `in_force`. True if they are others than the file's.
+ */
+bool config_keep_trusted_proxies(struct config *config, const struct config *running, const struct config *in_force);
+
 void config_free(struct config **config); /* accepts NULL */
 
 #endif
