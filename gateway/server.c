@@ -205,8 +205,7 @@ static void api_status(void *arg, struct api_status *ret)
         .workers = s->worker_count,
         .traffic = s->traffic,
         .started_wall_us = s->started_wall_us,
-        .ready = s->ready && !s->draining && !route_table_is_awaited(s->table) &&
-                 !(s->etcd && etcd_sync_is_awaited(s->etcd)),
+        .ready = s->ready && !s->draining && !route_table_is_awaited(s->table),
         .draining = s->draining,
         .config_path = s->config->path,
         .last_reload_error = s->reload_error,

@@ -311,6 +311,7 @@ static void note_following(struct etcd_sync *s)
     s->proven = s->has_been = true;
     s->all_away = false;
     s->pauses = 0;
+    route_table_set_awaited(s->params.table, false);
     if (!s->unseeded)
         s->problem[0] = '\0';
     log_info("etcd: following %s from revision %ju", s->watched, (uintmax_t)s->next_revision);
@@ -580,11 +581,6 @@ void etcd_sync_rules_changed(struct etcd_sync *s)
     }
 }
 
-bool etcd_sync_is_awaited(const struct etcd_sync *s)
-{
-    return !s->has_been && route_table_app_count(s->params.table) == 0;
-}
-
 bool etcd_sync_has_ticket_keys(const struct etcd_sync *s)
 {
     return s->secrets && etcd_secrets_has_ticket_keys(s->secrets);
@@ -625,6 +621,7 @@ struct etcd_sync *etcd_sync_new(const struct etcd_sync_params *params)
     if (params->fleet_key)
         s->secrets = new_secrets(s);
     changes_set_gate(params->changes, etcd_write_gate(s->write));
+    route_table_set_awaited(params->table, route_table_app_count(params->table) == 0);
     snprintf(s->problem, sizeof s->problem, "it has not been reached yet");
     start_load(s);
     return s;

@@ -294,6 +294,28 @@ def test_etcd_away_is_fail_static(etcd, member, server):
     assert wait_for(gateway, other["app_id"], cluster.put(f"apps/{other['app_id']}", other))
 
 
+def test_not_ready_before_etcd_was_read(etcd, member):
+    cluster = etcd()
+    app = idle()
+    cluster.put(f"apps/{app['app_id']}", app)
+    cluster.members[0].kill()
+    gateway = member(cluster, wait=False)
+
+    def health():
+        answer = gateway.fetch("GET", "/", f"health.{DOMAIN}")
+        return answer.status, answer.body
+    assert gateway.control("GET", "/readyz").status == 503
+    assert health() == (503, b"no routes yet\n")
+    cluster.members[0].start()
+    wait_for(gateway, app["app_id"])
+    wait_until(lambda: gateway.control("GET", "/readyz").status == 200, "it to be ready", 60)
+    assert health() == (200, b"ready\n")
+    cluster.members[0].kill()
+    gateway.stop()
+    gateway.start()
+    assert health() == (200, b"ready\n")     # it has routes
+
+
 def test_an_empty_prefix_that_was_never_a_fleets_deletes_nothing(etcd, member, make_gateway):
     cluster = etcd()
     gateway = make_gateway(workers=1)

@@ -10,7 +10,7 @@
  * While a member can't be reached, or has lost its leader (a read that needs the majority fails), or the watch breaks,
  * the next member is asked, with jittered pauses, and the watch goes on where it was. What was asked for may be
  * compacted away, or the cluster be another one: then everything is loaded again. Meanwhile routes stay as they are.
- * Lives on the control thread.
+ * Until etcd was heard, a table without routes is awaited (route_table_set_awaited). Lives on the control thread.
  */
 #ifndef GATEWAY_CONTROL_ETCD_SYNC_H
 #define GATEWAY_CONTROL_ETCD_SYNC_H
@@ -44,8 +44,6 @@ void etcd_sync_free(struct etcd_sync **sync);
 
 /* The rules that documents are checked against are others: what was left out is looked at again. */
 void etcd_sync_rules_changed(struct etcd_sync *sync);
-/* There are no routes yet, and etcd has not been heard: requests should go elsewhere. */
-bool etcd_sync_is_awaited(const struct etcd_sync *sync);
 /* The fleet's ticket keys are in use: there is nothing to rotate. */
 bool etcd_sync_has_ticket_keys(const struct etcd_sync *sync);
 
