@@ -69,11 +69,11 @@ enum status server_check_sync(const struct config *config, char ret_error[SERVER
     return status == STATUS_OK ? check_etcd(&config->etcd, ret_error) : status;
 }
 
-/* etcd is followed until a restart, whatever the configuration says now. */
+/* Only a restart leads to etcd, or away from it: until then what was followed is followed. */
 void server_apply_sync(struct server *s)
 {
-    static const struct sync_options none = {.source = NULL};
-    sync_configure(s->sync, s->etcd ? &none : &s->config->sync);
+    if (!s->etcd && s->config->etcd.endpoint_count == 0)
+        sync_configure(s->sync, &s->config->sync);
     sync_rules_changed(s->sync);
     if (s->etcd)
         etcd_sync_rules_changed(s->etcd);

@@ -743,6 +743,28 @@ def test_revision_that_is_gone_and_one_that_goes_back(web_server, follow):
     script.ended = True
 
 
+def test_the_source_is_followed_until_the_restart_that_etcd_needs(make_gateway, follow):
+    source = make_gateway()
+    source.put_app(document())
+    follower = follow(source)
+    wait_in_step(follower, source)
+    sync = follower.config["sync"]
+    follower.config["sync"] = {"etcd": {"endpoints": ["http://127.0.0.1:1"]}}
+    follower.write_config()
+    assert follower.control("POST", "/v1/reload").json["needs_restart"] == ["sync.etcd"]
+    assert follower.put_app(document()).code == "routes_follow"
+    source.put_app(document())
+    wait_in_step(follower, source)
+    del follower.config["sync"]
+    follower.write_config()
+    assert follower.control("POST", "/v1/reload").json["needs_restart"] == []
+    assert follower.put_app(document()).status == 201
+    follower.config["sync"] = sync
+    follower.write_config()
+    assert follower.control("POST", "/v1/reload").json["needs_restart"] == []
+    wait_in_step(follower, source)
+
+
 def test_not_ready_before_the_source_was_read(web_server, follow, make_gateway):
     source = make_gateway()
     source.put_app(document())
