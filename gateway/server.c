@@ -21,6 +21,7 @@
 enum {
     TICKET_ROTATION_MS = 3600 * 1000, /* with TLS_TICKET_KEYS keys a ticket serves three to four hours */
     WATCHDOG_MS = 5000,
+    STOP_MARGIN_MS = 15000, /* from the drain's deadline to the end of the process, at most */
 };
 
 /* ---- telling systemd (sd_notify(3), the protocol is one datagram) ---- */
@@ -40,6 +41,15 @@ static void notify(const char *state)
         return;
     sendto(fd, state, strlen(state), MSG_NOSIGNAL, (const struct sockaddr *)&to, len);
     close(fd);
+}
+
+/* Without the time, the service manager would kill what drains for longer than its own TimeoutStopSec. */
+static void notify_stopping(uint32_t drain_ms)
+{
+    char state[64];
+    uint64_t most_us = ((uint64_t)drain_ms + STOP_MARGIN_MS) * 1000U;
+    snprintf(state, sizeof state, "STOPPING=1\nEXTEND_TIMEOUT_USEC=%ju", (uintmax_t)most_us);
+    notify(state);
 }
 
 /* ---- ending ---- */
@@ -63,7 +73,7 @@ void server_drain(struct server *s)
         return;
     s->draining = true;
     log_info("draining: no new connections; ends when the last exchange ends, or after %u ms", s->config->drain_ms);
-    notify("STOPPING=1");
+    notify_stopping(s->config->drain_ms);
     for (unsigned i = 0; i < s->worker_count; i++)
         worker_drain(s->workers[i]);
     loop_timer_arm(s->loop, &s->drain_timer, s->config->drain_ms);

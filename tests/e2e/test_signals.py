@@ -242,6 +242,25 @@ def test_drain_by_the_control_api(holding):
     assert gateway.wait() == 0
 
 
+@pytest.mark.parametrize("how", ["signal", "call"])
+def test_systemd_is_told_how_long_a_drain_may_take(make_gateway, monkeypatch, tmp_path, how):
+    """Else it kills what takes longer than TimeoutStopSec."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(TIMEOUT)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        gateway = make_gateway(timeouts={"drain": "5m"})
+        if how == "signal":
+            gateway.send_signal(signal.SIGTERM)
+        else:
+            assert gateway.control("POST", "/v1/drain").status == 202
+        assert gateway.wait() == 0
+        told = b""
+        while b"STOPPING=1" not in told.splitlines():
+            told = manager.recv(4096)
+    assert dict(line.split(b"=") for line in told.splitlines())[b"EXTEND_TIMEOUT_USEC"] == b"315000000"
+
+
 def test_the_unit_starts_again_only_what_failed():
     """A drained gateway has ended with 0, and stays away; one that aborted or could not start (1) comes back."""
     unit = (ROOT / "conf/phala-gateway.service").read_text()
