@@ -7,16 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum status check_pair(const struct sync_options *sync, char *ret_error)
+/* What is given of a TLS client's files; `key` is where the configuration names them. */
+static enum status check_tls(const char *key, const char *ca, const struct cert_source *pair, char *ret_error)
 {
-    struct cert_source source = {.name = "", .certificate = sync->certificate, .private_key = sync->private_key};
     struct cert_snapshot *snapshot = NULL;
     char text[CERT_ERROR_TEXT_MAX];
-    if (!sync->certificate)
-        return STATUS_OK;
-    enum status status = cert_snapshot_load(&source, 1, &snapshot, text);
+    enum status status = ca ? cert_authorities_check(ca, text) : STATUS_OK;
+    if (status == STATUS_OK && pair->certificate)
+        status = cert_snapshot_load(pair, 1, &snapshot, text);
     if (status != STATUS_OK)
-        snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "sync: %s", text);
+        snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "%s: %s", key, text);
     cert_snapshot_unref(&snapshot);
     return status;
 }
@@ -44,28 +44,50 @@ static enum status load_fleet_key(const struct config_etcd *etcd, struct fleet_k
     return STATUS_INVALID_RECORD;
 }
 
+static enum status check_password(const struct config_etcd *etcd, char *ret_error)
+{
+    char text[TEXT_FILE_ERROR_TEXT_MAX];
+    struct slice password = SLICE_NONE;
+    if (!etcd->password_file)
+        return STATUS_OK;
+    password.ptr = text_file_read(etcd->password_file, &password.len, text);
+    bool is_there = password.ptr;
+    text_file_wipe(&password);
+    if (is_there)
+        return STATUS_OK;
+    snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "sync.etcd.password_file: %s", text);
+    return STATUS_INVALID_RECORD;
+}
+
 static enum status check_etcd(const struct config_etcd *etcd, char *ret_error)
 {
-    struct fleet_key *key;
-    enum status status = load_fleet_key(etcd, &key, ret_error);
+    struct cert_source pair = {.name = "", .certificate = etcd->certificate, .private_key = etcd->private_key};
+    struct fleet_key *key = NULL;
+    enum status status = check_tls("sync.etcd.tls", etcd->ca, &pair, ret_error);
+    if (status == STATUS_OK)
+        status = check_password(etcd, ret_error);
+    if (status == STATUS_OK)
+        status = load_fleet_key(etcd, &key, ret_error);
     fleet_key_free(&key);
+    return status;
+}
+
+static enum status check_source(const struct sync_options *sync, char *ret_error)
+{
+    struct cert_source pair = {.name = "", .certificate = sync->certificate, .private_key = sync->private_key};
+    struct slice token = SLICE_NONE;
+    char text[TEXT_FILE_ERROR_TEXT_MAX];
+    enum status status = sync->token_file ? text_file_token(sync->token_file, &token, text) : STATUS_OK;
+    text_file_wipe(&token);
+    if (status == STATUS_OK)
+        return check_tls("sync", sync->ca, &pair, ret_error);
+    snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "sync: %s", text);
     return status;
 }
 
 enum status server_check_sync(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX])
 {
-    const struct sync_options *sync = &config->sync;
-    struct slice token = SLICE_NONE, ca = SLICE_NONE;
-    char text[TEXT_FILE_ERROR_TEXT_MAX];
-    enum status status = sync->token_file ? text_file_token(sync->token_file, &token, text) : STATUS_OK;
-    text_file_wipe(&token);
-    if (status == STATUS_OK && sync->ca && !(ca.ptr = text_file_read(sync->ca, &ca.len, text)))
-        status = STATUS_INVALID_RECORD;
-    text_file_wipe(&ca);
-    if (status == STATUS_OK)
-        status = check_pair(sync, ret_error);
-    else
-        snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "sync: %s", text);
+    enum status status = check_source(&config->sync, ret_error);
     return status == STATUS_OK ? check_etcd(&config->etcd, ret_error) : status;
 }
 

@@ -236,6 +236,22 @@ enum status cert_snapshot_load(const struct cert_source *sources, size_t count, 
     return STATUS_OK;
 }
 
+enum status cert_authorities_check(const char *path, char ret_error[CERT_ERROR_TEXT_MAX])
+{
+    struct check check = {.error = ret_error};
+    struct slice pem = SLICE_NONE;
+    char why[CERT_ERROR_TEXT_MAX] = "no certificate found; put those of the CAs in PEM";
+    enum status status = read_file(&check, path, &pem);
+    if (status != STATUS_OK)
+        return status;
+    status = memmem(pem.ptr, pem.len, "-----BEGIN", 10) ? cert_parse_chain(pem, &check.chain, why) : STATUS_TLS_FAILED;
+    if (status != STATUS_OK)
+        status = fail(&check, path, "%s", why);
+    sk_X509_pop_free(check.chain, X509_free);
+    wipe(&pem);
+    return status;
+}
+
 struct cert_snapshot *cert_snapshot_ref(struct cert_snapshot *snapshot)
 {
     unsigned before = atomic_fetch_add_explicit(&snapshot->refs, 1, memory_order_relaxed);

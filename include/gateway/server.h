@@ -10,7 +10,7 @@ struct server;
 
 enum { SERVER_ERROR_TEXT_MAX = 1200 };
 
-/* Checks what --check promises beyond the file's text: certificates, keys, token files. */
+/* Checks what --check promises beyond the file's text: certificates, keys, files of secrets. */
 MUST_CHECK enum status server_check(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX]);
 
 /* Opens everything and starts the workers; the configuration passes to the server. */

@@ -808,12 +808,34 @@ def test_resync_without_a_difference_disturbs_no_follower_of_ours(make_gateway, 
     assert last.metric("sync_resyncs_total") == 1
 
 
+def check_is_refused(gateway, *words):
+    """By --check, and by a start."""
+    status, output = gateway.check()
+    assert status == 1 and all(word in output for word in words), output
+    result = subprocess.run(gateway.command(), capture_output=True, text=True, timeout=60, check=False,
+                            stdin=subprocess.DEVNULL, env={**gateway_environment(), **ENVIRONMENT})
+    assert result.returncode == 1 and all(word in result.stderr for word in words), result.stderr
+
+
 @pytest.mark.parametrize("changes, complaint", [
     ({"token_file": "nowhere"}, "nowhere: No such file"),
     ({"ca": "nowhere"}, "nowhere: No such file"),
+    ({"ca": "gateway.yaml"}, "gateway.yaml: no certificate found"),
     ({"certificate": "nowhere", "private_key": "nowhere"}, "nowhere"),
 ])
 def test_files_are_checked(make_gateway, changes, complaint):
-    gateway = make_gateway(start=False, sync={"source": "https://127.0.0.1:1", **changes})
-    status, output = gateway.check()
-    assert status == 1 and "sync: " in output and complaint in output
+    check_is_refused(make_gateway(start=False, sync={"source": "https://127.0.0.1:1", **changes}), "sync: ", complaint)
+
+
+@pytest.mark.parametrize("changes, where, complaint", [
+    ({"tls": {"ca": "nowhere"}}, "sync.etcd.tls: ", "nowhere: No such file"),
+    ({"tls": {"ca": "gateway.yaml"}}, "sync.etcd.tls: ", "gateway.yaml: no certificate found"),
+    ({"tls": {"certificate": "nowhere", "private_key": "gateway.yaml"}}, "sync.etcd.tls: ", "nowhere: No such file"),
+    ({"tls": {"certificate": "GOOD", "private_key": "nowhere"}}, "sync.etcd.tls: ", "nowhere: No such file"),
+    ({"user": "gateway", "password_file": "nowhere"}, "sync.etcd.password_file: ", "nowhere: No such file"),
+])
+def test_files_of_etcd_are_checked(make_gateway, authority, changes, where, complaint):
+    good = str(authority.issue("etcd-client", "DNS:gateway", usage="clientAuth")[0])
+    changes = json.loads(json.dumps(changes).replace("GOOD", good))
+    etcd = {"endpoints": ["https://127.0.0.1:1"], **changes}
+    check_is_refused(make_gateway(start=False, sync={"etcd": etcd}), where, complaint)

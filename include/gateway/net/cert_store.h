@@ -39,6 +39,9 @@ struct cert_snapshot; /* reference-counted, thread-safe */
 MUST_CHECK enum status cert_snapshot_load(const struct cert_source *sources, size_t count,
                                           struct cert_snapshot **ret_snapshot, char ret_error[CERT_ERROR_TEXT_MAX]);
 
+/* A file of CA certificates in PEM, at least one. On failure the text names it and what would be right. */
+MUST_CHECK enum status cert_authorities_check(const char *path, char ret_error[CERT_ERROR_TEXT_MAX]);
+
 struct cert_snapshot *cert_snapshot_ref(struct cert_snapshot *snapshot);
 void cert_snapshot_unref(struct cert_snapshot **snapshot); /* accepts NULL */
 

@@ -166,6 +166,27 @@ static void bad_pem_is_refused(void **state)
     expect_refused("a.test", "chain.pem", "encrypted.key", "encrypted.key", "the private key is encrypted");
 }
 
+static void expect_no_authorities(const char *file, const char *text)
+{
+    char error[CERT_ERROR_TEXT_MAX] = "", expected[CERT_ERROR_TEXT_MAX];
+    assert_int_equal(cert_authorities_check(path(file), error), STATUS_TLS_FAILED);
+    snprintf(expected, sizeof expected, "%s: %s", path(file), text);
+    assert_memory_equal(error, expected, strlen(expected));
+}
+
+static void authorities_are_checked(void **state)
+{
+    char error[CERT_ERROR_TEXT_MAX] = "";
+    (void)state;
+    assert_int_equal(cert_authorities_check(path("reversed.pem"), error), STATUS_OK);
+    assert_string_equal(error, "");
+    expect_no_authorities("missing", "No such file");
+    expect_no_authorities("empty", "the file is empty");
+    expect_no_authorities("garbage", "no certificate found; put those of the CAs in PEM");
+    expect_no_authorities("broken.pem", "certificate 1 is malformed");
+    expect_no_authorities("ec.key", "no certificate found");
+}
+
 static void unfit_pairs_are_refused(void **state)
 {
     (void)state;
@@ -255,6 +276,7 @@ int main(void)
         cmocka_unit_test(wrong_dates_are_loaded),
         cmocka_unit_test(unreadable_files_are_refused),
         cmocka_unit_test(bad_pem_is_refused),
+        cmocka_unit_test(authorities_are_checked),
         cmocka_unit_test(unfit_pairs_are_refused),
         cmocka_unit_test(wrong_names_are_refused),
         cmocka_unit_test(one_bad_source_fails_all),
