@@ -177,7 +177,7 @@ static void note_unchanged(struct server *s, const struct config *new, bool keep
         s->needs_restart[count++] = "access_log";
     if (!same_dns(&old->dns, &new->dns))
         s->needs_restart[count++] = "dns";
-    if (!same_etcd(&old->etcd, &new->etcd))
+    if (!same_etcd(&old->etcd, &new->etcd) || !server_has_fleet_key_of(s, new))
         s->needs_restart[count++] = "sync.etcd";
     s->needs_restart[count] = NULL;
     for (size_t i = 0; i < count; i++)

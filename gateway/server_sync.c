@@ -44,6 +44,15 @@ static enum status load_fleet_key(const struct config_etcd *etcd, struct fleet_k
     return STATUS_INVALID_RECORD;
 }
 
+bool server_has_fleet_key_of(const struct server *s, const struct config *config)
+{
+    char error[SERVER_ERROR_TEXT_MAX];
+    struct fleet_key *key;
+    bool has = load_fleet_key(&config->etcd, &key, error) == STATUS_OK && fleet_key_equal(s->fleet_key, key);
+    fleet_key_free(&key);
+    return has;
+}
+
 static enum status check_password(const struct config_etcd *etcd, char *ret_error)
 {
     char text[TEXT_FILE_ERROR_TEXT_MAX];

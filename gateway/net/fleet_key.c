@@ -68,6 +68,11 @@ void fleet_key_free(struct fleet_key **key)
     *key = NULL;
 }
 
+bool fleet_key_equal(const struct fleet_key *a, const struct fleet_key *b)
+{
+    return a && b ? CRYPTO_memcmp(a->bytes, b->bytes, sizeof a->bytes) == 0 : a == b;
+}
+
 /* ---- sealing ---- */
 
 static const unsigned char *octets(struct slice s)

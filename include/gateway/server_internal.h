@@ -106,6 +106,8 @@ MUST_CHECK enum status server_start_controls(struct server *server, char ret_err
 void server_free_controls(struct server *server);
 
 MUST_CHECK enum status server_check_sync(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX]);
+/* The key in use is the one that its file has now. */
+bool server_has_fleet_key_of(const struct server *server, const struct config *config);
 /* What a reload changes. */
 void server_apply_sync(struct server *server);
 

@@ -624,6 +624,22 @@ def test_a_wrong_fleet_key_changes_nothing(etcd, member, issuer, fleet_key, tmp_
     assert status != 0 and "openssl rand -hex 32" in output
 
 
+def test_another_key_in_the_same_file_waits_for_a_restart(shared_etcd, member, tmp_path):
+    def needs_restart():
+        return gateway.control("POST", "/v1/reload").json["needs_restart"]
+    path = tmp_path / "fleet.key"
+    path.write_text(FLEET_KEY)
+    gateway = member(shared_etcd, prefix="/fleet/rotated/", fleet_key_file=str(path))
+    path.write_text(base64.b64encode(bytes.fromhex(FLEET_KEY)).decode())    # the same key
+    assert needs_restart() == []
+    path.write_text("77" * 32)
+    assert needs_restart() == ["sync.etcd"]
+    assert "sync.etcd changed; that needs a restart" in gateway.stderr()
+    gateway.stop()
+    gateway.start()
+    assert needs_restart() == []
+
+
 def test_a_session_is_resumed_on_another_gateway(etcd, member, authority, fleet_key, tmp_path):
     cluster = etcd()
     cluster.put("tickets/0000000001", "of a period long ago")

@@ -18,7 +18,8 @@ struct fleet_key;
 
 /* The first line of the text: 32 bytes, as 64 hex digits or in base64. NULL if it is something else. */
 struct fleet_key *fleet_key_new(struct slice text);
-void fleet_key_free(struct fleet_key **key); /* wipes it; accepts NULL */
+void fleet_key_free(struct fleet_key **key);                                /* wipes it; accepts NULL */
+bool fleet_key_equal(const struct fleet_key *a, const struct fleet_key *b); /* NULL: none */
 
 /* Writes plain.len + FLEET_KEY_SEAL_BYTES; TLS_FAILED without randomness. */
 MUST_CHECK enum status fleet_key_seal(const struct fleet_key *key, struct slice name, struct slice plain,

@@ -24,6 +24,12 @@ static void hex_and_base64_are_the_same_key(void **state)
     assert_int_equal(fleet_key_seal(hex, SLICE("a"), SLICE("secret"), sealed), STATUS_OK);
     assert_true(fleet_key_open(base64, SLICE("a"), slice_make(sealed, 6 + FLEET_KEY_SEAL_BYTES), plain));
     assert_memory_equal(plain, "secret", 6);
+    assert_true(fleet_key_equal(hex, base64));
+    assert_false(fleet_key_equal(hex, NULL));
+    assert_true(fleet_key_equal(NULL, NULL));
+    fleet_key_free(&base64);
+    base64 = fleet_key_new(SLICE("f00102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"));
+    assert_false(fleet_key_equal(hex, base64));
     fleet_key_free(&hex);
     fleet_key_free(&base64);
     assert_null(hex);
