@@ -505,11 +505,6 @@ static void mux_drain(struct mux *mux)
     close_in_order(m, STATUS_SHUTDOWN);
 }
 
-static void mux_drain_new(struct mux *mux)
-{
-    mux_of(mux)->close = true;
-}
-
 static void mux_close(struct mux *mux, enum status status)
 {
     struct h1_mux *m = mux_of(mux);
@@ -520,8 +515,7 @@ static void mux_close(struct mux *mux, enum status status)
     h1_mux_defer(m);
 }
 
-static const struct mux_ops mux_ops = {
-    .open = mux_open, .room = mux_room, .drain = mux_drain, .drain_new = mux_drain_new, .close = mux_close};
+static const struct mux_ops mux_ops = {.open = mux_open, .room = mux_room, .drain = mux_drain, .close = mux_close};
 
 static struct h1_mux *new_mux(struct stream *stream, const struct mux_settings *settings,
                               const struct mux_events *events, void *owner, bool server)

@@ -433,7 +433,7 @@ static void mux_close(struct mux *mux, enum status status)
     h2_mux_defer(m);
 }
 
-static const struct mux_ops server_ops = {.drain = mux_drain, .drain_new = mux_drain, .close = mux_close};
+static const struct mux_ops server_ops = {.drain = mux_drain, .close = mux_close};
 static const struct mux_ops client_ops = {
     .open = h2_client_open, .room = h2_client_room, .drain = mux_drain, .close = mux_close};
 

@@ -189,6 +189,14 @@ struct listener *listener_new(struct loop *loop, int fd, listener_accept_cb acce
     return l;
 }
 
+void listener_close(struct listener **listener)
+{
+    struct listener *l = *listener;
+    for (int i = 0; l && i <= BACKLOG && accept_one(l); i++) {
+    }
+    listener_free(listener);
+}
+
 void listener_free(struct listener **listener)
 {
     struct listener *l = *listener;

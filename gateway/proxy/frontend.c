@@ -86,6 +86,8 @@ static void on_request(void *owner, struct endpoint *endpoint)
 {
     struct connection *c = owner;
     move(c, false);
+    if (c->proxy->draining)
+        c->mux->ops->drain(c->mux);
     exchange_begin(c, endpoint);
 }
 
@@ -129,13 +131,20 @@ static void learn_tls(struct connection *c)
         c->alpn = c->other_alpn;
 }
 
+/* Its mux waits by itself for requests that cross the drain. */
+static bool speaks_h2(const struct connection *c)
+{
+    return strcmp(c->alpn, "h2") == 0;
+}
+
 void connection_serve_http(struct connection *c)
 {
     c->mux = negotiate_server(c->stream, &c->settings->mux, &mux_events, c);
     c->stream = NULL; /* the mux has it */
     move(c, true);
-    if (c->proxy->draining)
-        c->mux->ops->drain_new(c->mux);
+    c->is_late = c->proxy->draining;
+    if (c->is_late && speaks_h2(c))
+        c->mux->ops->drain(c->mux);
 }
 
 void connection_ready(struct connection *c)
@@ -261,7 +270,7 @@ void frontend_set_tls(struct frontend *frontend, struct tls_server *tls)
 
 void frontend_stop(struct frontend *frontend)
 {
-    listener_free(&frontend->listener);
+    listener_close(&frontend->listener);
 }
 
 void frontend_free(struct frontend **frontend_ptr)
@@ -303,7 +312,8 @@ void connections_drain(struct proxy *proxy)
 {
     LIST_EACH_SAFE (link, &proxy->connections_idle) {
         struct connection *c = CONTAINER_OF(link, struct connection, link);
-        c->mux->ops->drain(c->mux);
+        if (speaks_h2(c))
+            c->mux->ops->drain(c->mux);
     }
     LIST_EACH_SAFE (link, &proxy->connections_active) {
         struct connection *c = CONTAINER_OF(link, struct connection, link);
@@ -311,4 +321,13 @@ void connections_drain(struct proxy *proxy)
             c->mux->ops->drain(c->mux);
     }
     tell_if_drained(proxy);
+}
+
+void connections_drain_idle(struct proxy *proxy)
+{
+    LIST_EACH_SAFE (link, &proxy->connections_idle) {
+        struct connection *c = CONTAINER_OF(link, struct connection, link);
+        if (!c->is_late)
+            c->mux->ops->drain(c->mux);
+    }
 }

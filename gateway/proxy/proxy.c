@@ -10,6 +10,13 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
+enum { GRACE_MS = 1000 }; /* a drain waits so long for requests that idle connections bring, as h2_drain does */
+
+static void on_grace_over(struct timer *timer)
+{
+    connections_drain_idle(CONTAINER_OF(timer, struct proxy, grace));
+}
+
 struct proxy *proxy_new(struct loop *loop, struct settings *settings, struct route_table *table, struct tls_server *tls,
                         struct access_log_ring *log)
 {
@@ -29,6 +36,7 @@ struct proxy *proxy_new(struct loop *loop, struct settings *settings, struct rou
     proxy->random = seed[1] | 1;
     list_init(&proxy->connections_idle);
     list_init(&proxy->connections_active);
+    timer_init(&proxy->grace, on_grace_over);
     return proxy;
 }
 
@@ -39,6 +47,7 @@ void proxy_free(struct proxy **proxy_ptr)
         return;
     *proxy_ptr = NULL;
     assert(proxy->connection_count == 0);
+    loop_timer_forget(&proxy->grace);
     exchange_free_stock(proxy);
     pool_free(&proxy->pool);
     domains_free(&proxy->domains);
@@ -76,6 +85,7 @@ void proxy_drain(struct proxy *proxy, void (*drained)(void *arg), void *arg)
     proxy->drained_arg = arg;
     pool_close_idle(proxy->pool);
     checks_stop(proxy->checks);
+    loop_timer_arm(proxy->loop, &proxy->grace, GRACE_MS);
     connections_drain(proxy);
 }
 

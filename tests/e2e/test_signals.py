@@ -1,4 +1,5 @@
 """What each signal does."""
+import concurrent.futures
 import contextlib
 import signal
 import socket
@@ -104,6 +105,36 @@ def test_term_without_traffic_ends_at_once(make_gateway):
     gateway.send_signal(signal.SIGTERM)
     assert gateway.wait(25) == 0
     assert time.monotonic() - start < 25        # the drain deadline is 30 s
+
+
+def stop_process(gateway):
+    def is_stopped(task):
+        return (task / "stat").read_text().rsplit(")", 1)[1].split()[0] == "T"
+    gateway.send_signal(signal.SIGSTOP)
+    wait_until(lambda: all(map(is_stopped, Path(f"/proc/{gateway.process.pid}/task").iterdir())), "it to stop")
+
+
+def test_clients_in_the_kernels_queue_are_answered(make_gateway, origin):
+    """They connected before the drain, though the gateway has not heard of them."""
+    gateway = make_gateway(workers=1)
+    app = gateway.app(origin())
+
+    def ask(sock):
+        with Connection(gateway.tls_context().wrap_socket(sock, server_hostname=app.host())) as connection:
+            return connection.request("GET", "/", app.host()).status, connection.is_closed()
+    stop_process(gateway)
+    plain = [Connection(gateway.dial(gateway.http_port)) for _ in range(200)]
+    for connection in plain:
+        connection.send(f"GET / HTTP/1.1\r\nHost: {app.host()}\r\n\r\n")
+    clients = [gateway.dial() for _ in range(40)]
+    gateway.send_signal(signal.SIGTERM)
+    gateway.send_signal(signal.SIGCONT)
+    with concurrent.futures.ThreadPoolExecutor(len(clients)) as pool:
+        assert list(pool.map(ask, clients)) == [(200, True)] * len(clients)
+    for connection in plain:
+        assert connection.read_response().status == 308 and connection.is_closed()
+        connection.close()
+    assert gateway.wait() == 0
 
 
 def test_drain_deadline(make_gateway, origin):

@@ -86,8 +86,6 @@ struct mux_ops {
     /* Ends after what is in progress: h1 Connection: close, h2 GOAWAY. An idle one closes now; an h2 server's when it
      * can't have a request on its way any more. */
     void (*drain)(struct mux *mux);
-    /* Server: the same of one that has just begun, whose first request may be on its way: it is answered. */
-    void (*drain_new)(struct mux *mux);
     /* Ends now; endpoints get `reset` with the status. `closed` is called from the loop. */
     void (*close)(struct mux *mux, enum status status);
 };

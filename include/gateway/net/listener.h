@@ -27,6 +27,12 @@ MUST_CHECK int listener_open_unix(const char *path, unsigned mode, char ret_erro
 /* Takes ownership of a listening socket. */
 struct listener *listener_new(struct loop *loop, int fd, listener_accept_cb accepted, void *owner);
 
+/*
+ * Accepts who waits in the kernel's queue, at most as many as it holds, then stops: they connected already, and would
+ * be reset. Accepts NULL.
+ */
+void listener_close(struct listener **listener);
+
 /* Stops accepting and closes the socket. Accepts NULL. */
 void listener_free(struct listener **listener);
 

@@ -31,7 +31,7 @@ struct frontend_params {
 struct frontend *frontend_new(struct proxy *proxy, int fd, const struct frontend_params *params);
 /* FRONTEND_LOCAL: what new connections get; takes it, those that there are keep the old one. */
 void frontend_set_tls(struct frontend *frontend, struct tls_server *tls);
-/* Stops accepting; connections go on. */
+/* Takes who waits in the kernel's queue, and then nobody any more; connections go on. */
 void frontend_stop(struct frontend *frontend);
 /* All its connections are gone. */
 void frontend_free(struct frontend **frontend);
@@ -59,6 +59,7 @@ struct connection {
     bool is_tls;
     bool is_trusted; /* in trusted_proxies */
     bool is_idle;
+    bool is_late; /* its handshake ended during the drain: one request is waited for, as long as for its head */
     bool tls_resumed;
     bool is_verified; /* a client certificate was shown and checked */
     const char *tls_version;
@@ -81,8 +82,10 @@ enum frontend_kind frontend_kind(const struct frontend *frontend);
 const struct frontend_params *frontend_params(const struct frontend *frontend);
 struct slice frontend_port_text(const struct frontend *frontend);
 
-/* Closes every connection now; draining ones after what is in progress. */
+/* Closes every connection now. */
 void connections_close_all(struct proxy *proxy, enum status status);
+/* Closes them after what is in progress; idle ones after connections_drain_idle, for requests that are on their way. */
 void connections_drain(struct proxy *proxy);
+void connections_drain_idle(struct proxy *proxy);
 
 #endif

@@ -39,6 +39,7 @@ struct proxy {
     uint64_t request_id_next;
     uint64_t random;
     bool draining;
+    struct timer grace;         /* when it ends, idle connections are closed */
     void (*drained)(void *arg); /* called once when draining and nothing is left */
     void *drained_arg;
 };
@@ -55,7 +56,10 @@ void proxy_reload(struct proxy *proxy, struct settings *settings, struct tls_ser
 /* Closes every connection that uses this claim. */
 void proxy_revoke(struct proxy *proxy, const struct claim *claim);
 
-/* Lets requests end, closes idle connections; then calls `drained`. Listeners must be closed already. */
+/*
+ * Lets requests end, also those that are on their way, closes idle connections a moment later; then calls `drained`.
+ * Listeners must be closed already.
+ */
 void proxy_drain(struct proxy *proxy, void (*drained)(void *arg), void *arg);
 /* Closes everything now. */
 void proxy_close_all(struct proxy *proxy, enum status status);

@@ -92,6 +92,22 @@ static void more_connections_than_one_callback_takes_all_come(void **state)
     listener_free(&listener);
 }
 
+static void who_waits_is_taken_before_the_end(void **state)
+{
+    enum { MANY = 50 };
+    struct loop *loop = *state;
+    int fd = open_tcp(0), clients[MANY];
+    struct listener *listener = listener_new(loop, fd, on_accepted, &counters);
+    for (int i = 0; i < MANY; i++)
+        clients[i] = connect_to(port_of(fd));
+    listener_close(&listener);
+    assert_null(listener);
+    assert_int_equal(accepted_count, MANY);
+    listener_close(&listener); /* accepts NULL */
+    for (int i = 0; i < MANY; i++)
+        close(clients[i]);
+}
+
 static void a_connection_may_come_in_any_turn(void **state)
 {
     struct loop *loop = *state;
@@ -218,6 +234,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(tcp_connections_come_ready_to_use, set_up, tear_down),
         cmocka_unit_test_setup_teardown(more_connections_than_one_callback_takes_all_come, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(who_waits_is_taken_before_the_end, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_connection_may_come_in_any_turn, set_up, tear_down),
         cmocka_unit_test(workers_share_a_port),
         cmocka_unit_test(a_taken_port_is_said_so),

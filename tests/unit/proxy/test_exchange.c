@@ -535,6 +535,28 @@ static void draining_ends_connections_when_their_exchange_does(void **state)
     TURN_UNTIL(f->loop, f->drained);
 }
 
+/* It was sent before the client could hear of the drain. */
+static void a_request_that_crosses_a_drain_is_answered(void **state)
+{
+    struct proxy_fixture *f = *state;
+    static const char request[] = "GET / HTTP/1.1\r\nHost: nobody-80.t.test\r\n\r\n";
+    int other = connect_to(f->front_port); /* asks no second time */
+    send_text(other, request);
+    send_text(f->client.fd, request);
+    AWAIT_TEXT(f, client, "app_unknown");
+    TURN_UNTIL(f->loop, f->counters.connections_idle == 2);
+    inbox_clear(&f->client.in);
+    frontend_stop(f->frontend);
+    proxy_drain(f->proxy, on_drained, f);
+    send_text(f->client.fd, request);
+    AWAIT_TEXT(f, client, "app_unknown");
+    AWAIT_END(f, client);
+    assert_non_null(strcasestr(f->client.in.bytes, "connection: close"));
+    assert_int_equal(f->client.in.error, 0);
+    TURN_UNTIL(f->loop, f->drained);
+    close(other);
+}
+
 int main(void)
 {
     route_table_thread_begin();
@@ -574,6 +596,7 @@ int main(void)
         ONE(health_is_answered_without_an_app),
         ONE(an_answer_to_an_unfinished_request_says_close),
         ONE(draining_ends_connections_when_their_exchange_does),
+        ONE(a_request_that_crosses_a_drain_is_answered),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     route_table_thread_end();
