@@ -181,6 +181,9 @@ static void on_signal(void *arg)
         case SIGUSR1:
             reopen_logs(s);
             break;
+        case SIGUSR2:
+            log_warn("USR2: binary upgrade is not supported; nothing done");
+            break;
         default:
             break;
         }
@@ -196,6 +199,7 @@ static void watch_signals(struct server *s)
     sigaddset(&set, SIGQUIT);
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
     sigprocmask(SIG_BLOCK, &set, NULL); /* workers inherit it */
     s->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     usr1_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

@@ -436,6 +436,14 @@ def test_many_reloads_under_traffic(make_gateway, origin):
             assert gateway.fetch("GET", "/", app.host()).status == 200
 
 
+def test_usr2_does_nothing_and_says_so(make_gateway, origin):
+    gateway = make_gateway()
+    app = gateway.app(origin())
+    gateway.send_signal(signal.SIGUSR2)
+    wait_until(lambda: "binary upgrade is not supported; nothing done" in gateway.stderr(), "it to be said")
+    assert gateway.fetch("GET", "/", app.host()).status == 200
+
+
 def test_sigpipe_does_no_harm(make_gateway):
     gateway = make_gateway()
     gateway.send_signal(signal.SIGPIPE)
