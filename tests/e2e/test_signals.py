@@ -4,6 +4,7 @@ import contextlib
 import signal
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from custom_certificates import Issuer
 from front import open_front
-from gateway import DOMAIN, ROOT, free_port, new_id
+from gateway import BUILD, DOMAIN, ROOT, free_port, new_id
 from h2_origin import H2Origin
 from origin import OK, respond
 from wire import TIMEOUT, Connection, wait_until
@@ -298,6 +299,30 @@ def test_the_unit_starts_again_only_what_failed():
     settings = dict(line.split("=", 1) for line in unit.splitlines() if line.startswith(("Restart", "SuccessExit")))
     assert settings["Restart"] == "on-failure"
     assert not settings.keys() & {"RestartForceExitStatus", "RestartPreventExitStatus", "SuccessExitStatus"}
+
+
+def reload_as_systemd(gateway):
+    """Runs the unit's commands until one fails; true if none did."""
+    unit = (ROOT / "conf/phala-gateway.service").read_text()
+    for line in unit.splitlines():
+        if line.startswith("ExecReload="):
+            command = line.removeprefix("ExecReload=").replace("/usr/local/bin", str(BUILD))
+            command = command.replace("/etc/phala-gateway/gateway.yaml", str(gateway.config_path))
+            command = command.replace("$MAINPID", str(gateway.process.pid)).split()
+            if subprocess.run(command, capture_output=True, timeout=60, check=False).returncode != 0:
+                return False
+    return True
+
+
+def test_the_unit_says_that_a_reload_was_refused(make_gateway):
+    gateway = make_gateway()
+    good = gateway.config_path.read_text()
+    gateway.config_path.write_text("colour: red\n")
+    assert not reload_as_systemd(gateway)
+    gateway.config_path.write_text(good)
+    assert reload_as_systemd(gateway)
+    wait_until(lambda: "reloaded " in gateway.stderr(), "the reload")
+    assert "colour" not in gateway.stderr()
 
 
 def test_a_reload_while_draining_is_refused(holding):
