@@ -1,6 +1,8 @@
 """Following the routes of another gateway: sync.source."""
+import fnmatch
 import http.server
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -8,7 +10,7 @@ import time
 
 import pytest
 
-from gateway import ENVIRONMENT, App, free_port, new_id
+from gateway import ENVIRONMENT, ROOT, App, free_port, new_id
 from origin import Origin, new_address
 from relay import Relay
 from wire import wait_until
@@ -839,3 +841,24 @@ def test_files_of_etcd_are_checked(make_gateway, authority, changes, where, comp
     changes = json.loads(json.dumps(changes).replace("GOOD", good))
     etcd = {"endpoints": ["https://127.0.0.1:1"], **changes}
     check_is_refused(make_gateway(start=False, sync={"etcd": etcd}), where, complaint)
+
+
+def metric_names(gateway):
+    text = gateway.control("GET", "/metrics").body.decode()
+    return {re.split("[ {]", line)[0] for line in text.splitlines() if not line.startswith("#")}
+
+
+def test_metrics_have_the_names_that_the_readme_gives(make_gateway, follow):
+    """Those of sync.source and of etcd are there only with such a section."""
+    follower = follow("http://127.0.0.1:1", start=False)
+    member = make_gateway(start=False, sync={"etcd": {"endpoints": ["http://127.0.0.1:1"]}})
+    start_not_ready(follower)
+    start_not_ready(member)
+    metrics = metric_names(follower) | metric_names(member)
+    told = set(re.findall(r"`([a-z][a-z0-9_]*\*?)`", (ROOT / "README.md").read_text()))
+    prefixed = {name for name in told if name.startswith("phala_gateway_")}
+    assert {"phala_gateway_sync_*", "phala_gateway_etcd_*"} <= prefixed
+    for name in prefixed:
+        assert fnmatch.filter(metrics, name), name
+    for name in told - prefixed:
+        assert "_" not in name or not fnmatch.filter(metrics, f"phala_gateway_{name}"), name
