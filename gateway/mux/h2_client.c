@@ -317,7 +317,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     struct h2_mux *m = user_data;
     struct h2_stream *s = stream_by_id(session, frame->hd.stream_id);
     bool end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
-    if (!is_useful(frame) && h2_guard_glitch(m, H2_GLITCH_APP, 1))
+    bool is_update = frame->hd.type == NGHTTP2_WINDOW_UPDATE;
+    if (is_update ? h2_guard_update(m, H2_GLITCH_APP) : !is_useful(frame) && h2_guard_glitch(m, H2_GLITCH_APP, 1))
         return NGHTTP2_ERR_CALLBACK_FAILURE;
     if (frame->hd.type == NGHTTP2_SETTINGS && !(frame->hd.flags & NGHTTP2_FLAG_ACK)) {
         m->settings_seen = true;

@@ -31,6 +31,20 @@ int h2_guard_glitch(struct h2_mux *m, enum h2_glitch kind, unsigned cost)
     return m->want_close ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
+void h2_guard_sent(struct h2_mux *m, size_t len)
+{
+    size_t updates = m->updates + 2 + len / H2_UPDATE_BYTES;
+    m->updates = updates < H2_MAX_UPDATES ? (unsigned)updates : H2_MAX_UPDATES;
+}
+
+int h2_guard_update(struct h2_mux *m, enum h2_glitch kind)
+{
+    if (m->updates == 0)
+        return h2_guard_glitch(m, kind, 1);
+    m->updates--;
+    return 0;
+}
+
 bool h2_guard_take_error(struct h2_mux *m, ssize_t error)
 {
     if (error == NGHTTP2_ERR_FLOODED)
@@ -174,7 +188,7 @@ static int check_frame(struct h2_mux *m, const uint8_t *head)
     case NGHTTP2_PING:
         return h2_guard_glitch(m, H2_GLITCH_PING, 1);
     case NGHTTP2_WINDOW_UPDATE:
-        return h2_guard_glitch(m, H2_GLITCH_WINDOW_UPDATE, 1);
+        return h2_guard_update(m, H2_GLITCH_WINDOW_UPDATE);
     case NGHTTP2_CONTINUATION:
         return h2_guard_glitch(m, H2_GLITCH_CONTINUATION, 1);
     default:

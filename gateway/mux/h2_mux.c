@@ -170,7 +170,7 @@ static void check_stream(struct h2_stream *s)
     bool receives = s->open && s->head_told && !s->in_ended && !s->is_tunnel && s->head.body != BODY_NONE;
     if (!receives || may_be_silent || s->malformed != STATUS_OK || elapsed + LOOP_TICK_MS < settings->body_idle_ms)
         return;
-    if (!s->window_paused && s->window_bytes == 0 && !s->head.expect_continue)
+    if (!s->window_paused && s->window_bytes == 0 && !s->awaits_continue)
         h2_stream_tell_malformed(s, STATUS_BODY_TIMEOUT);
     else if (!s->window_paused && s->window_bytes > 0 && s->window_bytes < elapsed * settings->body_min_rate / 1000U)
         h2_stream_tell_malformed(s, STATUS_BODY_TOO_SLOW);

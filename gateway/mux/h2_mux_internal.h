@@ -23,6 +23,8 @@ enum {
     H2_QUEUE_BYTES = 65536,              /* of one stream's body that waits for its window */
     H2_CONNECTION_QUEUE_BYTES = 1 << 20, /* of all streams of a client together */
     H2_GLITCHES = 2000,                  /* frames that did no work, more than those that did; old ones are forgotten */
+    H2_UPDATE_BYTES = 1024,              /* of DATA that we send: they may be answered with a WINDOW_UPDATE */
+    H2_MAX_UPDATES = 65536,              /* that may be owed */
     H2_RESET_GLITCHES = 3,               /* what a request costs that is cancelled before its answer (CVE-2023-44487) */
     H2_MAX_SENT_HEAD_BYTES = 1 << 20,
 };
@@ -87,6 +89,7 @@ struct h2_mux {
     unsigned waiting_count;  /* client: heads that can't be sent yet */
     unsigned expected_limit; /* client: of concurrent streams, until settings_seen; 0: nothing is known */
     unsigned glitches;
+    unsigned updates;                /* WINDOW_UPDATE frames that are no glitch, as they answer what we have sent */
     size_t queued_bytes;             /* of all streams */
     size_t uncredited;               /* of all streams */
     size_t shared_window;            /* a server's connection window, but for */
@@ -151,6 +154,7 @@ struct h2_stream {
     bool reset_by_peer;
     bool head_told;
     bool malformed_told;
+    bool awaits_continue; /* 100 (Continue): no byte of the body is due */
     bool in_ended;
     bool is_tunnel_asked;
     bool is_tunnel;
@@ -183,6 +187,10 @@ void h2_guard_set_callbacks(nghttp2_session_callbacks *callbacks);
 ssize_t h2_guard_receive(struct h2_mux *m, const uint8_t *data, size_t len);
 /* Counts it; for nghttp2 to return: not 0 when the connection ends for it. */
 int h2_guard_glitch(struct h2_mux *m, enum h2_glitch kind, unsigned cost);
+/* RFC 9113 section 6.9.1 leaves it to the receiver how finely it returns what it has read: Go does so twice, for the
+ * stream and the connection, for every 4 KiB. */
+void h2_guard_sent(struct h2_mux *m, size_t len);
+int h2_guard_update(struct h2_mux *m, enum h2_glitch kind);
 /* Is it one of nghttp2's own limits against floods? */
 bool h2_guard_take_error(struct h2_mux *m, ssize_t error);
 /* A SETTINGS frame has come. */

@@ -118,6 +118,7 @@ static void tell_head(struct h2_stream *s, bool end)
         return;
     }
     h2_stream_begin_window(s);
+    s->awaits_continue = head->expect_continue;
     bool last = end || s->is_tunnel_asked || head->body == BODY_NONE;
     s->endpoint.events->head(s->endpoint.owner, head, last);
 }
@@ -231,6 +232,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     m->glitches -= m->glitches > 0;
     h2_window_received(s, len);
     s->window_bytes += len;
+    s->awaits_continue = false;
     s->window_paused |= s->uncredited >= H2_STREAM_WINDOW_BYTES / 2;
     bool last = h2_receive_is_last(s, flags, len);
     s->endpoint.events->body(s->endpoint.owner, (const char *)data, len, last);
@@ -252,8 +254,10 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
     if (m->server && frame->hd.type == NGHTTP2_RST_STREAM && is_fault(frame->rst_stream.error_code))
         (void)h2_guard_glitch(m, H2_GLITCH_MALFORMED, H2_RESET_GLITCHES);
     bool can_end = frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS;
-    if (frame->hd.type == NGHTTP2_DATA) /* earns a WINDOW_UPDATE for the stream and one for the connection */
+    if (frame->hd.type == NGHTTP2_DATA) {
         m->glitches -= m->glitches > 2 ? 2 : m->glitches;
+        h2_guard_sent(m, frame->hd.length);
+    }
     if (!can_end || !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
         return 0;
     struct h2_stream *s = stream_by_id(session, frame->hd.stream_id);

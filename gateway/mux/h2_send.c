@@ -124,6 +124,10 @@ static void send_response_head(struct h2_stream *s, const struct message_head *h
         nv[count++] = h2_send_named(SLICE("content-length"), text);
     }
     if (interim) {
+        if (head->status == 100 && s->awaits_continue) {
+            s->awaits_continue = false;
+            h2_stream_begin_window(s);
+        }
         nghttp2_submit_headers(m->session, NGHTTP2_FLAG_NONE, s->id, NULL, nv, count, NULL);
     } else {
         nghttp2_data_provider body = {.source = {.ptr = s}, .read_callback = h2_send_read_body};

@@ -131,6 +131,26 @@ def test_a_busy_client_is_no_flood(gateway, origin):
         assert client.goaway is None
 
 
+def test_a_client_that_returns_little_at_a_time_is_no_flood(gateway, origin):
+    """Go's: a WINDOW_UPDATE for the stream and one for the connection for every 4096 bytes that were read."""
+    size, returned = 24_000_000, 0
+    app = gateway.app(origin(respond(b"x" * size)))
+    with FrameClient(gateway, app.host()) as client:
+        client.request(1)
+        received = 0
+        while received < size:
+            client.turn()
+            assert not client.closed, client.frames[-3:]
+            last = client.frames.pop()
+            assert last.kind in (HEADERS, DATA, SETTINGS, WINDOW_UPDATE, PING), last
+            received += len(last.payload) if last.kind == DATA else 0
+            while received - returned >= 4096:
+                client.send(frame(WINDOW_UPDATE, 0, 0, u32(4096)), frame(WINDOW_UPDATE, 0, 1, u32(4096)))
+                returned += 4096
+        client.request(3, method="HEAD")
+        assert client.ended(3) == (200, None)
+
+
 def test_a_grpc_client_is_no_flood(gateway, origin):
     """Small messages for a long time, each with a PING and two WINDOW_UPDATE as gRPC's estimate of the bandwidth."""
     app = gateway.app(origin(respond(b"ok")))

@@ -473,6 +473,28 @@ def test_a_slow_reader_beside_a_fast_one(gateway, h2_origin):
         assert len(client.response(slow).body) == 4_000_000
 
 
+def test_an_app_that_returns_little_at_a_time_is_no_flood(gateway, h2_origin):
+    """Go's: a WINDOW_UPDATE for the stream and one for the connection for every 4096 bytes that were read."""
+    def on_data(peer, request, data):
+        returned[0] += len(data)
+        while returned[0] >= 4096:
+            returned[0] -= 4096
+            peer.h2.increment_flow_control_window(4096)
+            peer.h2.increment_flow_control_window(4096, request.number)
+
+    returned = [0]
+    server = h2_origin(lambda peer, request: peer.respond(request, b"%d" % len(request.body)), on_data=on_data)
+    app = h2c_app(gateway, server)
+    size, piece = 12_000_000, 16000
+    with H2Client(gateway, app.host()) as client:
+        number = client.send("POST", "/", end=False)
+        for _ in range(size // piece):
+            client.data(number, b"x" * piece)
+        client.data(number, b"", end=True)
+        response = client.response(number)
+    assert response.status == 200 and response.body == b"%d" % size
+
+
 def test_a_cancelled_stream_is_cancelled_behind(gateway, h2_origin):
     server = h2_origin(lambda peer, request: peer.head(request, 200), early=True)
     app = h2c_app(gateway, server)

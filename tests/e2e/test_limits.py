@@ -5,6 +5,7 @@ import time
 import pytest
 
 from gateway import DOMAIN
+from h2_frames import DATA, HEADERS, FrameClient, frame
 from origin import OK, respond
 from wire import Closed, wait_until
 
@@ -173,6 +174,22 @@ def test_silent_dialogue(short, origin):
         connection.send(f"POST / HTTP/1.1\r\nHost: {app.host()}\r\nTransfer-Encoding: chunked\r\n\r\n")
         assert connection.read_head().status == 200
         assert connection.is_closed()
+
+
+def test_an_h2_body_is_due_after_100_continue(make_gateway, origin):
+    def script(connection):
+        connection.read_head()
+        connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        connection.read_rest()
+    gateway = make_gateway(timeouts={"request_body_idle": "1s", "request_body_min_rate": 1, "first_byte": "15s"})
+    app = gateway.app(origin(script=script))
+    with FrameClient(gateway, app.host()) as client:
+        client.request(1, ("expect", "100-continue"), ("content-length", "10"), end=False, method="POST")
+        head = client.wait(lambda f: f.kind == HEADERS)
+        assert dict(head.fields)[":status"] == "100"
+        client.send(frame(DATA, 0, 1, b"01234"))
+        last = client.wait(lambda f: f.kind == HEADERS and dict(f.fields)[":status"] != "100")
+        assert dict(last.fields)[":status"] == "408"
 
 
 def test_first_byte_deadline(short, origin):
