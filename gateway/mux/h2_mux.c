@@ -395,7 +395,9 @@ static void on_room(void *owner)
     h2_mux_pump(m);
     LIST_EACH (link, &m->streams) {
         struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
-        if (s->want_room && !s->waiting && h2_send_may_go_on(s) && list_is_empty(&s->room_link))
+        if (!s->want_room || s->waiting || h2_send_look_starved(s)) /* the latter are woken when the window opens */
+            continue;
+        if (h2_send_may_go_on(s) && list_is_empty(&s->room_link))
             list_push(&m->room_due, &s->room_link);
     }
     h2_mux_defer(m);

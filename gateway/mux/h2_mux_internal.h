@@ -241,6 +241,8 @@ int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *
 void h2_send_drop_queue(struct h2_stream *s);
 /* A stream that waits for room may have some now. */
 bool h2_send_may_go_on(const struct h2_stream *s);
+/* True, and it will be woken by h2_send_wake_starved, if it may not get more because of what others have queued. */
+bool h2_send_look_starved(struct h2_stream *s);
 /* Windows have opened, or queues have become shorter. */
 void h2_send_wake_starved(struct h2_mux *m);
 

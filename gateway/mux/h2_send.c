@@ -173,6 +173,16 @@ bool h2_send_may_go_on(const struct h2_stream *s)
     return s->queue.bytes < H2_QUEUE_BYTES / 2 && !is_starved(s);
 }
 
+bool h2_send_look_starved(struct h2_stream *s)
+{
+    bool starved = is_starved(s);
+    if (starved && !s->starved && s->queue.bytes == 0)
+        s->sent_ms = loop_now_ms(s->mux->loop);
+    s->starved = starved;
+    s->mux->has_starved |= starved;
+    return starved;
+}
+
 void h2_send_wake_starved(struct h2_mux *m)
 {
     if (!m->has_starved || m->gone)
@@ -271,14 +281,9 @@ static size_t room(struct endpoint *endpoint)
         s->want_room = true;
         return 0;
     }
-    bool starved = is_starved(s);
-    if (!starved && stream_room(s->mux->base.stream) > 0 && s->queue.bytes < H2_QUEUE_BYTES)
+    if (!h2_send_look_starved(s) && stream_room(s->mux->base.stream) > 0 && s->queue.bytes < H2_QUEUE_BYTES)
         return H2_QUEUE_BYTES - s->queue.bytes;
     s->want_room = true;
-    if (starved && !s->starved && s->queue.bytes == 0)
-        s->sent_ms = loop_now_ms(s->mux->loop);
-    s->starved = starved;
-    s->mux->has_starved |= starved;
     return 0;
 }
 
