@@ -70,7 +70,8 @@ static enum status check_password(const struct config_etcd *etcd, char *ret_erro
 
 static enum status check_etcd(const struct config_etcd *etcd, char *ret_error)
 {
-    struct cert_source pair = {.name = "", .certificate = etcd->certificate, .private_key = etcd->private_key};
+    struct cert_source pair = {
+        .name = "", .is_client = true, .certificate = etcd->certificate, .private_key = etcd->private_key};
     struct fleet_key *key = NULL;
     enum status status = check_tls("sync.etcd.tls", etcd->ca, &pair, ret_error);
     if (status == STATUS_OK)
@@ -83,7 +84,8 @@ static enum status check_etcd(const struct config_etcd *etcd, char *ret_error)
 
 static enum status check_source(const struct sync_options *sync, char *ret_error)
 {
-    struct cert_source pair = {.name = "", .certificate = sync->certificate, .private_key = sync->private_key};
+    struct cert_source pair = {
+        .name = "", .is_client = true, .certificate = sync->certificate, .private_key = sync->private_key};
     struct slice token = SLICE_NONE;
     char text[TEXT_FILE_ERROR_TEXT_MAX];
     enum status status = sync->token_file ? text_file_token(sync->token_file, &token, text) : STATUS_OK;

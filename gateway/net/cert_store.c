@@ -181,7 +181,7 @@ static enum status check_identity(struct check *check, struct cert_identity *ide
     if (status != STATUS_OK)
         return fail(check, source->certificate, "%s", why);
     status = cert_parse_key(identity->key_pem, &check->key, why);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && !source->is_client)
         status = cert_check_key_kind(check->key, why);
     if (status != STATUS_OK)
         status = fail(check, source->private_key, "%s", why);

@@ -46,7 +46,7 @@ static void begin(void)
     snprintf(pem, sizeof pem, "%s.pem", base);
     snprintf(key, sizeof key, "%s.key", base);
     write_pair(base, "P-256", "DNS:*.a.test");
-    struct cert_source source = {"a.test", pem, key};
+    struct cert_source source = {.name = "a.test", .certificate = pem, .private_key = key};
     struct tls_options options = {.accept_unknown_names = true};
     if (cert_snapshot_load(&source, 1, &snapshot, error) != STATUS_OK || tls_ticket_keys_rotate(&keys) != STATUS_OK ||
         tls_server_new(snapshot, &options, &keys, &server, error) != STATUS_OK)

@@ -20,6 +20,7 @@ struct cert_source {
     const char *name;        /* base domain, lower case; the certificate must cover *.name; "" for any */
     const char *certificate; /* path of the chain in PEM, leaf first */
     const char *private_key; /* path of the key in PEM */
+    bool is_client;          /* shown to a server, which judges its key: it may be of any kind */
 };
 
 struct cert_identity {

@@ -28,7 +28,7 @@ static const char *path(const char *name)
 static enum status load(const char *name, const char *certificate, const char *key, struct cert_snapshot **ret_snapshot,
                         char *error)
 {
-    struct cert_source source = {name, path(certificate), path(key)};
+    struct cert_source source = {.name = name, .certificate = path(certificate), .private_key = path(key)};
     error[0] = '\0';
     return cert_snapshot_load(&source, 1, ret_snapshot, error);
 }
@@ -198,6 +198,21 @@ static void unfit_pairs_are_refused(void **state)
     expect_refused("a.test", "ed.pem", "ed.key", "ed.key", "of this kind are not supported");
 }
 
+static void a_client_may_have_a_key_of_any_kind(void **state)
+{
+    (void)state;
+    static const char *const names[][2] = {{"p521.pem", "p521.key"}, {"ed.pem", "ed.key"}};
+    for (size_t i = 0; i < 2; i++) {
+        char certificate[512], key[512], error[CERT_ERROR_TEXT_MAX];
+        snprintf(certificate, sizeof certificate, "%s", path(names[i][0]));
+        snprintf(key, sizeof key, "%s", path(names[i][1]));
+        struct cert_source source = {.name = "", .certificate = certificate, .private_key = key, .is_client = true};
+        struct cert_snapshot *snapshot = NULL;
+        assert_int_equal(cert_snapshot_load(&source, 1, &snapshot, error), STATUS_OK);
+        cert_snapshot_unref(&snapshot);
+    }
+}
+
 static void wrong_names_are_refused(void **state)
 {
     (void)state;
@@ -210,8 +225,8 @@ static void one_bad_source_fails_all(void **state)
 {
     (void)state;
     struct cert_source sources[] = {
-        {"a.test", path("ec.pem"), path("ec.key")},
-        {"b.test", path("other.pem"), path("ec.key")},
+        {.name = "a.test", .certificate = path("ec.pem"), .private_key = path("ec.key")},
+        {.name = "b.test", .certificate = path("other.pem"), .private_key = path("ec.key")},
     };
     struct cert_snapshot *snapshot = NULL;
     char error[CERT_ERROR_TEXT_MAX];
@@ -243,10 +258,10 @@ static void names_choose_identities(void **state)
     (void)state;
     write_pair(path("sub"), "P-256", "DNS:*.sub.a.test");
     struct cert_source sources[] = {
-        {"a.test", path("ec.pem"), path("ec.key")},
-        {"sub.a.test", path("sub.pem"), path("sub.key")},
-        {"b.test", path("other.pem"), path("other.key")},
-        {"", path("ec.pem"), path("ec.key")},
+        {.name = "a.test", .certificate = path("ec.pem"), .private_key = path("ec.key")},
+        {.name = "sub.a.test", .certificate = path("sub.pem"), .private_key = path("sub.key")},
+        {.name = "b.test", .certificate = path("other.pem"), .private_key = path("other.key")},
+        {.name = "", .certificate = path("ec.pem"), .private_key = path("ec.key")},
     };
     static const struct {
         const char *name;
@@ -278,6 +293,7 @@ int main(void)
         cmocka_unit_test(bad_pem_is_refused),
         cmocka_unit_test(authorities_are_checked),
         cmocka_unit_test(unfit_pairs_are_refused),
+        cmocka_unit_test(a_client_may_have_a_key_of_any_kind),
         cmocka_unit_test(wrong_names_are_refused),
         cmocka_unit_test(one_bad_source_fails_all),
         cmocka_unit_test(snapshot_has_what_was_read),

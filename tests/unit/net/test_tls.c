@@ -87,8 +87,10 @@ static int set_up(void **state)
     }
     write_pair(base[0], "P-256", "DNS:*.a.test,DNS:a.test");
     write_pair(base[1], "RSA2048", "DNS:*.b.test,DNS:b.test");
-    fixture.two = load((struct cert_source[]){{"a.test", files[0], files[1]}, {"b.test", files[2], files[3]}}, 2);
-    fixture.any = load(&(struct cert_source){"", files[0], files[1]}, 1);
+    fixture.two = load((struct cert_source[]){{.name = "a.test", .certificate = files[0], .private_key = files[1]},
+                                              {.name = "b.test", .certificate = files[2], .private_key = files[3]}},
+                       2);
+    fixture.any = load(&(struct cert_source){.name = "", .certificate = files[0], .private_key = files[1]}, 1);
     for (int i = 0; i < 4; i++)
         unlink(files[i]);
     rmdir(fixture.folder);

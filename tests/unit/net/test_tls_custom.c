@@ -27,8 +27,10 @@ static int set_up(void **state)
     snprintf(chain, sizeof chain, "%s.pem", base);
     snprintf(key, sizeof key, "%s.key", base);
     write_pair(base, "P-256", "DNS:*.base.test,DNS:base.test");
-    assert_int_equal(cert_snapshot_load(&(struct cert_source){"base.test", chain, key}, 1, &fixture.base, error),
-                     STATUS_OK);
+    assert_int_equal(
+        cert_snapshot_load(&(struct cert_source){.name = "base.test", .certificate = chain, .private_key = key}, 1,
+                           &fixture.base, error),
+        STATUS_OK);
     unlink(chain);
     unlink(key);
     rmdir(folder);

@@ -23,7 +23,7 @@ static inline struct tls_server *tls_test_server(void)
     snprintf(pem, sizeof pem, "%s.pem", base);
     snprintf(key, sizeof key, "%s.key", base);
     write_pair(base, "P-256", "DNS:*.a.test,DNS:a.test");
-    struct cert_source source = {"a.test", pem, key};
+    struct cert_source source = {.name = "a.test", .certificate = pem, .private_key = key};
     struct cert_snapshot *snapshot = NULL;
     struct tls_ticket_keys keys = {.count = 0};
     struct tls_server *server = NULL;
