@@ -201,7 +201,7 @@ void h2_client_send_head(struct h2_stream *s, const struct message_head *head, b
     s->asked.protocol = s->is_tunnel_asked ? SLICE("websocket") : SLICE_NONE;
     s->asked.websocket_key = arena_copy(&s->arena, fields_value(&head->fields, FIELD_SEC_WEBSOCKET_KEY));
     size_t count = h2_send_put_fields(s, &head->fields, nv, put_pseudo(s, head, nv));
-    if (head->has_content_length)
+    if (head->has_content_length && !s->is_tunnel_asked)
         nv[count++] =
             h2_send_named(SLICE("content-length"), slice_from_u64(head->content_length, length + sizeof length));
     if (head->te_trailers || head_is_grpc(head))
@@ -273,6 +273,7 @@ static void got_head(struct h2_stream *s, bool end)
         h2_stream_tell_reset(s, status);
         return;
     }
+    s->answered = true;
     if (head_is_interim(head)) {
         s->endpoint.events->head(s->endpoint.owner, head, false);
         return;

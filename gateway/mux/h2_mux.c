@@ -206,6 +206,7 @@ static void on_timer(struct timer *timer)
     if (m->gone)
         return;
     m->glitches /= 2;
+    m->updates /= 2;
     if (!m->server) {
         on_client_timer(m);
         return;
@@ -253,9 +254,10 @@ static void reset_all(struct h2_mux *m, enum status status)
     LIST_EACH_SAFE (link, &m->streams) {
         struct h2_stream *s = CONTAINER_OF(link, struct h2_stream, link);
         s->endpoint.is_lost = true;
+        bool cut =
+            s->answered && (status == STATUS_UPSTREAM_CLOSED || (status == STATUS_UPSTREAM_RESET && !s->head_told));
         if (s->open)
-            h2_stream_tell_reset(s,
-                                 status == STATUS_UPSTREAM_CLOSED && s->head_told ? STATUS_UPSTREAM_TRUNCATED : status);
+            h2_stream_tell_reset(s, cut ? STATUS_UPSTREAM_TRUNCATED : status);
     }
 }
 

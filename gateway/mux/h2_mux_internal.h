@@ -153,6 +153,7 @@ struct h2_stream {
     bool begun;      /* client: its head was sent */
     bool reset_by_peer;
     bool head_told;
+    bool answered; /* client: a head has come, which may be an interim one */
     bool malformed_told;
     bool awaits_continue; /* 100 (Continue): no byte of the body is due */
     bool in_ended;

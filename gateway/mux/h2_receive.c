@@ -24,6 +24,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     nghttp2_session_set_stream_user_data(session, s->id, s);
     s->end_status = STATUS_CLIENT_CANCELLED;
     s->window_start_ms = loop_now_ms(m->loop);
+    s->head.version = HTTP_2;
     m->base.events->request(m->base.owner, &s->endpoint);
     assert(s->endpoint.arena);
     if (m->base.settings->max_requests > 0 && m->requests >= m->base.settings->max_requests)
@@ -108,6 +109,7 @@ static void tell_head(struct h2_stream *s, bool end)
     struct message_head *head = &s->head;
     s->head_told = true;
     s->is_tunnel_asked = head->upgrade.len > 0;
+    head->method = method_of(head->method_text); /* of a head that is refused, too */
     if (s->malformed == STATUS_OK && head->target.len > s->mux->base.settings->request_limits.max_target_bytes)
         s->malformed = STATUS_TARGET_TOO_LONG;
     enum status status = s->malformed;

@@ -225,8 +225,10 @@ static void front_room(void *owner)
 static void front_malformed(void *owner, enum status status, const struct message_head *head)
 {
     struct exchange *x = owner;
-    if (!x->request)
+    if (!x->request) {
         x->request = head;
+        x->is_grpc = head->version == HTTP_2 && head_is_grpc(head);
+    }
     x->error = status;
     if (x->back)
         x->back->ops->release(&x->back, status);

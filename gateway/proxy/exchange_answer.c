@@ -5,6 +5,7 @@
 #include "gateway/proxy/error_page.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 enum { RETRY_AFTER_S = 5, RETRY_AFTER_RATE_S = 1 };
@@ -152,9 +153,9 @@ static const char *protocol_name(const struct exchange *x)
 {
     if (x->is_tunnel)
         return slice_eq_nocase(x->request->upgrade, SLICE("websocket")) ? "websocket" : "upgrade";
-    return !x->request || x->request->version == HTTP_1_1 ? "http/1.1"
-           : x->request->version == HTTP_1_0              ? "http/1.0"
-                                                          : "h2";
+    if (!x->request) /* its head did not come */
+        return strcmp(x->connection->alpn, "h2") == 0 ? "h2" : "http/1.1";
+    return x->request->version == HTTP_1_1 ? "http/1.1" : x->request->version == HTTP_1_0 ? "http/1.0" : "h2";
 }
 
 static void fill_back(const struct exchange *x, struct access_record *record)

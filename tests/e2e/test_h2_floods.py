@@ -117,6 +117,21 @@ def test_a_bomb_that_is_smaller_is_only_refused(gateway, app):
         assert client.ended(3) == (200, None)
 
 
+@pytest.mark.parametrize("status,field_count,path_size", [(431, 300, 1), (414, 0, 9000)])
+def test_a_refused_head_is_known_all_the_same(gateway, origin, status, field_count, path_size):
+    """Its method, so that HEAD gets no body; its version, for the log; gRPC, so that its client understands."""
+    app = gateway.app(origin())
+    fields, path = [("x-field", "v")] * field_count, "/" * path_size
+    with FrameClient(gateway, app.host()) as client:
+        client.request(1, *fields, method="HEAD", path=path)
+        assert client.ended(1) == (status, None) and client.body(1) == b""
+        assert gateway.log_line(status=status, method="HEAD")["protocol"] == "h2"
+        client.request(3, ("content-type", "application/grpc"), *fields, method="POST", path=path)
+        assert client.ended(3) == (200, None) and client.body(3) == b""
+        head = client.find(lambda f: f.stream == 3 and f.kind == HEADERS)
+        assert int(dict(head.fields)["grpc-status"]) > 0
+
+
 # ---- what well-behaved clients do a lot ----
 
 def test_a_busy_client_is_no_flood(gateway, origin):

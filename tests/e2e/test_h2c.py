@@ -213,7 +213,8 @@ def test_websocket(gateway, h2_origin):
     app = h2c_app(gateway, server)
     with gateway.connect(app.host()) as connection:
         connection.send(f"GET /socket HTTP/1.1\r\nHost: {app.host()}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+                        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+                        "Content-Length: 0\r\n\r\n")
         head = connection.read_head()
         assert head.status == 101 and head.get("Sec-WebSocket-Accept") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
         for text in (b"one", b"two" * 30000):
@@ -221,7 +222,7 @@ def test_websocket(gateway, h2_origin):
             assert connection.read(len(text)) == text
     fields = server.requests[0].fields
     assert fields[":method"] == "CONNECT" and fields[":protocol"] == "websocket" and fields[":path"] == "/socket"
-    assert "sec-websocket-key" not in fields
+    assert "sec-websocket-key" not in fields and "content-length" not in fields
     with H2Client(gateway, app.host()) as client:
         number = client.send("CONNECT", "/socket", end=False, pseudo=[(":protocol", "websocket")])
         stream = client.streams[number]
@@ -232,6 +233,24 @@ def test_websocket(gateway, h2_origin):
 
 
 # ---- resets, GOAWAY, limits ----
+
+def test_what_got_an_interim_answer_is_not_asked_again(gateway, h2_origin):
+    """The second request finds the connection of the first, which the app closes after a 103."""
+    def answer(peer, request):
+        if request.path == "/first":
+            peer.respond(request, b"ok")
+            return
+        peer.head(request, 103, ("link", "</a>"))
+        peer.wire.sock.shutdown(socket.SHUT_RDWR)
+
+    server = h2_origin(answer)
+    app = h2c_app(gateway, server)
+    with H2Client(gateway, app.host()) as client:
+        assert client.fetch("GET", "/first").body == b"ok"
+        assert client.fetch("GET", "/second").status == 502
+    assert [request.path for request in server.requests] == ["/first", "/second"]
+    assert gateway.log_line(app_id=app.id, path="/second")["error"] == "upstream_truncated"
+
 
 def refuse_first(server_seen, then=echo, code=h2.errors.ErrorCodes.REFUSED_STREAM):
     def answer(peer, request):
