@@ -373,10 +373,8 @@ static void on_timer(struct timer *timer)
         stream_destroy(s);
         break;
     case STREAM_OPEN:
-        if (s->write_broken && s->pauses) {
+        if (s->write_broken && s->pauses)
             stream_fail(s, STATUS_PEER_RESET);
-            break;
-        }
         break;
     case STREAM_FAILED:
     case STREAM_DEAD:
