@@ -79,8 +79,12 @@ static bool take_option(struct ctl_options *options, struct given *given, int co
 {
     const struct ctl_option *option =
         code >= LONG_BASE ? &ctl_option_table[code - LONG_BASE] : ctl_option_lettered((char)code);
-    if (!option || given->count == MAX_OPTIONS)
+    if (!option)
         return false; /* getopt_long has said what is wrong */
+    if (given->count == MAX_OPTIONS) {
+        ctl_error("there are more than %d options; a list may be given at once, as a,b,c", MAX_OPTIONS);
+        return false;
+    }
     if (option->argument && !take_value(options, given, option, optarg))
         return false;
     if (!option->argument)

@@ -64,6 +64,7 @@ def test_help_of_all_and_of_each_command():
     (("status", "--control", "unix:/a", "--control", "unix:/b"), "--control is given twice"),
     (("top", "-n", "5", "--count", "6"), "--count is given twice, as 5 and as 6"),
     (("logs", "--method", "GET", "--method", "PUT"), "--method is given twice"),
+    (("compose", "x", *["--profile=a"] * 65), "there are more than 64 options; a list may be given at once"),
 ])
 def test_wrong_usage_is_2(arguments, says):
     result = run(*arguments)
