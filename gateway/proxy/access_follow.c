@@ -218,26 +218,36 @@ void access_followers_round(struct access_followers *all)
     }
 }
 
-static void keep(struct access_ring *tail, struct slice line)
+/* The line that the byte at `at` belongs to, and those before it, leave. */
+static void drop_lines(struct slice *lines, size_t at)
 {
-    char *place;
-    if (line.len > ACCESS_FOLLOW_TAIL_BYTES)
-        return;
-    while (!(place = access_ring_reserve(tail, line.len))) {
-        struct slice oldest = access_ring_pending(tail);
-        access_ring_consume(tail, take_line(&oldest).len);
-    }
-    memcpy(place, line.ptr, line.len);
-    access_ring_commit(tail, line.len);
+    *lines = slice_from(*lines, at);
+    take_line(lines);
+}
+
+/* The last lines that fit. */
+static void keep(struct access_ring *tail, struct slice lines)
+{
+    struct slice old = access_ring_pending(tail);
+    size_t before = old.len;
+    if (lines.len > ACCESS_FOLLOW_TAIL_BYTES)
+        drop_lines(&lines, lines.len - ACCESS_FOLLOW_TAIL_BYTES - 1);
+    if (old.len + lines.len > ACCESS_FOLLOW_TAIL_BYTES)
+        drop_lines(&old, old.len + lines.len - ACCESS_FOLLOW_TAIL_BYTES - 1);
+    access_ring_consume(tail, before - old.len);
+    memcpy(access_ring_reserve(tail, lines.len), lines.ptr, lines.len);
+    access_ring_commit(tail, lines.len);
 }
 
 void access_followers_show(struct access_followers *all, struct slice lines)
 {
     struct access_line members;
-    while (lines.len > 0) {
+    if (lines.len == 0)
+        return;
+    keep(all->tail, lines);
+    while (lines.len > 0 && !list_is_empty(&all->active)) {
         struct slice line = take_line(&lines);
-        keep(all->tail, line);
-        if (list_is_empty(&all->active) || !access_line_parse(line, &members))
+        if (!access_line_parse(line, &members))
             continue;
         LIST_EACH (link, &all->active) {
             struct access_follower *follower = CONTAINER_OF(link, struct access_follower, link);
