@@ -37,10 +37,11 @@ void h1_mux_begin_window(struct h1_mux *m)
 
 static void malformed(struct h1_mux *m, enum status status)
 {
+    static const struct message_head nothing;
     m->in = H1_IN_BROKEN;
     m->close = true;
     h1_mux_arm_check(m);
-    m->endpoint.events->malformed(m->endpoint.owner, status, &m->parser.head);
+    m->endpoint.events->malformed(m->endpoint.owner, status, m->parser.head ? m->parser.head : &nothing);
 }
 
 static void check_body_rate(struct h1_mux *m)
@@ -223,7 +224,6 @@ static void begin_request(struct h1_mux *m)
     m->base.events->request(m->base.owner, &m->endpoint);
     assert(m->endpoint.arena);
     h1_parser_begin(&m->parser, m->endpoint.arena, METHOD_OTHER, false);
-    m->parser.head = (struct message_head){.status = 0}; /* the last one's memory is gone, and `malformed` shows it */
 }
 
 /* The last piece of a message was passed on as such: the parser's own end says nothing new. */
@@ -237,8 +237,7 @@ static void swallow_end(struct h1_mux *m)
 
 static void got_head(struct h1_mux *m)
 {
-    struct message_head *head = arena_alloc(m->endpoint.arena, sizeof *head);
-    *head = m->parser.head;
+    const struct message_head *head = m->parser.head;
     if (head_is_interim(head)) {
         m->endpoint.events->head(m->endpoint.owner, head, false);
         return;

@@ -29,7 +29,7 @@ struct exchange {
     struct deferred deferred;
     struct exchange *next_free;
     const struct message_head *request; /* as received; NULL before its head */
-    struct message_head forward;        /* as sent on */
+    struct message_head *forward;       /* as sent on, in the arena */
     struct block_queue kept;            /* request body from its beginning, so that it can go to another connection */
     size_t front_owed;                  /* received from the front and not credited */
     size_t back_owed;

@@ -47,7 +47,8 @@ static void make_forward(struct exchange *x)
         .via = exchange_via,
         .peer_is_trusted = c->is_trusted,
     };
-    semantics_forward_request(x->request, &params, &x->arena, &x->forward);
+    x->forward = arena_alloc(&x->arena, sizeof *x->forward);
+    semantics_forward_request(x->request, &params, &x->arena, x->forward);
 }
 
 /* ---- the back side ---- */
@@ -56,7 +57,7 @@ static void send_request(struct exchange *x)
 {
     endpoint_bind(x->back, &exchange_back_events, x, &x->arena);
     bool end = x->request->body == BODY_NONE;
-    x->back->ops->send_head(x->back, &x->forward, end);
+    x->back->ops->send_head(x->back, x->forward, end);
 }
 
 static void open_local(struct exchange *x)
@@ -66,7 +67,8 @@ static void open_local(struct exchange *x)
     x->is_local = true;
     loop_timer_disarm(&x->timer); /* deadlines are for apps */
     x->back = local_open(x->proxy->loop, params->service, params->service_arg, c->is_verified);
-    x->forward = *x->request;
+    x->forward = arena_alloc(&x->arena, sizeof *x->forward);
+    *x->forward = *x->request;
     send_request(x);
 }
 
@@ -247,8 +249,8 @@ static enum { HOPS_FORWARD, HOPS_ANSWER, HOPS_INVALID } spend_hop(struct exchang
     uint64_t left;
     if (x->request->method != METHOD_OPTIONS && x->request->method != METHOD_TRACE)
         return HOPS_FORWARD;
-    for (size_t i = 0; i < x->forward.fields.count; i++) {
-        struct field *field = &x->forward.fields.items[i];
+    for (size_t i = 0; i < x->forward->fields.count; i++) {
+        struct field *field = &x->forward->fields.items[i];
         if (field->id != FIELD_MAX_FORWARDS)
             continue;
         if (!slice_to_u64(field->value, &left))

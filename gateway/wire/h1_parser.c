@@ -43,6 +43,7 @@ void h1_parser_begin(struct h1_parser *parser, struct arena *arena, enum method 
     parser->arena = arena;
     parser->request_method = request_method;
     parser->upgrade_asked = upgrade_asked;
+    parser->head = NULL;
     parser->preamble = 0;
     parser->partial = NULL;
     parser->partial_len = parser->partial_capacity = 0;
@@ -186,7 +187,7 @@ static enum h1_event refuse_partial_head(struct h1_parser *parser, enum gathered
     size_t start_len = why == GATHERED_BARE_LF ? section.len - 1 : section.len;
     bool in_start_line = memchr(section.ptr, '\n', start_len) == NULL;
     if (parser->direction == H1_REQUESTS)
-        h1_head_name_request(section, &parser->head);
+        h1_head_name_request(section, parser->head);
     if (why == GATHERED_BARE_LF)
         return refuse(parser, in_start_line ? STATUS_BAD_REQUEST_LINE : STATUS_BAD_FIELD_VALUE);
     bool is_target = in_start_line && parser->direction == H1_REQUESTS;
@@ -195,26 +196,26 @@ static enum h1_event refuse_partial_head(struct h1_parser *parser, enum gathered
 
 static enum status read_request(struct h1_parser *parser, struct slice section)
 {
-    enum status status = h1_head_parse_request(section, parser->limits, parser->arena, &parser->head);
-    return status == STATUS_OK ? semantics_check_request(&parser->head) : status;
+    enum status status = h1_head_parse_request(section, parser->limits, parser->arena, parser->head);
+    return status == STATUS_OK ? semantics_check_request(parser->head) : status;
 }
 
 static enum status read_response(struct h1_parser *parser, struct slice section)
 {
-    enum status status = h1_head_parse_response(section, parser->limits, parser->arena, &parser->head);
+    enum status status = h1_head_parse_response(section, parser->limits, parser->arena, parser->head);
     if (status == STATUS_OK)
-        status = semantics_check_response(&parser->head, parser->request_method, parser->upgrade_asked);
+        status = semantics_check_response(parser->head, parser->request_method, parser->upgrade_asked);
     return status;
 }
 
 static void enter_body(struct h1_parser *parser)
 {
-    switch (parser->head.body) {
+    switch (parser->head->body) {
     case BODY_NONE:
         parser->state = STATE_END;
         break;
     case BODY_LENGTH:
-        parser->remaining = parser->head.content_length;
+        parser->remaining = parser->head->content_length;
         parser->state = parser->remaining > 0 ? STATE_LENGTH : STATE_END;
         break;
     case BODY_CHUNKED:
@@ -232,7 +233,7 @@ static enum h1_event step_head(struct h1_parser *parser, struct slice *input)
     enum gathered gathered = gather(parser, input);
     if (gathered == GATHERED_MORE)
         return H1_NEED_MORE;
-    parser->head = (struct message_head){.status = 0};
+    parser->head = arena_alloc_zeroed(parser->arena, sizeof *parser->head);
     if (gathered != GATHERED_ALL)
         return refuse_partial_head(parser, gathered);
     struct slice section = take_section(parser);
@@ -240,7 +241,7 @@ static enum h1_event step_head(struct h1_parser *parser, struct slice *input)
         parser->direction == H1_REQUESTS ? read_request(parser, section) : read_response(parser, section);
     if (status != STATUS_OK)
         return refuse(parser, status);
-    if (!head_is_interim(&parser->head)) {
+    if (!head_is_interim(parser->head)) {
         enter_body(parser);
         return H1_HEAD;
     }

@@ -104,9 +104,9 @@ static void write_head(void *arg, uint64_t count)
     arena_init(&arena, &input->pool);
     h1_parser_begin(&parser, &arena, METHOD_GET, false);
     must(h1_parser_feed(&parser, input->bytes, input->len, &used) == H1_HEAD);
-    must(h1_head_bound(&parser.head) <= sizeof buffer);
+    must(h1_head_bound(parser.head) <= sizeof buffer);
     for (uint64_t i = 0; i < count; i++) {
-        h1_write_head(&parser.head, false, buffer, sizeof buffer);
+        h1_write_head(parser.head, false, buffer, sizeof buffer);
         bench_use(buffer);
     }
     arena_reset(&arena);

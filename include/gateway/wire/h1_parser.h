@@ -29,7 +29,7 @@ enum h1_direction { H1_REQUESTS, H1_RESPONSES };
 
 enum h1_event {
     H1_NEED_MORE, /* all input used */
-    H1_HEAD,      /* parser.head is filled; for 1xx another head follows */
+    H1_HEAD,      /* parser.head is the message's; for 1xx another head follows */
     H1_BODY,      /* parser.body is a piece of the body, or of raw bytes after BODY_RAW */
     H1_TRAILERS,  /* parser.trailers has at least one field (already filtered) */
     H1_END,       /* the message is complete; input after it belongs to the next one */
@@ -53,7 +53,7 @@ struct h1_chunk_line {
 
 struct h1_parser {
     /* results of the last event */
-    struct message_head head;
+    struct message_head *head; /* in the arena; NULL before the first one of a message is complete, or refused */
     struct slice body;
     struct fields trailers;
     enum status status;

@@ -83,7 +83,7 @@ static inline void h1_trace_head(struct h1_trace *trace)
         [BODY_NONE] = "none", [BODY_LENGTH] = "length", [BODY_CHUNKED] = "chunked", [BODY_UNTIL_CLOSE] = "until-close",
         [BODY_RAW] = "raw",
     };
-    const struct message_head *head = &trace->parser.head;
+    const struct message_head *head = trace->parser.head;
     char status[16];
     snprintf(status, sizeof status, "%d", head->status);
     h1_trace_word(trace, head->status ? status : "");

@@ -310,8 +310,8 @@ static void test_failed_request_is_named(void **state)
         h1_trace_init(&trace, &requests);
         h1_trace_feed(&trace, inputs[i].ptr, inputs[i].len);
         assert_true(trace.failed);
-        assert_int_equal(trace.parser.head.method, METHOD_POST);
-        assert_true(slice_eq(trace.parser.head.path, SLICE("/p")));
+        assert_int_equal(trace.parser.head->method, METHOD_POST);
+        assert_true(slice_eq(trace.parser.head->path, SLICE("/p")));
         free(h1_trace_fini(&trace));
     }
 }
