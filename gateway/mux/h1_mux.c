@@ -3,6 +3,7 @@
 #include "h1_mux_internal.h"
 
 #include "gateway/base/log.h"
+#include "gateway/base/prefetch.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -464,7 +465,17 @@ static void on_room(void *owner)
         h1_mux_defer(m);
 }
 
+static void on_soon(void *owner, unsigned ahead)
+{
+    struct h1_mux *m = owner;
+    if (ahead > 1)
+        prefetch(m, sizeof *m);
+    else if (m->open && m->endpoint.events->soon)
+        m->endpoint.events->soon(m->endpoint.owner);
+}
+
 static const struct stream_events stream_events = {
+    .soon = on_soon,
     .ready = on_ready,
     .data = on_data,
     .eof = on_eof,

@@ -23,7 +23,7 @@ struct listener {
     listener_accept_cb accepted;
     void *owner;
     struct timer pause;
-    unsigned at_once; /* how many are accepted in one turn */
+    unsigned at_once; /* how many are accepted in one call */
     unsigned full;    /* turns in a row that found as many */
     uint64_t turn;    /* the last one */
 };
@@ -150,20 +150,21 @@ static bool accept_one(struct listener *l)
 }
 
 /*
- * One a turn as long as they come singly: a second call would only hear that there is no other. When they wait in turn
- * after turn, more at once.
+ * One at a time as long as they come singly: a second call would only hear that there is no other. When they wait in
+ * turn after turn, or others are to come before the next call, more at once.
  */
 static void on_acceptable(struct poller_fd *fd, uint32_t events)
 {
     (void)events;
     struct listener *l = CONTAINER_OF(fd, struct listener, fd);
     uint64_t turn = loop_turns(l->loop);
-    if (turn != l->turn + 1) {
+    if (turn - l->turn > 1) {
         l->at_once = 1;
         l->full = 0;
     }
     l->turn = turn;
-    for (unsigned i = 0; i < l->at_once; i++)
+    unsigned at_once = l->loop->is_crowded ? MAX_AT_ONCE : l->at_once;
+    for (unsigned i = 0; i < at_once; i++)
         if (!accept_one(l)) {
             l->at_once = 1;
             l->full = 0;
@@ -173,13 +174,15 @@ static void on_acceptable(struct poller_fd *fd, uint32_t events)
         l->at_once *= 2;
 }
 
+static const struct poller_events poller_events = {.ready = on_acceptable};
+
 struct listener *listener_new(struct loop *loop, int fd, listener_accept_cb accepted, void *owner)
 {
     struct listener *l = calloc(1, sizeof *l);
     if (!l)
         abort();
     l->loop = loop;
-    l->fd = (struct poller_fd){.ready = on_acceptable, .fd = fd};
+    l->fd = (struct poller_fd){.events = &poller_events, .fd = fd};
     l->accepted = accepted;
     l->owner = owner;
     l->at_once = 1;

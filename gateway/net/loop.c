@@ -13,6 +13,7 @@
 
 enum { SLOTS = 1024, MAX_FREE_BLOCKS = 128, MAX_FREE_ARENA_BLOCKS = 1024 };
 enum { FEW_BLOCKS = 64, MAX_LARGE_READS = 4 };
+enum { MAX_BATCHES = 16 }; /* of events, in one turn */
 
 struct message {
     struct message *next;
@@ -187,6 +188,8 @@ static void on_wake(struct poller_fd *wake, uint32_t events)
     run_messages(CONTAINER_OF(wake, struct loop_private, wake)->loop);
 }
 
+static const struct poller_events wake_events = {.ready = on_wake};
+
 static void stop(void *arg)
 {
     struct loop *loop = arg;
@@ -214,13 +217,15 @@ static void on_readable(struct poller_fd *fd, uint32_t events)
     watch->readable(watch->arg);
 }
 
+static const struct poller_events watch_events = {.ready = on_readable};
+
 struct loop_watch *loop_watch_new(struct loop *loop, int fd, void (*readable)(void *arg), void *arg)
 {
     struct loop_watch *watch = malloc(sizeof *watch);
     if (!watch)
         abort();
     *watch =
-        (struct loop_watch){.loop = loop, .fd = {.ready = on_readable, .fd = fd}, .readable = readable, .arg = arg};
+        (struct loop_watch){.loop = loop, .fd = {.events = &watch_events, .fd = fd}, .readable = readable, .arg = arg};
     if (!poller_want(loop->poller, &watch->fd, EPOLLIN))
         abort();
     return watch;
@@ -311,13 +316,15 @@ static void end_turn(struct loop *loop)
 
 static void turn(struct loop *loop, int max_ms)
 {
-    bool more = !list_is_empty(&loop->ready) || loop->private->deferred_first != NULL;
-    int tick_ms = until_tick(loop);
+    bool has_work = !list_is_empty(&loop->ready) || loop->private->deferred_first != NULL;
+    int tick_ms = until_tick(loop), batches = 0;
     if (tick_ms >= 0 && (max_ms < 0 || tick_ms < max_ms))
         max_ms = tick_ms;
-    poller_wait(loop->poller, more ? 0 : max_ms);
-    read_clocks(loop);
-    poller_call(loop->poller);
+    do {
+        loop->is_crowded = poller_wait(loop->poller, has_work || batches > 0 ? 0 : max_ms);
+        read_clocks(loop);
+        poller_call(loop->poller);
+    } while (loop->is_crowded && ++batches < MAX_BATCHES);
     run_timers(loop);
     end_turn(loop);
 }
@@ -351,7 +358,7 @@ static struct loop_private *new_private(struct loop *loop)
     p->last = &p->first;
     pthread_mutex_init(&p->lock, NULL);
     p->loop = loop;
-    p->wake = (struct poller_fd){.ready = on_wake, .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+    p->wake = (struct poller_fd){.events = &wake_events, .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
     if (p->wake.fd < 0 || !poller_want(loop->poller, &p->wake, EPOLLIN))
         abort();
     return p;

@@ -4,7 +4,11 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-enum { MAX_EVENTS = 512 };
+/*
+ * A batch. To collect it the kernel looks at each socket, and once more when that is read: few others may come in
+ * between if it shall still be in the first cache.
+ */
+enum { MAX_EVENTS = 32 };
 
 struct poller {
     int epoll_fd;
@@ -67,19 +71,35 @@ void poller_close(struct poller *poller, struct poller_fd *self)
     drop_collected(poller, self);
 }
 
-void poller_wait(struct poller *poller, int max_ms)
+bool poller_wait(struct poller *poller, int max_ms)
 {
     int count = epoll_wait(poller->epoll_fd, poller->events, MAX_EVENTS, max_ms);
     poller->count = count > 0 ? count : 0;
     poller->next = 0;
+    return count == MAX_EVENTS;
+}
+
+/*
+ * With many connections most of them are no longer in the cache when they are ready. The next ones are fetched while
+ * those before them run.
+ */
+static void look_ahead(const struct poller *poller, int at, unsigned ahead)
+{
+    struct poller_fd *self = at < poller->count ? poller->events[at].data.ptr : NULL;
+    if (self && self->events->soon)
+        self->events->soon(self, ahead);
 }
 
 void poller_call(struct poller *poller)
 {
+    for (int at = 0; at < POLLER_MAX_AHEAD; at++)
+        look_ahead(poller, at, POLLER_MAX_AHEAD);
     while (poller->next < poller->count) {
+        for (int ahead = POLLER_MAX_AHEAD; ahead > 0; ahead--)
+            look_ahead(poller, poller->next + ahead, (unsigned)ahead);
         const struct epoll_event *event = &poller->events[poller->next++];
         struct poller_fd *self = event->data.ptr;
         if (self)
-            self->ready(self, event->events);
+            self->events->ready(self, event->events);
     }
 }

@@ -65,6 +65,8 @@ static void on_event(struct poller_fd *self, uint32_t events)
     arm_timer(resolver);
 }
 
+static const struct poller_events poller_events = {.ready = on_event};
+
 static struct watch *find_watch(struct resolver *resolver, int fd)
 {
     LIST_EACH (link, &resolver->watches)
@@ -93,7 +95,7 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
     watch = malloc(sizeof *watch);
     if (!watch)
         abort();
-    *watch = (struct watch){.resolver = resolver, .fd = {.ready = on_event, .fd = fd}};
+    *watch = (struct watch){.resolver = resolver, .fd = {.events = &poller_events, .fd = fd}};
     if (!poller_want(resolver->loop->poller, &watch->fd, wanted))
         abort();
     list_push(&resolver->watches, &watch->link);

@@ -2,6 +2,8 @@
 #include "stream_internal.h"
 
 #include "gateway/base/log.h"
+#include "gateway/base/prefetch.h"
+#include "gateway/net/tls_record.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -308,6 +310,21 @@ static void on_event(struct poller_fd *fd, uint32_t events)
     stream_flush_dirty(loop);
 }
 
+static void on_soon(struct poller_fd *fd, unsigned ahead)
+{
+    struct stream *s = CONTAINER_OF(fd, struct stream, fd);
+    if (ahead == POLLER_MAX_AHEAD) {
+        prefetch(s, sizeof *s);
+        return;
+    }
+    if (s->record && ahead == POLLER_MAX_AHEAD - 1)
+        tls_record_prefetch(s->record);
+    if (stream_is_owned(s) && s->events->soon)
+        s->events->soon(s->owner, ahead);
+}
+
+static const struct poller_events poller_events = {.ready = on_event, .soon = on_soon};
+
 static bool wait_for(struct stream *s, uint32_t events)
 {
     return poller_want(s->loop->poller, &s->fd, events | EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET);
@@ -399,7 +416,7 @@ static struct stream *new_stream(struct loop *loop, int fd, enum stream_state st
     list_init(&s->closing_link);
     list_push(&loop->streams, &s->all_link);
     timer_init(&s->timer, on_timer);
-    s->fd = (struct poller_fd){.ready = on_event, .fd = fd};
+    s->fd = (struct poller_fd){.events = &poller_events, .fd = fd};
     return s;
 }
 

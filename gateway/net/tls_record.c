@@ -1,5 +1,7 @@
 #include "gateway/net/tls_record.h"
 
+#include "gateway/base/prefetch.h"
+
 #include <assert.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -140,6 +142,11 @@ void tls_record_free(struct tls_record **record)
     chill(r);
     OPENSSL_cleanse(r, sizeof *r);
     free(r);
+}
+
+void tls_record_prefetch(const struct tls_record *r)
+{
+    prefetch(r, sizeof *r);
 }
 
 /* ---- records ---- */

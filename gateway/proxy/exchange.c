@@ -1,6 +1,7 @@
 /* The pump: what comes from one side goes to the other. */
 #include "exchange_internal.h"
 
+#include "gateway/base/prefetch.h"
 #include "gateway/http/semantics.h"
 #include "gateway/route/meter.h"
 
@@ -147,6 +148,13 @@ static bool is_stale(const struct exchange *x)
     return x->back && x->claim && claim_is_revoked(x->claim);
 }
 
+/* ---- what comes next ---- */
+
+static void on_soon(void *owner)
+{
+    prefetch(owner, sizeof(struct exchange));
+}
+
 /* ---- from the front ---- */
 
 static void front_head(void *owner, const struct message_head *head, bool end)
@@ -246,6 +254,7 @@ static void front_reset(void *owner, enum status status)
 }
 
 const struct endpoint_events exchange_front_events = {
+    .soon = on_soon,
     .head = front_head,
     .body = front_body,
     .trailers = front_trailers,
@@ -430,6 +439,7 @@ static void back_reset(void *owner, enum status status)
 }
 
 const struct endpoint_events exchange_back_events = {
+    .soon = on_soon,
     .head = back_head,
     .body = back_body,
     .trailers = back_trailers,

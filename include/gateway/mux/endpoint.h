@@ -43,6 +43,8 @@ struct endpoint_ops {
 };
 
 struct endpoint_events {
+    /* One of these comes soon: fetch what it needs from memory (see poller_events). May be NULL. */
+    void (*soon)(void *owner);
     /* The head is valid as long as the bound arena. Interim responses come as heads of their own, before the final one.
      */
     void (*head)(void *owner, const struct message_head *head, bool end);

@@ -2,7 +2,8 @@
  * loop: one thread's event loop: epoll for readiness, a timer wheel, messages from other threads, objects freed at
  * the end of a turn, and the memory that all connections of the thread share (scratch buffers, send blocks, arenas).
  *
- * A turn: wait for events; call them; flush what they wrote; run deferred work; free. The clock is read once a turn.
+ * A turn: wait for events; call them, in batches; flush what they wrote; run deferred work; free. The clock is read
+ * once a batch.
  * Nothing here is thread-safe but loop_post and loop_stop.
  */
 #ifndef GATEWAY_NET_LOOP_H
@@ -86,8 +87,9 @@ struct loop {
     struct list streams;       /* all of them, also those that only finish sending */
     struct list closing;       /* those of them that have something to send, the longest closed first */
     size_t closing_bytes;      /* that they had when they were closed */
-    uint64_t now_us;           /* monotonic, of this turn */
-    uint64_t wall_us;          /* wall clock, of this turn */
+    bool is_crowded;           /* there are more events than this batch */
+    uint64_t now_us;           /* monotonic, of this batch of events */
+    uint64_t wall_us;          /* wall clock */
     BIO *bio;                  /* of all TLS streams of this loop, see net/stream */
     struct stream *bio_stream; /* whose bytes the BIO reads and writes now */
     const char *bio_in;

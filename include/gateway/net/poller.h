@@ -10,9 +10,22 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-struct poller_fd {
+enum { POLLER_MAX_AHEAD = 3 };
+
+struct poller_fd;
+
+struct poller_events {
     /* `events`: EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR; the last two come unasked. */
     void (*ready)(struct poller_fd *self, uint32_t events);
+    /*
+     * `ready` comes soon, as the `ahead`-th from now, from POLLER_MAX_AHEAD down to 1: time to fetch from memory what
+     * it will look at. It changes nothing; it may be left out, and `ready` may not come. May be NULL.
+     */
+    void (*soon)(struct poller_fd *self, unsigned ahead);
+};
+
+struct poller_fd {
+    const struct poller_events *events;
     int fd;
     uint32_t wanted; /* what epoll was told; 0: it is not in the poller */
 };
@@ -27,8 +40,9 @@ void poller_remove(struct poller *poller, struct poller_fd *self);
 /* Closes the descriptor, whose only reference it must be: that takes it out of the poller without a call of its own. */
 void poller_close(struct poller *poller, struct poller_fd *self);
 
-/* Waits up to `max_ms` (-1: without an end; a signal ends it) and collects what is ready; poller_call calls it. */
-void poller_wait(struct poller *poller, int max_ms);
+/* Waits up to `max_ms` (-1: without an end; a signal ends it) and collects a batch of what is ready; poller_call calls
+ * it. True: more may be ready. */
+bool poller_wait(struct poller *poller, int max_ms);
 void poller_call(struct poller *poller);
 
 #endif

@@ -31,6 +31,8 @@ struct stream_events {
     void (*data)(void *owner, const char *data, size_t len);
     /* The peer ended its direction in order (FIN; for TLS close_notify). At most once; no data follows. */
     void (*eof)(void *owner);
+    /* One of these comes soon: see poller_events; `ahead` is less than POLLER_MAX_AHEAD. May be NULL. */
+    void (*soon)(void *owner, unsigned ahead);
     /* Bytes went to the stream of stream_splice without passing here. May be NULL. */
     void (*moved)(void *owner, size_t bytes);
     /* The queue is below the low mark again after stream_room said 0. */
@@ -54,7 +56,7 @@ enum {
 
 /*
  * Takes ownership of a connected non-blocking socket. tls: NULL for plain TCP. TLS handshakes as server and fails with
- * TLS_TIMEOUT after handshake_ms. No event comes before the next turn.
+ * TLS_TIMEOUT after handshake_ms. No event comes before this has returned.
  */
 struct stream *stream_accept(struct loop *loop, int fd, const struct ip_addr *peer, uint16_t peer_port,
                              struct tls_server *tls, uint64_t handshake_ms, const struct stream_events *events,

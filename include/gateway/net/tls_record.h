@@ -89,6 +89,9 @@ MUST_CHECK bool tls_record_seal(struct tls_record *record, enum tls_content cont
 MUST_CHECK int tls_record_open(struct tls_record *record, const uint8_t *header, size_t len, uint8_t *ret_out,
                                size_t *ret_len, uint8_t *ret_content);
 
+/* It is used soon. */
+void tls_record_prefetch(const struct tls_record *record);
+
 /* RFC 8446 section 7.2: the next key of what is received or sent. False: OpenSSL failed. */
 MUST_CHECK bool tls_record_update_received(struct tls_record *record);
 MUST_CHECK bool tls_record_update_sent(struct tls_record *record);

@@ -3,6 +3,7 @@
 #include "net/sockets.h"
 
 #include <netinet/tcp.h>
+#include <sys/eventfd.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -89,6 +90,39 @@ static void more_connections_than_one_callback_takes_all_come(void **state)
     TURN_UNTIL(loop, accepted_count == MANY);
     for (int i = 0; i < MANY; i++)
         close(clients[i]);
+    listener_free(&listener);
+}
+
+static void on_readable(void *arg)
+{
+    ++*(unsigned *)arg;
+}
+
+/* A descriptor that is always ready comes with every turn, and there are more of them than one takes. */
+static void nobody_waits_behind_a_crowd(void **state)
+{
+    enum { CROWD = 600, CLIENTS = 32 };
+    struct loop *loop = *state;
+    int fd = open_tcp(0), clients[CLIENTS], ready[CROWD];
+    struct listener *listener = listener_new(loop, fd, on_accepted, &counters);
+    struct loop_watch *crowd[CROWD];
+    unsigned calls = 0;
+    for (size_t i = 0; i < CROWD; i++) {
+        ready[i] = eventfd(1, EFD_CLOEXEC);
+        crowd[i] = loop_watch_new(loop, ready[i], on_readable, &calls);
+    }
+    for (size_t i = 0; i < CLIENTS; i++)
+        clients[i] = connect_to(port_of(fd));
+    for (unsigned turns = 0; turns < 10; turns++)
+        loop_turn(loop, 0);
+    assert_int_equal(accepted_count, CLIENTS);
+    assert_true(calls >= CROWD);
+    for (size_t i = 0; i < CLIENTS; i++)
+        close(clients[i]);
+    for (size_t i = 0; i < CROWD; i++) {
+        loop_watch_free(&crowd[i]);
+        close(ready[i]);
+    }
     listener_free(&listener);
 }
 
@@ -234,6 +268,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(tcp_connections_come_ready_to_use, set_up, tear_down),
         cmocka_unit_test_setup_teardown(more_connections_than_one_callback_takes_all_come, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(nobody_waits_behind_a_crowd, set_up, tear_down),
         cmocka_unit_test_setup_teardown(who_waits_is_taken_before_the_end, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_connection_may_come_in_any_turn, set_up, tear_down),
         cmocka_unit_test(workers_share_a_port),

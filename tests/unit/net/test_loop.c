@@ -3,6 +3,7 @@
 #include "net/sockets.h"
 
 #include <pthread.h>
+#include <sys/eventfd.h>
 
 static struct counters counters;
 
@@ -323,6 +324,41 @@ static void large_reads_are_bounded(void **state)
     assert_true(loop_may_read_large(loop));
 }
 
+static void on_readable(void *arg)
+{
+    ++*(unsigned *)arg;
+}
+
+/* As many as are there, up to a bound: what is always ready must not keep a turn from its end. */
+static void a_turn_takes_several_batches_of_events(void **state)
+{
+    enum { MANY = 600 };
+    struct loop *loop = *state;
+    struct loop_watch *watches[MANY];
+    int fds[MANY];
+    unsigned calls[MANY] = {0}, sum = 0;
+    for (size_t i = 0; i < MANY; i++) {
+        fds[i] = eventfd(i < 100, EFD_CLOEXEC);
+        watches[i] = loop_watch_new(loop, fds[i], on_readable, &calls[i]);
+    }
+    uint64_t one = 1, turns = loop_turns(loop);
+    loop_turn(loop, 0);
+    for (size_t i = 0; i < MANY; i++)
+        assert_int_equal(calls[i] > 0, i < 100);
+    for (size_t i = 0; i < MANY; i++)
+        assert_int_equal(write(fds[i], &one, sizeof one), sizeof one);
+    memset(calls, 0, sizeof calls);
+    loop_turn(loop, 0);
+    assert_int_equal(loop_turns(loop), turns + 2);
+    for (size_t i = 0; i < MANY; i++)
+        sum += calls[i];
+    assert_in_range(sum, MANY / 2, MANY - 1);
+    for (size_t i = 0; i < MANY; i++) {
+        loop_watch_free(&watches[i]);
+        close(fds[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +374,7 @@ int main(void)
         cmocka_unit_test(posts_left_when_the_loop_ends_are_still_run),
         cmocka_unit_test_setup_teardown(blocks_are_recycled_empty, set_up, tear_down),
         cmocka_unit_test_setup_teardown(large_reads_are_bounded, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_turn_takes_several_batches_of_events, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
