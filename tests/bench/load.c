@@ -164,7 +164,7 @@ static void conn_open(struct load_conn *conn)
 {
     int one = 1;
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)load_options.port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_addr.s_addr = load_options.is_direct ? traffic_address(0) : htonl(INADDR_LOOPBACK);
     if (!conn->session)
         conn->host = (unsigned)(load.connections % load_options.hosts);
     load.connections++;
@@ -482,6 +482,9 @@ static void set_option(int option, const char *value)
     case 'i':
         load_options.idle = true;
         break;
+    case 'd':
+        load_options.is_direct = true;
+        break;
     case 'w':
         load_options.warm_up = atof(value);
         break;
@@ -492,7 +495,7 @@ static void set_option(int option, const char *value)
         traffic_die(
             "usage: bench_load --protocol h1|h2|websocket|grpc --port PORT --backend-port PORT --certificate FILE "
             "[--clocks PID,...] [--hosts N] [--connections N] [--streams N] [--answer BYTES | --upload BYTES] "
-            "[--new-connections | --resume | --idle] [--warm-up S] [--seconds S]");
+            "[--new-connections | --resume | --idle] [--direct] [--warm-up S] [--seconds S]");
     }
 }
 
@@ -512,6 +515,7 @@ static void parse_options(int argc, char **argv)
         {"new-connections", no_argument, NULL, 'n'},
         {"resume", no_argument, NULL, 'r'},
         {"idle", no_argument, NULL, 'i'},
+        {"direct", no_argument, NULL, 'd'},
         {"warm-up", required_argument, NULL, 'w'},
         {"seconds", required_argument, NULL, 't'},
         {0},

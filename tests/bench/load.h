@@ -58,6 +58,7 @@ struct load_options {
     unsigned port, backend_port, hosts, connections, streams;
     uint64_t answer_bytes, upload_bytes;
     bool new_connections, resume, idle;
+    bool is_direct; /* there is no proxy: the first host's backend is asked itself */
     double warm_up, seconds;
 };
 

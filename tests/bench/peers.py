@@ -35,6 +35,11 @@ class Job:
     certificate: Path
     key: Path
     behind: str = "h1"  # what the backend speaks: h1, grpc, or tls, which is passed through
+    is_direct: bool = False     # there is no proxy
+
+    @property
+    def listens_on(self):
+        return self.address(0) if self.is_direct else "127.0.0.1"
 
     def host(self, number):
         return f"app{number}-{self.backend_port}.cluster.example"
@@ -59,7 +64,8 @@ class Job:
 class Target:
     name = program = None
     features = ALL
-    log = "access.log"
+    log = "access.log"         # None: it writes none
+    is_proxy = True
 
     def path(self):
         """Of the program, or None if it is not installed."""
@@ -129,6 +135,20 @@ class Gateway(Target):
             raise Failure(f"the control API: {error}\n{running.errors()}") from error
         finally:
             connection.close()
+
+
+class NoProxy(Target):
+    """The backend, asked itself: what remains of a figure when nothing is in between."""
+    name = "no-proxy"
+    features = frozenset({"h1"})
+    log = None
+    is_proxy = False
+
+    def __init__(self, tools):
+        self.program = str(Path(tools).resolve() / "bench_backend")
+
+    def command(self, job):
+        return [self.program, "--port", job.port, "--hosts", job.hosts, "--tls", job.certificate, job.key]
 
 
 NGINX = """

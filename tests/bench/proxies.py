@@ -96,22 +96,30 @@ class Bench:
         self.front = authority.issue("proxy", "DNS:*.cluster.example")      # certificate and key
         self.back = authority.issue("backend", "DNS:*.cluster.example")
 
+    def backend(self, case, job, folder):
+        speaks = {"h1": [], "grpc": ["--grpc"], "tls": ["--tls", *self.back]}[case.behind]
+        command = [self.tools / "bench_backend", "--port", job.backend_port, "--hosts", job.hosts, *speaks]
+        return Program(command, self.other_cpu, folder, "backend", talks=True)
+
     @contextlib.contextmanager
     def running(self, case, target):
         """(job, the target's Program), once the target takes connections."""
-        with tempfile.TemporaryDirectory(prefix=f"{target.name}-", dir=self.folder) as folder:
-            job = Job(Path(folder), free_port(), free_port("0.0.0.0"), HOSTS, *self.front, case.behind)
-            speaks = {"h1": [], "grpc": ["--grpc"], "tls": ["--tls", *self.back]}[case.behind]
-            command = [self.tools / "bench_backend", "--port", job.backend_port, "--hosts", HOSTS, *speaks]
-            with Program(command, self.other_cpu, folder, "backend", talks=True) as backend:
-                backend.read_word("ready")
-                with Program(target.command(job), self.cpu, folder, target.name) as program:
-                    try:
-                        target.set_routes(job, program)
-                        self.wait_for_handshake(case, job, program)
-                        yield job, program
-                    except Failure as failure:
-                        raise Failure(self.explain(case, target, failure, job)) from failure
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{target.name}-", dir=self.folder))
+            port = free_port("0.0.0.0")
+            if target.is_proxy:
+                job = Job(Path(folder), port, free_port("0.0.0.0"), HOSTS, *self.front, case.behind)
+                stack.enter_context(self.backend(case, job, folder)).read_word("ready")
+            else:
+                job = Job(Path(folder), port, port, 1, *self.front, is_direct=True)
+            command = target.command(job)
+            program = stack.enter_context(Program(command, self.cpu, folder, target.name, talks=not target.is_proxy))
+            try:
+                target.set_routes(job, program)
+                self.wait_for_handshake(case, job, program)
+                yield job, program
+            except Failure as failure:
+                raise Failure(self.explain(case, target, failure, job)) from failure
 
     @staticmethod
     def explain(case, target, failure, job):
@@ -130,7 +138,7 @@ class Bench:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                with (socket.create_connection(("127.0.0.1", job.port), timeout=5) as sock,
+                with (socket.create_connection((job.listens_on, job.port), timeout=5) as sock,
                       context.wrap_socket(sock, server_hostname=job.host(job.hosts - 1))):
                     return
             except OSError as error:
@@ -147,6 +155,7 @@ class Bench:
     def load(self, case, job, program, *options):
         """The load generator. It ends when its input does."""
         many = ["--connections", self.idle_connections, "--hosts", 1] if case.is_idle else ["--hosts", job.hosts]
+        many += ["--direct"] if job.is_direct else []
         command = [self.tools / "bench_load", "--port", job.port, "--backend-port", job.backend_port,
                    "--certificate", self.certificate(case), "--clocks", ",".join(map(str, program.pids())), *many,
                    "--warm-up", min(WARM_UP_SECONDS, self.seconds), *case.options.split(), *options]
@@ -172,7 +181,7 @@ class Bench:
             load.read_word("end")
             busy = busy_seconds(self.cpu) - busy
             result = finish(load)
-        if case.is_logged:
+        if case.is_logged and target.log:
             check_log(job, target, result["all_answered"])
         done = result["bytes"] / (1 << 30) if case.unit == "GiB" else result["answered"]
         cpu, seconds = result["cpu_seconds"], result["seconds"]
@@ -308,15 +317,22 @@ def choose_targets(gateway, names):
     return [target for name, target in known.items() if target.path() and (not names or name in names)]
 
 
+@contextlib.contextmanager
+def opened(tools, targets, options):
+    """A Bench, of which the head of its tables is printed."""
+    adopt_orphans()
+    with tempfile.TemporaryDirectory(prefix="phala-bench-") as folder:
+        bench = Bench(tools, folder, options.seconds, options.tries)
+        print_head(bench, targets)
+        yield bench
+
+
 def measure(tools, gateway, cases, options):
     """Measures and prints, as the options of tests/bench/run say; returns the rows."""
     targets = choose_targets(gateway, options.targets)
     rows, progress = [], Progress()
     counts_calls = not options.no_system_calls and CallCounter.works()
-    adopt_orphans()
-    with tempfile.TemporaryDirectory(prefix="phala-bench-") as folder:
-        bench = Bench(tools, folder, options.seconds, options.tries)
-        print_head(bench, targets)
+    with opened(tools, targets, options) as bench:
         for case in cases:
             able = [target for target in targets if set(case.needs.split()) <= target.features]
             if able:

@@ -51,6 +51,18 @@ def test_table_and_json(tmp_path):
         assert names == list(of_case), result.stdout
 
 
+def test_growth(tmp_path):
+    result = run("growth", "--targets", "gateway", "--json", tmp_path / "figures.json")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "figures.json").read_text())
+    assert [(row["program"], row["target"]) for row in rows] == [("growth", "gateway"), ("growth", "no-proxy")]
+    table = result.stdout.split("\ngrowth: ")[1].splitlines()
+    for row, line in zip(rows, table[2:]):
+        [few], [many] = row["few"], row["many"]
+        assert few > 0 and row["factor"] == many / few and row["more"] == many - few
+        assert line.split()[0] == row["target"] and f"{row['factor']:.2f}" in line
+
+
 def test_a_target_that_is_not_there():
     result = run("h1-small", "--targets", "gateway,caddy")
     assert result.returncode == 1 and "no target caddy; there are gateway, nginx" in result.stderr
