@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LAST_BYTES_MS = 2000, LAST_BYTES_TURN_MS = 20, REVOKE_TURN = 512, FIRST_REVOKED = 16 };
+enum { LAST_BYTES_MS = 2000, LAST_BYTES_TURN_MS = 20, REVOKE_TURN = 64, FIRST_REVOKED = 16 };
 
 /* Claims that have ended, each with a reference, which the worker does not know yet. */
 struct revoked {

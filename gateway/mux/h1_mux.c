@@ -336,7 +336,7 @@ static bool step(struct h1_mux *m, const char **data, size_t *len)
     }
     if (m->in == H1_IN_IDLE && m->server) {
         skip_blank_lines(m, data, len);
-        if (*len == 0 || !can_begin(m))
+        if (*len == 0 || m->want_close || !can_begin(m))
             return false;
         begin_request(m);
     }
@@ -470,7 +470,7 @@ static void on_soon(void *owner, unsigned ahead)
     struct h1_mux *m = owner;
     if (ahead > 1)
         prefetch(m, sizeof *m);
-    else if (m->open && m->endpoint.events->soon)
+    else if (m->open && m->endpoint.events && m->endpoint.events->soon)
         m->endpoint.events->soon(m->endpoint.owner);
 }
 

@@ -350,7 +350,7 @@ void h2_mux_gone(struct h2_mux *m, enum status status)
 static void on_data(void *owner, const char *data, size_t len)
 {
     struct h2_mux *m = owner;
-    if (m->gone)
+    if (m->gone || m->want_close)
         return;
     bool was_idle = list_is_empty(&m->streams);
     m->asked_ms = 0;

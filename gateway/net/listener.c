@@ -158,7 +158,7 @@ static void on_acceptable(struct poller_fd *fd, uint32_t events)
     (void)events;
     struct listener *l = CONTAINER_OF(fd, struct listener, fd);
     uint64_t turn = loop_turns(l->loop);
-    if (turn - l->turn > 1) {
+    if (turn != l->turn + 1) {
         l->at_once = 1;
         l->full = 0;
     }

@@ -13,7 +13,7 @@
 
 enum { SLOTS = 1024, MAX_FREE_BLOCKS = 128, MAX_FREE_ARENA_BLOCKS = 1024 };
 enum { FEW_BLOCKS = 64, MAX_LARGE_READS = 4 };
-enum { MAX_BATCHES = 16 }; /* of events, in one turn */
+enum { MAX_TURNS_OF_ROUND = 8 };
 
 struct message {
     struct message *next;
@@ -31,6 +31,7 @@ struct loop_private {
     struct deferred *deferred_first;
     struct deferred **deferred_last;
     _Atomic uint64_t turns;
+    unsigned turns_of_round; /* so far */
     _Atomic bool stopped;
     /* messages from other threads */
     pthread_mutex_t lock;
@@ -302,31 +303,34 @@ static void run_deferred(struct loop *loop)
     }
 }
 
-static void end_turn(struct loop *loop)
+static void end_round(struct loop *loop)
 {
     struct loop_private *p = loop->private;
+    p->turns_of_round = 0;
     stream_read_ready(loop);
     do { /* flushing makes room, which makes work, which writes: nothing may be left to a turn that nobody wakes */
         run_deferred(loop);
         stream_flush_late(loop);
     } while (p->deferred_first);
     loop->large_reads = 0;
-    atomic_store_explicit(&p->turns, atomic_load_explicit(&p->turns, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
 static void turn(struct loop *loop, int max_ms)
 {
-    bool has_work = !list_is_empty(&loop->ready) || loop->private->deferred_first != NULL;
-    int tick_ms = until_tick(loop), batches = 0;
+    struct loop_private *p = loop->private;
+    bool has_work = p->turns_of_round > 0 || p->deferred_first || !list_is_empty(&loop->ready);
+    int tick_ms = until_tick(loop);
     if (tick_ms >= 0 && (max_ms < 0 || tick_ms < max_ms))
         max_ms = tick_ms;
-    do {
-        loop->is_crowded = poller_wait(loop->poller, has_work || batches > 0 ? 0 : max_ms);
-        read_clocks(loop);
-        poller_call(loop->poller);
-    } while (loop->is_crowded && ++batches < MAX_BATCHES);
+    loop->is_crowded = poller_wait(loop->poller, has_work ? 0 : max_ms);
+    read_clocks(loop);
+    poller_call(loop->poller);
     run_timers(loop);
-    end_turn(loop);
+    if (loop->is_crowded && ++p->turns_of_round < MAX_TURNS_OF_ROUND)
+        run_deferred(loop);
+    else
+        end_round(loop);
+    atomic_store_explicit(&p->turns, atomic_load_explicit(&p->turns, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
 void loop_run(struct loop *loop)

@@ -66,7 +66,7 @@ struct stream {
     bool readable;            /* the kernel may have more */
     bool hangup;              /* it has a FIN, a reset or an error behind what is unread */
     bool has_error;           /* which is no FIN */
-    bool just_read;           /* in this turn, and there is more: an end, or the rest of much */
+    bool just_read;           /* in this round, and there is more: an end, or the rest of much */
     bool urgent;              /* urgent data has come: a read may end at its mark, before all is read */
     bool blocked;             /* the send buffer is full: wait for the edge */
     bool write_broken;
@@ -91,7 +91,7 @@ static inline bool stream_is_owned(const struct stream *stream)
 void stream_set_state(struct stream *stream, enum stream_state state);
 /* Tells the owner, from the loop. */
 void stream_fail(struct stream *stream, enum status status);
-/* The same, from an operation: the owner hears of it at the end of the turn. */
+/* The same, from an operation: the owner hears of it at the end of the round. */
 void stream_fail_later(struct stream *stream, enum status status);
 void stream_destroy(struct stream *stream);
 /* Calls `data`, and again for what the owner hands back. */

@@ -2,8 +2,9 @@
  * loop: one thread's event loop: epoll for readiness, a timer wheel, messages from other threads, objects freed at
  * the end of a turn, and the memory that all connections of the thread share (scratch buffers, send blocks, arenas).
  *
- * A turn: wait for events; call them, in batches; flush what they wrote; run deferred work; free. The clock is read
- * once a batch.
+ * A turn: wait for events; call a batch of them; flush what they wrote; run deferred work; free. The clock is read once
+ * a turn. Turns whose batch was full are a round, up to some: streams with more to read than one read takes have their
+ * turn at its end, and those that many callbacks write to are flushed then.
  * Nothing here is thread-safe but loop_post and loop_stop.
  */
 #ifndef GATEWAY_NET_LOOP_H
@@ -76,20 +77,20 @@ struct loop {
     struct block *free_blocks;
     size_t free_block_count;
     size_t taken_blocks;
-    unsigned large_reads;           /* of this turn */
+    unsigned large_reads;           /* of this round */
     struct stream_pipe *free_pipes; /* of stream_splice */
     size_t free_pipe_count;
     char *scratch;             /* LOOP_SCRATCH_BYTES: what was read; valid until the callback that got it returns */
     char *decrypted;           /* the same for plaintext of TLS */
     struct list dirty;         /* streams that wrote in this callback: flushed when it ends */
-    struct list dirty_late;    /* streams that are flushed once, at the end of the turn */
-    struct list ready;         /* streams with more to read than one turn takes */
+    struct list dirty_late;    /* streams that are flushed once, at the end of the round */
+    struct list ready;         /* streams with more to read than one round takes */
     struct list streams;       /* all of them, also those that only finish sending */
     struct list closing;       /* those of them that have something to send, the longest closed first */
     size_t closing_bytes;      /* that they had when they were closed */
-    bool is_crowded;           /* there are more events than this batch */
-    uint64_t now_us;           /* monotonic, of this batch of events */
-    uint64_t wall_us;          /* wall clock */
+    bool is_crowded;           /* there are more events than those of this turn */
+    uint64_t now_us;           /* monotonic, of this turn */
+    uint64_t wall_us;          /* wall clock, of this turn */
     BIO *bio;                  /* of all TLS streams of this loop, see net/stream */
     struct stream *bio_stream; /* whose bytes the BIO reads and writes now */
     const char *bio_in;
@@ -129,7 +130,7 @@ struct block *loop_block_take(struct loop *loop);
 void loop_block_give(struct loop *loop, struct block *block);
 
 /*
- * A large transfer costs a fifth less in large reads, as both peers are woken less often. There are some in a turn, so
+ * A large transfer costs a fifth less in large reads, as both peers are woken less often. There are some in a round, so
  * that it stays short for others, and none while peers that don't take what is sent to them keep many blocks: a read
  * can become a queue of its size.
  */

@@ -18,8 +18,8 @@ struct poller_events {
     /* `events`: EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR; the last two come unasked. */
     void (*ready)(struct poller_fd *self, uint32_t events);
     /*
-     * `ready` comes soon, as the `ahead`-th from now, from POLLER_MAX_AHEAD down to 1: time to fetch from memory what
-     * it will look at. It changes nothing; it may be left out, and `ready` may not come. May be NULL.
+     * `ready` comes soon, as the `ahead`-th from now or before, from POLLER_MAX_AHEAD down to 1: time to fetch from
+     * memory what it will look at. It changes nothing; it may be left out, and `ready` may not come. May be NULL.
      */
     void (*soon)(struct poller_fd *self, unsigned ahead);
 };

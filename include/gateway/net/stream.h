@@ -105,7 +105,7 @@ size_t stream_queued(const struct stream *stream);
 void stream_pause(struct stream *stream, enum stream_pause_reason reason);
 void stream_resume(struct stream *stream, enum stream_pause_reason reason);
 
-/* Flush once at the end of each turn instead of after each callback: for owners that many callbacks write to (h2). */
+/* Flush once at the end of each round instead of after each callback: for owners that many callbacks write to (h2). */
 void stream_set_late_flush(struct stream *stream, bool late);
 
 /* Ends our direction after what is queued: close_notify, FIN. Reading goes on. */

@@ -98,7 +98,7 @@ static void on_readable(void *arg)
     ++*(unsigned *)arg;
 }
 
-/* A descriptor that is always ready comes with every turn, and there are more of them than one takes. */
+/* The listener's turn comes after that of all others that are ready: one connection each time would be little. */
 static void nobody_waits_behind_a_crowd(void **state)
 {
     enum { CROWD = 600, CLIENTS = 32 };
@@ -113,10 +113,9 @@ static void nobody_waits_behind_a_crowd(void **state)
     }
     for (size_t i = 0; i < CLIENTS; i++)
         clients[i] = connect_to(port_of(fd));
-    for (unsigned turns = 0; turns < 10; turns++)
+    while (calls < 4 * CROWD)
         loop_turn(loop, 0);
     assert_int_equal(accepted_count, CLIENTS);
-    assert_true(calls >= CROWD);
     for (size_t i = 0; i < CLIENTS; i++)
         close(clients[i]);
     for (size_t i = 0; i < CROWD; i++) {

@@ -4,6 +4,7 @@
 #include "net/stream_owner.h"
 
 #include <netinet/tcp.h>
+#include <sys/eventfd.h>
 
 static struct counters counters;
 
@@ -464,6 +465,43 @@ static struct stream_owner *connect_owner(struct loop *loop, uint16_t port, uint
     return &owner;
 }
 
+static void on_crowd(void *arg)
+{
+    ++*(unsigned *)arg;
+}
+
+/* Nobody waits for ever for a crowd to disperse: it has some turns, then others have theirs. */
+static void a_crowd_holds_up_no_late_stream(void **state)
+{
+    enum { CROWD = 200 };
+    struct fixture *f = *state;
+    struct loop_watch *crowd[CROWD];
+    int ready[CROWD];
+    unsigned calls = 0;
+    for (size_t i = 0; i < CROWD; i++) {
+        ready[i] = eventfd(1, EFD_CLOEXEC);
+        crowd[i] = loop_watch_new(f->loop, ready[i], on_crowd, &calls);
+    }
+    stream_set_late_flush(f->owner.stream, true);
+    for (unsigned i = 0; i < 5; i++) {
+        stream_write(f->owner.stream, "a", 1);
+        while (stream_queued(f->owner.stream) > 0)
+            loop_turn(f->loop, -1);
+        calls = 0;
+        stream_write(f->owner.stream, "b", 1); /* a round begins here, and one batch is not all of it */
+        loop_turn(f->loop, -1);
+        assert_true(f->loop->is_crowded);
+        assert_int_equal(stream_queued(f->owner.stream), 1);
+        while (stream_queued(f->owner.stream) > 0)
+            loop_turn(f->loop, -1);
+        assert_in_range(calls, CROWD / 4, 3 * CROWD);
+    }
+    for (size_t i = 0; i < CROWD; i++) {
+        loop_watch_free(&crowd[i]);
+        close(ready[i]);
+    }
+}
+
 static void connecting_sends_what_was_written_before(void **state)
 {
     struct fixture *f = *state;
@@ -628,6 +666,7 @@ int main(void)
         TEST(closing_inside_an_event_is_fine),
         TEST(an_idle_stream_owns_no_buffer),
         TEST(a_late_stream_is_flushed_at_the_end_of_the_turn),
+        TEST(a_crowd_holds_up_no_late_stream),
         TEST(connecting_sends_what_was_written_before),
         TEST(a_refused_connection_fails),
         TEST(a_connection_that_is_not_accepted_times_out),
