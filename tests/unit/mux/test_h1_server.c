@@ -684,6 +684,20 @@ static void closing_resets_what_is_in_progress(void **state)
     TURN_UNTIL(f->loop, f->closed);
 }
 
+/* It arrives in the turn in which the connection is given up: an app that had got it would have acted on it. */
+static void what_comes_while_it_closes_is_not_begun(void **state)
+{
+    struct mux_fixture *f = *state;
+    turn_some(f->loop);
+    send_text(f->peer, "POST /x HTTP/1.1\r\n" HOST "Content-Length: 0\r\n\r\n");
+    f->mux->ops->close(f->mux, STATUS_EVICTED);
+    AWAIT_OVER(f);
+    assert_int_equal(f->inbox.error, 0);
+    TURN_UNTIL(f->loop, f->closed);
+    assert_int_equal(f->closed_status, STATUS_EVICTED);
+    assert_int_equal(f->requests, 0);
+}
+
 static void the_last_request_of_a_connection_is_told_so(void **state)
 {
     struct mux_fixture *f = fixture_new();
@@ -742,6 +756,7 @@ int main(void)
         AUTO(draining_closes_an_idle_connection_now),
         MANUAL(draining_lets_a_request_end_and_says_close),
         MANUAL(closing_resets_what_is_in_progress),
+        AUTO(what_comes_while_it_closes_is_not_begun),
         OWN(the_last_request_of_a_connection_is_told_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

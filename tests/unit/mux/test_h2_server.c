@@ -167,6 +167,19 @@ static void an_idle_connection_says_goodbye(void **state)
     assert_int_equal(h->f->closed_status, STATUS_EVICTED);
 }
 
+static void what_comes_while_it_closes_is_not_begun(void **state)
+{
+    struct h2_fixture *h = *state;
+    both_open(h);
+    turn_some(h->f->loop);
+    ask(h, false);
+    h->f->mux->ops->close(h->f->mux, STATUS_EVICTED);
+    AWAIT_TOLD(h, "goaway 0;");
+    TURN_UNTIL(h->f->loop, h->f->closed);
+    assert_int_equal(h->f->closed_status, STATUS_EVICTED);
+    assert_int_equal(h->f->requests, 0);
+}
+
 static void requests_of_one_connection_are_limited(void **state)
 {
     struct h2_fixture *h = *state;
@@ -360,6 +373,7 @@ int main(void)
         TEST(an_owner_hears_that_its_stream_stalls),
         TEST(what_is_queued_keeps_the_connection_busy),
         TEST(an_idle_connection_says_goodbye),
+        TEST(what_comes_while_it_closes_is_not_begun),
         TEST(requests_of_one_connection_are_limited),
         TEST(a_close_resets_what_is_open),
         TEST(an_owner_that_sends_is_not_called),
