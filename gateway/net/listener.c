@@ -174,7 +174,7 @@ static void on_acceptable(struct poller_fd *fd, uint32_t events)
         l->at_once *= 2;
 }
 
-static const struct poller_events poller_events = {.ready = on_acceptable};
+static const struct poller_events poller_events = {.ready = on_acceptable, .asks_for_work = true};
 
 struct listener *listener_new(struct loop *loop, int fd, listener_accept_cb accepted, void *owner)
 {

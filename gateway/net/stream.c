@@ -323,7 +323,8 @@ static void on_soon(struct poller_fd *fd, unsigned ahead)
         s->events->soon(s->owner, ahead);
 }
 
-static const struct poller_events poller_events = {.ready = on_event, .soon = on_soon};
+static const struct poller_events accepted_events = {.ready = on_event, .soon = on_soon, .asks_for_work = true},
+                                  connected_events = {.ready = on_event, .soon = on_soon};
 
 static bool wait_for(struct stream *s, uint32_t events)
 {
@@ -416,7 +417,7 @@ static struct stream *new_stream(struct loop *loop, int fd, enum stream_state st
     list_init(&s->closing_link);
     list_push(&loop->streams, &s->all_link);
     timer_init(&s->timer, on_timer);
-    s->fd = (struct poller_fd){.events = &poller_events, .fd = fd};
+    s->fd = (struct poller_fd){.events = state == STREAM_CONNECTING ? &connected_events : &accepted_events, .fd = fd};
     return s;
 }
 

@@ -3,6 +3,10 @@
  *
  * A poller_fd is embedded in what owns the descriptor; epoll carries its address. It may be removed, and its memory
  * freed, at any time, also while events are called: those that were already collected for it are dropped.
+ *
+ * When there are more events than are called at once, those of descriptors that ask for work wait for those that bring
+ * what was asked for, in small batches: what has been begun is finished, while its memory is in the caches, before more
+ * is begun. Both kinds have their turn in each batch.
  */
 #ifndef GATEWAY_NET_POLLER_H
 #define GATEWAY_NET_POLLER_H
@@ -22,12 +26,15 @@ struct poller_events {
      * memory what it will look at. It changes nothing; it may be left out, and `ready` may not come. May be NULL.
      */
     void (*soon)(struct poller_fd *self, unsigned ahead);
+    bool asks_for_work; /* it may be told once more of what it was told */
 };
 
 struct poller_fd {
     const struct poller_events *events;
     int fd;
     uint32_t wanted; /* what epoll was told; 0: it is not in the poller */
+    uint32_t met_in; /* which batch */
+    bool waits;      /* for others */
 };
 
 struct poller *poller_new(void); /* NULL with errno */

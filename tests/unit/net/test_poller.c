@@ -40,18 +40,32 @@ static void on_ready(struct poller_fd *fd, uint32_t events)
         end->then(end);
 }
 
-static const struct poller_events end_events = {.ready = on_ready, .soon = on_soon};
+static void on_question(struct poller_fd *fd, uint32_t events)
+{
+    char data[64];
+    while (recv(fd->fd, data, sizeof data, 0) > 0) {
+    }
+    on_ready(fd, events);
+}
 
-static struct end *end_new(uint32_t wanted)
+static const struct poller_events end_events = {.ready = on_ready, .soon = on_soon},
+                                  asker_events = {.ready = on_question, .asks_for_work = true};
+
+static struct end *new_end(uint32_t wanted, const struct poller_events *events)
 {
     struct end *end = calloc(1, sizeof *end);
     int fds[2];
     assert_non_null(end);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
-    end->fd = (struct poller_fd){.events = &end_events, .fd = fds[0]};
+    end->fd = (struct poller_fd){.events = events, .fd = fds[0]};
     end->peer = fds[1];
     assert_true(poller_want(poller, &end->fd, wanted));
     return end;
+}
+
+static struct end *end_new(uint32_t wanted)
+{
+    return new_end(wanted, &end_events);
 }
 
 static void end_free(struct end *end)
@@ -62,7 +76,7 @@ static void end_free(struct end *end)
     free(end);
 }
 
-static void say(const struct end *end)
+static void say(struct end *end)
 {
     assert_int_equal(send(end->peer, "x", 1, MSG_NOSIGNAL), 1);
 }
@@ -337,6 +351,168 @@ static void who_has_gone_hears_nothing(void **state)
     end_free(ends[1]);
 }
 
+/* ---- a crowd ---- */
+
+enum { ASKERS = 300 };
+
+static struct end *askers[ASKERS];
+
+static unsigned asked(void)
+{
+    unsigned calls = 0;
+    for (size_t i = 0; i < ASKERS; i++)
+        calls += askers[i]->calls;
+    return calls;
+}
+
+static void all_ask(void)
+{
+    for (size_t i = 0; i < ASKERS; i++) {
+        askers[i]->calls = 0;
+        say(askers[i]);
+    }
+}
+
+/* Each asks again as soon as it is called, and so there are more in batch after batch. These are edges: who missed one
+ * while it began to wait would not be called again. */
+static void make_crowd(void)
+{
+    unsigned before = 0;
+    for (size_t i = 0; i < ASKERS; i++) {
+        askers[i] = new_end(EPOLLIN | EPOLLET, &asker_events);
+        askers[i]->then = say;
+    }
+    all_ask();
+    for (unsigned batches = 0; batches < ASKERS / 4; batches++) {
+        assert_true(poller_wait(poller, 0));
+        poller_call(poller);
+        assert_true(asked() > before);
+        before = asked();
+    }
+    for (size_t i = 0; i < ASKERS; i++) {
+        assert_true(askers[i]->calls >= 2);
+        askers[i]->then = NULL;
+    }
+    turn();
+}
+
+static void end_crowd(void)
+{
+    for (size_t i = 0; i < ASKERS; i++)
+        end_free(askers[i]);
+}
+
+static void what_was_asked_for_comes_before_what_is_asked(void **state)
+{
+    (void)state;
+    enum { ANSWERS = 20 };
+    struct end *answers[ANSWERS];
+    unsigned answered = 0;
+    make_crowd();
+    all_ask();
+    for (size_t i = 0; i < ANSWERS; i++)
+        say(answers[i] = end_new(EPOLLIN | EPOLLET));
+    assert_true(poller_wait(poller, 0));
+    poller_call(poller);
+    for (size_t i = 0; i < ANSWERS; i++)
+        answered += answers[i]->calls;
+    assert_int_equal(answered, ANSWERS);
+    assert_in_range(asked(), 1, ASKERS / 4);
+    turn();
+    assert_int_equal(asked(), ASKERS);
+    for (size_t i = 0; i < ANSWERS; i++)
+        end_free(answers[i]);
+    end_crowd();
+}
+
+static void who_asks_has_a_turn_however_many_others_there_are(void **state)
+{
+    (void)state;
+    struct end *levels[ASKERS];
+    make_crowd();
+    for (size_t i = 0; i < ASKERS; i++)
+        say(levels[i] = end_new(EPOLLIN));
+    all_ask();
+    for (unsigned batches = 0; batches < ASKERS && asked() < ASKERS; batches++) {
+        assert_true(poller_wait(poller, 0));
+        poller_call(poller);
+    }
+    assert_int_equal(asked(), ASKERS);
+    for (size_t i = 0; i < ASKERS; i++)
+        end_free(levels[i]);
+    end_crowd();
+}
+
+static void who_waits_can_change_leave_and_come_back(void **state)
+{
+    (void)state;
+    make_crowd();
+    struct end *changed = askers[0], *removed = askers[1], *closed = askers[2];
+    assert_true(changed->fd.waits && removed->fd.waits && closed->fd.waits);
+    all_ask();
+    assert_true(poller_want(poller, &changed->fd, EPOLLIN | EPOLLOUT | EPOLLET));
+    poller_remove(poller, &removed->fd);
+    poller_close(poller, &closed->fd);
+    turn();
+    assert_int_equal(changed->events, EPOLLIN | EPOLLOUT);
+    assert_int_equal(removed->calls, 0);
+    assert_int_equal(closed->calls, 0);
+    assert_int_equal(asked(), ASKERS - 2);
+    assert_true(poller_want(poller, &removed->fd, EPOLLIN | EPOLLET));
+    turn();
+    assert_int_equal(removed->calls, 1);
+    end_crowd();
+}
+
+static void what_was_collected_for_who_waits_is_dropped_too(void **state)
+{
+    (void)state;
+    make_crowd();
+    askers[0]->then = close_other;
+    askers[0]->other = askers[1];
+    askers[1]->then = close_other;
+    askers[1]->other = askers[0];
+    all_ask();
+    turn();
+    assert_int_equal(askers[0]->calls + askers[1]->calls, 1);
+    assert_int_equal(asked(), ASKERS - 1);
+    end_crowd();
+}
+
+static void after_a_long_calm_nobody_waits(void **state)
+{
+    (void)state;
+    enum { LONG = 70000 };
+    make_crowd();
+    struct end *one = askers[0];
+    one->calls = 0;
+    say(one);
+    turn();
+    assert_true(one->fd.waits);
+    for (unsigned i = 0; i < LONG; i++)
+        assert_false(poller_wait(poller, 0));
+    for (unsigned times = 2; times < 5; times++) {
+        say(one);
+        turn();
+        assert_int_equal(one->calls, times);
+        assert_false(one->fd.waits);
+    }
+    end_crowd();
+}
+
+static void who_asks_alone_does_not_wait(void **state)
+{
+    (void)state;
+    struct end *one = new_end(EPOLLIN | EPOLLET, &asker_events);
+    for (unsigned times = 1; times < 5; times++) {
+        say(one);
+        turn();
+        assert_int_equal(one->calls, times);
+        assert_false(one->fd.waits);
+    }
+    end_free(one);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -354,6 +530,12 @@ int main(void)
         TEST(a_batch_leaves_nobody_out),
         TEST(who_is_next_hears_so_before),
         TEST(who_has_gone_hears_nothing),
+        TEST(what_was_asked_for_comes_before_what_is_asked),
+        TEST(who_asks_has_a_turn_however_many_others_there_are),
+        TEST(who_waits_can_change_leave_and_come_back),
+        TEST(what_was_collected_for_who_waits_is_dropped_too),
+        TEST(after_a_long_calm_nobody_waits),
+        TEST(who_asks_alone_does_not_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
