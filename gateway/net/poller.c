@@ -13,9 +13,9 @@
 enum { MAX_EVENTS = 32, MAX_ASKERS = 16 };
 
 /*
- * Crowded is an asker for whom it takes so many batches, all of them full, to be called again. It begins to wait, and
- * with it all others who are met while there are more of those than a batch takes. They stop when they are met after
- * so many batches that were not full: each costs two calls.
+ * Crowded is an asker between two of whose events there were so many batches, all of them full. It begins to wait, and
+ * with it all others that are met while more wait than a batch takes. They stop when they are met after so many
+ * batches that were not full. Each costs two calls.
  */
 enum { CROWD_BATCHES = 8, CALM_BATCHES = 65536 };
 
@@ -50,7 +50,8 @@ struct poller *poller_new(void)
     poller->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     poller->waiting_fd = epoll_create1(EPOLL_CLOEXEC);
     poller->waiting.fd = poller->waiting_fd;
-    if (control(poller, false, EPOLL_CTL_ADD, &poller->waiting, EPOLLIN))
+    if (poller->epoll_fd < 0 || poller->waiting_fd < 0 ||
+        control(poller, false, EPOLL_CTL_ADD, &poller->waiting, EPOLLIN))
         poller_free(&poller);
     return poller;
 }
@@ -108,16 +109,21 @@ bool poller_wait(struct poller *poller, int max_ms)
     int count = epoll_wait(poller->epoll_fd, events, MAX_EVENTS, max_ms), askers = 0;
     bool is_full = count == MAX_EVENTS;
     poller->batch++;
+    bool have_waiting = poller->have_more_waiting;
     for (int i = 0; i < count; i++)
-        if (events[i].data.ptr == &poller->waiting) { /* they come behind the others */
+        if (events[i].data.ptr == &poller->waiting) {
             events[i] = events[--count];
-            askers = epoll_wait(poller->waiting_fd, events + count, MAX_ASKERS, 0);
+            have_waiting = true;
         }
+    if (count < 0)
+        count = 0;
+    if (have_waiting)
+        askers = epoll_wait(poller->waiting_fd, events + count, MAX_ASKERS, 0);
     poller->have_more_waiting = askers == MAX_ASKERS;
     is_full = is_full || poller->have_more_waiting;
     poller->full_batches = is_full ? poller->full_batches + 1 : 0;
     poller->other_batches = is_full ? 0 : poller->other_batches + 1;
-    poller->count = (count > 0 ? count : 0) + (askers > 0 ? askers : 0);
+    poller->count = count + (askers > 0 ? askers : 0);
     poller->next = 0;
     return is_full;
 }

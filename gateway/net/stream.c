@@ -230,6 +230,12 @@ static void read_some(struct stream *s)
         stream_mark_ready(s);
 }
 
+/* What it said goes out with this round, before what follows, a failure as a rule, cuts that off. */
+static bool is_for_next_round(const struct stream *s)
+{
+    return s->just_read && !s->is_bulk && !list_is_empty(&s->ready_link);
+}
+
 void stream_read_ready(struct loop *loop)
 {
     struct list now;
@@ -239,7 +245,7 @@ void stream_read_ready(struct loop *loop)
         list_push(&now, link);
     while ((link = list_pop(&now))) {
         struct stream *s = CONTAINER_OF(link, struct stream, ready_link);
-        if (s->just_read && !s->is_bulk) { /* what it said goes out with this turn, before a failure cuts that off */
+        if (s->just_read && !s->is_bulk) {
             s->just_read = false;
             stream_mark_ready(s);
         } else if (s->broken) {
@@ -305,7 +311,8 @@ static void on_event(struct poller_fd *fd, uint32_t events)
     }
     if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
         s->readable = true;
-        read_some(s);
+        if (!is_for_next_round(s))
+            read_some(s);
     }
     stream_flush_dirty(loop);
 }

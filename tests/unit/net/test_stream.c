@@ -1,10 +1,10 @@
 /* Streams over TCP; test_stream_tls.c has those over TLS. */
 #include "../../../gateway/net/stream_internal.h"
 
+#include "net/crowd.h"
 #include "net/stream_owner.h"
 
 #include <netinet/tcp.h>
-#include <sys/eventfd.h>
 
 static struct counters counters;
 
@@ -465,41 +465,28 @@ static struct stream_owner *connect_owner(struct loop *loop, uint16_t port, uint
     return &owner;
 }
 
-static void on_crowd(void *arg)
-{
-    ++*(unsigned *)arg;
-}
-
 /* Nobody waits for ever for a crowd to disperse: it has some turns, then others have theirs. */
 static void a_crowd_holds_up_no_late_stream(void **state)
 {
     enum { CROWD = 200 };
     struct fixture *f = *state;
-    struct loop_watch *crowd[CROWD];
-    int ready[CROWD];
-    unsigned calls = 0;
-    for (size_t i = 0; i < CROWD; i++) {
-        ready[i] = eventfd(1, EFD_CLOEXEC);
-        crowd[i] = loop_watch_new(f->loop, ready[i], on_crowd, &calls);
-    }
+    struct crowd crowd;
+    crowd_begin(&crowd, f->loop, CROWD);
     stream_set_late_flush(f->owner.stream, true);
     for (unsigned i = 0; i < 5; i++) {
         stream_write(f->owner.stream, "a", 1);
         while (stream_queued(f->owner.stream) > 0)
             loop_turn(f->loop, -1);
-        calls = 0;
+        crowd.calls = 0;
         stream_write(f->owner.stream, "b", 1); /* a round begins here, and one batch is not all of it */
         loop_turn(f->loop, -1);
         assert_true(f->loop->is_crowded);
         assert_int_equal(stream_queued(f->owner.stream), 1);
         while (stream_queued(f->owner.stream) > 0)
             loop_turn(f->loop, -1);
-        assert_in_range(calls, CROWD / 4, 3 * CROWD);
+        assert_in_range(crowd.calls, CROWD / 4, 3 * CROWD);
     }
-    for (size_t i = 0; i < CROWD; i++) {
-        loop_watch_free(&crowd[i]);
-        close(ready[i]);
-    }
+    crowd_end(&crowd);
 }
 
 static void connecting_sends_what_was_written_before(void **state)

@@ -1,4 +1,5 @@
 /* Two TCP streams joined by stream_splice, with a peer at each end. */
+#include "net/crowd.h"
 #include "net/stream_owner.h"
 
 static struct counters counters;
@@ -213,6 +214,24 @@ static void the_same_to_a_stream_that_is_flushed_late(void **state)
     last_words_before_a_reset(f);
 }
 
+/* There the end is an event of its own, before that of the round: a stream that begins to wait hears of it again. */
+static void the_same_in_a_crowd(void **state)
+{
+    enum { CROWD = 40, TURNS = 40 };
+    struct fixture *f = *state;
+    struct crowd crowd;
+    crowd_begin(&crowd, f->loop, CROWD);
+    send_text(f->a.peer, "x");
+    TURN_UNTIL(f->loop, inbox_read(&f->inbox, f->b.peer) == 1);
+    inbox_clear(&f->inbox);
+    for (unsigned i = 0; i < TURNS; i++)
+        loop_turn(f->loop, 0);
+    assert_true(f->loop->is_crowded);
+    stream_set_late_flush(f->b.stream, true);
+    last_words_before_a_reset(f);
+    crowd_end(&crowd);
+}
+
 static void what_was_said_before_the_peer_left_is_passed_on_though_writing_fails(void **state)
 {
     struct fixture *f = *state;
@@ -284,6 +303,7 @@ int main(void)
         TEST(a_sender_that_resets_in_bulk_is_no_orderly_end),
         TEST(what_was_said_before_a_reset_is_passed_on),
         TEST(the_same_to_a_stream_that_is_flushed_late),
+        TEST(the_same_in_a_crowd),
         TEST(what_was_said_before_the_peer_left_is_passed_on_though_writing_fails),
         TEST(what_follows_urgent_data_comes_too),
         TEST(urgent_data_in_bulk_stops_nothing),
