@@ -26,7 +26,8 @@ struct poller_events {
      * memory what it will look at. It changes nothing; it may be left out, and `ready` may not come. May be NULL.
      */
     void (*soon)(struct poller_fd *self, unsigned ahead);
-    bool asks_for_work; /* it may be told once more of what it was told */
+    /* Clients and listeners, not what brings answers. It may be told once more of what it was told already. */
+    bool asks_for_work;
 };
 
 struct poller_fd {
