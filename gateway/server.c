@@ -97,7 +97,7 @@ void server_worker_ended(void *arg)
     struct server *s = arg;
     if (++s->workers_ended < s->worker_count)
         return;
-    loop_timer_disarm(&s->drain_timer);
+    timer_disarm(&s->drain_timer);
     for (size_t i = 0; i < s->control_count; i++)
         frontend_stop(s->controls[i].frontend);
     proxy_drain(s->control_proxy, on_control_drained, s);
@@ -476,9 +476,9 @@ void server_free(struct server **server)
     signal(SIGUSR1, SIG_IGN);
     loop_watch_free(&s->usr1_watch);
     close(usr1_fd);
-    loop_timer_forget(&s->drain_timer);
-    loop_timer_forget(&s->ticket_timer);
-    loop_timer_forget(&s->watchdog_timer);
+    timer_forget(&s->drain_timer);
+    timer_forget(&s->ticket_timer);
+    timer_forget(&s->watchdog_timer);
     loop_free(&s->loop);
     if (s->table) {
         route_table_thread_end();

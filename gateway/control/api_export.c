@@ -247,7 +247,7 @@ static void on_body(void *self, struct slice piece)
 static void on_gone(void *self)
 {
     struct export *export = self;
-    loop_timer_forget(&export->resume);
+    timer_forget(&export->resume);
     changes_unwatch(&export->watcher);
     tdestroy(export->kept, free_kept);
     api_text_free(&export->page);

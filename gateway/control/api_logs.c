@@ -68,7 +68,7 @@ static void on_body(void *self, struct slice piece)
 static void on_gone(void *self)
 {
     struct stream *stream = self;
-    loop_timer_forget(&stream->heartbeat);
+    timer_forget(&stream->heartbeat);
     loop_watch_free(&stream->watch);
     access_follower_close(&stream->follower);
     api_call_gone(stream->call);

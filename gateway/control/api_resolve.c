@@ -334,7 +334,7 @@ static void finish(struct resolution *resolution)
 static void on_surveyed(void *arg)
 {
     struct resolution *resolution = arg;
-    loop_timer_disarm(&resolution->timer);
+    timer_disarm(&resolution->timer);
     if (!resolution->answer)
         return;
     add_survey(resolution);
@@ -403,7 +403,7 @@ static void resolve_txt(struct resolution *resolution, const struct txt_target *
 
 static void end_dns(struct resolution *resolution, const struct domain_question *question)
 {
-    loop_timer_disarm(&resolution->dns_timer);
+    timer_disarm(&resolution->dns_timer);
     add_dns_step(resolution, question);
     if (question->said == DOMAIN_SAID_TARGET)
         resolve_txt(resolution, &question->target);
@@ -448,8 +448,8 @@ static void on_body(void *self, struct slice piece)
 static void on_gone(void *self)
 {
     struct resolution *resolution = self;
-    loop_timer_forget(&resolution->timer);
-    loop_timer_forget(&resolution->dns_timer);
+    timer_forget(&resolution->timer);
+    timer_forget(&resolution->dns_timer);
     domain_question_close(&resolution->question);
     health_survey_close(&resolution->survey);
     json_decref(resolution->answer);

@@ -116,7 +116,7 @@ static void on_gone(void *self)
 {
     struct top *top = self;
     top->call->api->top_calls--;
-    loop_timer_forget(&top->timer);
+    timer_forget(&top->timer);
     traffic_sample_free(&top->before);
     api_call_gone(top->call);
     free(top);

@@ -175,11 +175,11 @@ static void advance(struct watch *w)
         flush(w);
     }
     if (w->ended) {
-        loop_timer_disarm(&w->stall);
+        timer_disarm(&w->stall);
         return;
     }
     if (local_room(w->call->local) > 0)
-        loop_timer_disarm(&w->stall);
+        timer_disarm(&w->stall);
     else if (moved || !timer_is_armed(&w->stall))
         loop_timer_arm(params->loop, &w->stall, STALL_MS);
     if (work >= TURN_APPS)
@@ -229,9 +229,9 @@ static void on_gone(void *self)
     struct watch *w = self;
     w->ended = true;
     changes_unwatch(&w->watcher);
-    loop_timer_forget(&w->resume);
-    loop_timer_forget(&w->heartbeat);
-    loop_timer_forget(&w->stall);
+    timer_forget(&w->resume);
+    timer_forget(&w->heartbeat);
+    timer_forget(&w->stall);
     api_text_free(&w->page);
     api_call_gone(w->call);
 }

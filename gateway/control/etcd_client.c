@@ -109,7 +109,7 @@ static void wipe_answer(struct etcd_call *call)
 static void free_call(struct etcd_call *call)
 {
     fetch_cancel(&call->fetch);
-    loop_timer_forget(&call->failed);
+    timer_forget(&call->failed);
     wipe_answer(call);
     if (call->is_watch)
         ndjson_free(&call->lines);

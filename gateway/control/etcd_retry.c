@@ -72,7 +72,7 @@ void etcd_retry_arm(struct etcd_retry *r)
 
 void etcd_retry_stop(struct etcd_retry *r)
 {
-    loop_timer_disarm(&r->timer);
+    timer_disarm(&r->timer);
     etcd_call_cancel(&r->call);
 }
 
@@ -93,7 +93,7 @@ void etcd_retry_free(struct etcd_retry **retry)
         return;
     *retry = NULL;
     etcd_call_cancel(&r->call);
-    loop_timer_forget(&r->timer);
+    timer_forget(&r->timer);
     free(r->app_id);
     free(r);
 }

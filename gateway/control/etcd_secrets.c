@@ -141,7 +141,7 @@ static void free_applying(struct applying *a)
 {
     if (a->failures > 0)
         a->secrets->failed_count--;
-    loop_timer_forget(&a->timer);
+    timer_forget(&a->timer);
     list_remove(&a->link);
     cert_custom_unref(&a->cert);
     free(a->name);
@@ -433,7 +433,7 @@ static void finish(struct secret_write *w, enum status status, const char *text)
     char message[sizeof w->text];
     snprintf(message, sizeof message, "%s", text);
     etcd_call_cancel(&w->call);
-    loop_timer_forget(&w->timer);
+    timer_forget(&w->timer);
     list_remove(&w->link);
     free(w->name);
     wipe_free(w->body, strlen(w->body));
@@ -599,7 +599,7 @@ void etcd_secrets_free(struct etcd_secrets **secrets)
     *secrets = NULL;
     certs_set_gate(s->params.certs, NULL);
     etcd_call_cancel(&s->making);
-    loop_timer_forget(&s->tick);
+    timer_forget(&s->tick);
     while (!list_is_empty(&s->writes))
         finish(CONTAINER_OF(s->writes.next, struct secret_write, link), STATUS_SHUTDOWN, status_what(STATUS_SHUTDOWN));
     while (!list_is_empty(&s->applying)) {

@@ -638,7 +638,7 @@ void etcd_sync_free(struct etcd_sync **sync)
     changes_set_gate(s->params.changes, NULL);
     cancel_calls(s);
     etcd_call_cancel(&s->mark);
-    loop_timer_forget(&s->timer);
+    timer_forget(&s->timer);
     etcd_retry_free(&s->retry);
     etcd_routes_free(&s->routes);
     etcd_client_free(&s->client);

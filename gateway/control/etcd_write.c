@@ -80,7 +80,7 @@ static void finish(struct etcd_write *w, enum status status)
     if (status != STATUS_OK)
         snprintf(text, sizeof text, "%s%s", which_part(w, status), w->text);
     note_problems(w);
-    loop_timer_disarm(&w->timer);
+    timer_disarm(&w->timer);
     free_ops(w);
     w->stage = STAGE_IDLE;
     w->done = NULL;
@@ -384,7 +384,7 @@ void etcd_write_free(struct etcd_write **write)
     snprintf(w->text, sizeof w->text, "%s", status_what(STATUS_SHUTDOWN));
     if (w->stage != STAGE_IDLE)
         finish(w, STATUS_SHUTDOWN);
-    loop_timer_forget(&w->timer);
+    timer_forget(&w->timer);
     free(w);
 }
 

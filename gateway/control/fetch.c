@@ -68,7 +68,7 @@ static void retire(struct fetch *f)
     f->over = true;
     list_remove(&f->link);
     list_push(&f->fetcher->ended, &f->link);
-    loop_timer_forget(&f->idle);
+    timer_forget(&f->idle);
     wake(f->fetcher);
 }
 
@@ -94,7 +94,7 @@ static void wipe_request(struct fetch *f)
 static void free_fetch(struct fetch *f)
 {
     list_remove(&f->link);
-    loop_timer_forget(&f->idle);
+    timer_forget(&f->idle);
     if (f->added)
         curl_multi_remove_handle(f->fetcher->multi, f->easy);
     curl_easy_cleanup(f->easy);
@@ -238,7 +238,7 @@ static int on_timer_wanted(CURLM *multi, long ms, void *arg)
 {
     struct fetcher *fetcher = arg;
     (void)multi;
-    loop_timer_disarm(&fetcher->timer);
+    timer_disarm(&fetcher->timer);
     fetcher->timer_is_due = ms == 0;
     if (ms == 0)
         wake(fetcher);
@@ -444,7 +444,7 @@ void fetch_cancel(struct fetch **fetch)
 void fetch_pause(struct fetch *f)
 {
     f->paused = true;
-    loop_timer_disarm(&f->idle);
+    timer_disarm(&f->idle);
 }
 
 void fetch_resume(struct fetch *f)
@@ -506,7 +506,7 @@ void fetcher_free(struct fetcher **fetcher_ptr)
     free_all(&fetcher->live);
     free_all(&fetcher->ended);
     curl_multi_cleanup(fetcher->multi);
-    loop_timer_forget(&fetcher->timer);
+    timer_forget(&fetcher->timer);
     loop_watch_free(&fetcher->watch);
     close(fetcher->wake_fd);
     close(fetcher->epoll_fd);

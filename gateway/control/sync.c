@@ -44,7 +44,7 @@ static void hang_up(struct sync *s)
 {
     fetch_cancel(&s->fetch);
     s->connected = false;
-    loop_timer_disarm(&s->retry);
+    timer_disarm(&s->retry);
     sync_lines_drop(s);
 }
 
@@ -384,7 +384,7 @@ void sync_free(struct sync **sync)
     *sync = NULL;
     hang_up(s);
     changes_forget(s->changes, s);
-    loop_timer_forget(&s->retry);
+    timer_forget(&s->retry);
     sync_lines_free(s);
     arena_reset(&s->arena);
     free(s);

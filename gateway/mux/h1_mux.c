@@ -49,7 +49,7 @@ static void check_body_rate(struct h1_mux *m)
 {
     const struct mux_settings *settings = m->base.settings;
     uint64_t elapsed = loop_now_ms(m->loop) - m->window_start_ms;
-    if (elapsed + LOOP_TICK_MS < settings->body_idle_ms)
+    if (elapsed + TIMER_TICK_MS < settings->body_idle_ms)
         return;
     if (m->awaits_continue)
         h1_mux_begin_window(m);
@@ -120,7 +120,7 @@ static void free_mux(struct h1_mux *m)
 {
     if (m->base.events)
         m->base.events->closed(m->base.owner, m->close_status);
-    loop_timer_forget(&m->timer);
+    timer_forget(&m->timer);
     free(m->held);
     free(m);
 }
@@ -181,7 +181,7 @@ void h1_mux_gone(struct h1_mux *m, enum status status)
 {
     m->gone = true;
     m->close_status = status;
-    loop_timer_disarm(&m->timer);
+    timer_disarm(&m->timer);
     h1_mux_defer(m);
 }
 

@@ -139,7 +139,7 @@ static bool check_stalled(struct h2_stream *s)
 {
     struct h2_mux *m = s->mux;
     if ((s->queue.bytes == 0 && !s->starved) ||
-        loop_now_ms(m->loop) - s->sent_ms + LOOP_TICK_MS < m->base.settings->send_stall_ms)
+        loop_now_ms(m->loop) - s->sent_ms + TIMER_TICK_MS < m->base.settings->send_stall_ms)
         return false;
     if (s->open)
         h2_stream_tell_reset(s, STATUS_CLIENT_STALLED);
@@ -161,14 +161,14 @@ static void check_stream(struct h2_stream *s)
     uint64_t elapsed = loop_now_ms(s->mux->loop) - s->window_start_ms;
     if (check_stalled(s))
         return;
-    if (s->open && !s->head_told && elapsed + LOOP_TICK_MS >= settings->head_ms) {
+    if (s->open && !s->head_told && elapsed + TIMER_TICK_MS >= settings->head_ms) {
         s->mux->base.ops->close(&s->mux->base, STATUS_HEAD_TIMEOUT); /* a header block is never left half read */
         return;
     }
     s->window_paused |= is_connection_paused(s->mux);
     bool may_be_silent = s->out_head_sent || head_is_grpc(&s->head); /* a dialogue: only its owner sees both sides */
     bool receives = s->open && s->head_told && !s->in_ended && !s->is_tunnel && s->head.body != BODY_NONE;
-    if (!receives || may_be_silent || s->malformed != STATUS_OK || elapsed + LOOP_TICK_MS < settings->body_idle_ms)
+    if (!receives || may_be_silent || s->malformed != STATUS_OK || elapsed + TIMER_TICK_MS < settings->body_idle_ms)
         return;
     if (!s->window_paused && s->window_bytes == 0 && !s->awaits_continue)
         h2_stream_tell_malformed(s, STATUS_BODY_TIMEOUT);
@@ -268,7 +268,7 @@ static void free_mux(struct h2_mux *m)
         free_stream(CONTAINER_OF(link, struct h2_stream, link));
     nghttp2_session_del(m->session);
     h2_window_close(m);
-    loop_timer_forget(&m->timer);
+    timer_forget(&m->timer);
     free(m);
 }
 
@@ -341,7 +341,7 @@ void h2_mux_gone(struct h2_mux *m, enum status status)
 {
     m->gone = true;
     m->close_status = status;
-    loop_timer_disarm(&m->timer);
+    timer_disarm(&m->timer);
     h2_mux_defer(m);
 }
 

@@ -10,5 +10,5 @@ bool send_watch_is_stalled(struct send_watch *watch, const struct stream *stream
         watch->seen_ms = now_ms;
         return false;
     }
-    return now_ms - watch->seen_ms + LOOP_TICK_MS >= stall_ms;
+    return now_ms - watch->seen_ms + TIMER_TICK_MS >= stall_ms;
 }

@@ -207,7 +207,7 @@ void listener_free(struct listener **listener)
         return;
     *listener = NULL;
     poller_remove(l->loop->poller, &l->fd);
-    loop_timer_forget(&l->pause);
+    timer_forget(&l->pause);
     close(l->fd.fd);
     free(l);
 }

@@ -11,7 +11,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { SLOTS = 1024, MAX_FREE_BLOCKS = 128, MAX_FREE_ARENA_BLOCKS = 1024 };
+enum { MAX_FREE_BLOCKS = 128, MAX_FREE_ARENA_BLOCKS = 1024 };
 enum { FEW_BLOCKS = 64, MAX_LARGE_READS = 4 };
 enum { MAX_TURNS_OF_ROUND = 8 };
 
@@ -23,10 +23,7 @@ struct message {
 
 struct loop_private {
     struct loop *loop;
-    /* timers: a wheel of SLOTS ticks; what lies farther ahead waits in its slot for another round */
-    struct list wheel[SLOTS];
-    size_t timer_count;
-    uint64_t tick; /* the last one that was run; of no meaning without timers */
+    struct timer_wheel timers;
     /* end of the turn */
     struct deferred *deferred_first;
     struct deferred **deferred_last;
@@ -48,98 +45,17 @@ static void read_clocks(struct loop *loop)
 
 /* ---- timers ---- */
 
-void timer_init(struct timer *timer, timer_cb fire)
-{
-    *timer = (struct timer){.fire = fire};
-    list_init(&timer->link);
-}
-
-static struct list *slot_of(struct loop_private *p, uint64_t due_ms)
-{
-    return &p->wheel[(due_ms / LOOP_TICK_MS + 1) % SLOTS];
-}
-
-/* Armed timers carry their loop's count through the wheel they hang in; a disarmed one only loses its due time and is
- * dropped when its slot is run, so that arming and disarming once per request moves no list. */
 void loop_timer_arm(struct loop *loop, struct timer *timer, uint64_t ms)
 {
-    struct loop_private *p = loop->private;
-    timer->due_ms = loop_now_ms(loop) + (ms ? ms : 1);
-    bool linked = !list_is_empty(&timer->link);
-    if (linked && timer->linked_ms <= timer->due_ms)
-        return;
-    if (linked)
-        list_remove(&timer->link);
-    else if (p->timer_count++ == 0)
-        p->tick = loop_now_ms(loop) / LOOP_TICK_MS;
-    timer->linked_ms = timer->due_ms;
-    timer->loop = loop;
-    list_push(slot_of(p, timer->due_ms), &timer->link);
-}
-
-void loop_timer_disarm(struct timer *timer)
-{
-    timer->due_ms = 0;
-}
-
-void loop_timer_forget(struct timer *timer)
-{
-    timer->due_ms = 0;
-    if (list_is_empty(&timer->link))
-        return;
-    list_remove(&timer->link);
-    timer->loop->private->timer_count--;
-}
-
-static void run_timer(struct loop *loop, struct timer *timer)
-{
-    struct loop_private *p = loop->private;
-    list_remove(&timer->link);
-    if (timer->due_ms == 0) {
-        p->timer_count--;
-        return;
-    }
-    if (timer->due_ms > loop_now_ms(loop)) {
-        timer->linked_ms = timer->due_ms;
-        list_push(slot_of(p, timer->due_ms), &timer->link);
-        return;
-    }
-    p->timer_count--;
-    timer->due_ms = 0;
-    timer->fire(timer);
-    stream_flush_dirty(loop);
-}
-
-static void run_slot(struct loop *loop, struct list *slot)
-{
-    struct list due;
-    list_init(&due);
-    while (!list_is_empty(slot))
-        list_push(&due, list_pop(slot));
-    for (struct list *it; (it = due.next) != &due;)
-        run_timer(loop, CONTAINER_OF(it, struct timer, link));
+    timer_wheel_arm(&loop->private->timers, timer, loop_now_ms(loop), ms);
 }
 
 static void run_timers(struct loop *loop)
 {
-    struct loop_private *p = loop->private;
-    uint64_t now = loop_now_ms(loop) / LOOP_TICK_MS;
-    if (now > p->tick + SLOTS)
-        p->tick = now - SLOTS;
-    while (p->tick < now && p->timer_count > 0) {
-        p->tick++;
-        run_slot(loop, &p->wheel[p->tick % SLOTS]);
+    for (struct timer *timer; (timer = timer_wheel_take_due(&loop->private->timers, loop_now_ms(loop)));) {
+        timer->fire(timer);
+        stream_flush_dirty(loop);
     }
-}
-
-/* Milliseconds until the next tick; -1: there is no timer. */
-static int until_tick(const struct loop *loop)
-{
-    const struct loop_private *p = loop->private;
-    if (p->timer_count == 0)
-        return -1;
-    uint64_t now = loop_now_ms(loop), next = (p->tick + 1) * LOOP_TICK_MS;
-    return next > now ? (int)(next - now) : 0;
 }
 
 /* ---- messages ---- */
@@ -319,9 +235,9 @@ static void turn(struct loop *loop, int max_ms)
 {
     struct loop_private *p = loop->private;
     bool has_work = p->turns_of_round > 0 || p->deferred_first || !list_is_empty(&loop->ready);
-    int tick_ms = until_tick(loop);
-    if (tick_ms >= 0 && (max_ms < 0 || tick_ms < max_ms))
-        max_ms = tick_ms;
+    int timer_ms = timer_wheel_wait_ms(&p->timers, loop_now_ms(loop));
+    if (timer_ms >= 0 && (max_ms < 0 || timer_ms < max_ms))
+        max_ms = timer_ms;
     loop->is_crowded = poller_wait(loop->poller, has_work ? 0 : max_ms);
     read_clocks(loop);
     poller_call(loop->poller);
@@ -356,8 +272,7 @@ static struct loop_private *new_private(struct loop *loop)
     struct loop_private *p = calloc(1, sizeof *p);
     if (!p)
         abort();
-    for (size_t i = 0; i < SLOTS; i++)
-        list_init(&p->wheel[i]);
+    timer_wheel_init(&p->timers);
     p->deferred_last = &p->deferred_first;
     p->last = &p->first;
     pthread_mutex_init(&p->lock, NULL);

@@ -45,7 +45,7 @@ static void arm_timer(struct resolver *resolver)
     if (ares_timeout(resolver->channel, NULL, &wait))
         loop_timer_arm(resolver->loop, &resolver->timer, (uint64_t)wait.tv_sec * 1000 + (uint64_t)wait.tv_usec / 1000);
     else
-        loop_timer_disarm(&resolver->timer);
+        timer_disarm(&resolver->timer);
 }
 
 static void on_timer(struct timer *timer)
@@ -215,6 +215,6 @@ void resolver_free(struct resolver **resolver_ptr)
     ares_destroy(resolver->channel);
     while (!list_is_empty(&resolver->watches))
         free_watch(CONTAINER_OF(resolver->watches.next, struct watch, link));
-    loop_timer_forget(&resolver->timer);
+    timer_forget(&resolver->timer);
     free(resolver);
 }

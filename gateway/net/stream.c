@@ -57,7 +57,7 @@ void stream_fail(struct stream *s, enum status status)
     }
     if (!stream_is_owned(s))
         return;
-    loop_timer_disarm(&s->timer);
+    timer_disarm(&s->timer);
     stream_set_state(s, STREAM_FAILED);
     s->events->failed(s->owner, status);
 }
@@ -84,7 +84,7 @@ void stream_destroy(struct stream *s)
     tls_handed_over_free(&s->record, &s->tls);
     if (s->partial)
         loop_block_give(s->loop, s->partial);
-    loop_timer_forget(&s->timer);
+    timer_forget(&s->timer);
     list_remove(&s->dirty_link);
     list_remove(&s->ready_link);
     list_remove(&s->all_link);
@@ -286,7 +286,7 @@ static void finish_connect(struct stream *s, uint32_t events)
         stream_fail(s, connect_status(error));
         return;
     }
-    loop_timer_disarm(&s->timer);
+    timer_disarm(&s->timer);
     stream_set_state(s, STREAM_OPEN);
     s->events->ready(s->owner);
     if (s->state == STREAM_OPEN && (stream_queued(s) > 0 || s->want_room || s->shutdown))

@@ -186,7 +186,7 @@ static enum result handshake(struct stream *s)
     int ret = tls_handshake(s->ssl);
     if (ret == 1) {
         stream_set_state(s, STREAM_OPEN);
-        loop_timer_disarm(&s->timer);
+        timer_disarm(&s->timer);
         COUNTER_INC(s->loop->counters, handshakes_total);
         if (tls_is_resumed(s->ssl))
             COUNTER_INC(s->loop->counters, handshakes_resumed_total);

@@ -24,7 +24,7 @@ struct check_run {
 static void free_run(struct deferred *deferred)
 {
     struct check_run *run = CONTAINER_OF(deferred, struct check_run, deferred);
-    loop_timer_forget(&run->timer);
+    timer_forget(&run->timer);
     arena_reset(&run->arena);
     settings_unref(&run->settings);
     run->gone(run->gone_arg);
@@ -34,7 +34,7 @@ static void free_run(struct deferred *deferred)
 /* Closes what is open. What a mux needs to end lives until it says so. */
 static void end(struct check_run *run)
 {
-    loop_timer_disarm(&run->timer);
+    timer_disarm(&run->timer);
     if (run->endpoint)
         run->endpoint->ops->release(&run->endpoint, STATUS_CLIENT_CANCELLED);
     if (run->mux) {

@@ -148,7 +148,7 @@ static void drop(struct probe *probe)
     list_remove(&probe->wait);
     place_app(probe->app);
     leave_app(probe->app);
-    loop_timer_forget(&probe->timer);
+    timer_forget(&probe->timer);
     checks->count--;
     claim_unref(&probe->claim);
     free(probe);

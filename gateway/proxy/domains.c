@@ -145,7 +145,7 @@ static void free_lookup(struct lookup *lookup)
     place(lookup->name);
     lookup->name->domains->lookup_count--;
     resolver_cancel(&lookup->query);
-    loop_timer_forget(&lookup->deadline);
+    timer_forget(&lookup->deadline);
     free(lookup);
 }
 

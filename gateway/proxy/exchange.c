@@ -71,7 +71,7 @@ static void free_exchange(struct deferred *deferred)
     struct proxy *proxy = x->proxy;
     arena_reset(&x->arena);
     if (proxy->free_exchange_count >= MAX_FREE_EXCHANGES) {
-        loop_timer_forget(&x->timer);
+        timer_forget(&x->timer);
         free(x);
         return;
     }
@@ -85,7 +85,7 @@ void exchange_free_stock(struct proxy *proxy)
     while (proxy->free_exchanges) {
         struct exchange *x = proxy->free_exchanges;
         proxy->free_exchanges = x->next_free;
-        loop_timer_forget(&x->timer);
+        timer_forget(&x->timer);
         free(x);
     }
     proxy->free_exchange_count = 0;
@@ -121,7 +121,7 @@ static void count_end(struct exchange *x)
 void exchange_finish(struct exchange *x, enum status front, enum status back)
 {
     exchange_set_state(x, EXCHANGE_OVER);
-    loop_timer_disarm(&x->timer);
+    timer_disarm(&x->timer);
     count_end(x);
     exchange_log(x);
     meter_leave(&x->meter);

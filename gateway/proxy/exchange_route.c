@@ -65,7 +65,7 @@ static void open_local(struct exchange *x)
     const struct connection *c = x->connection;
     const struct frontend_params *params = frontend_params(c->frontend);
     x->is_local = true;
-    loop_timer_disarm(&x->timer); /* deadlines are for apps */
+    timer_disarm(&x->timer); /* deadlines are for apps */
     x->back = local_open(x->proxy->loop, params->service, params->service_arg, c->is_verified);
     x->forward = arena_alloc(&x->arena, sizeof *x->forward);
     *x->forward = *x->request;

@@ -82,7 +82,7 @@ void health_free(struct health **health_ptr)
     *health_ptr = NULL;
     while (!list_is_empty(&health->by_time))
         drop(health, CONTAINER_OF(health->by_time.next, struct entry, by_time));
-    loop_timer_forget(&health->timer);
+    timer_forget(&health->timer);
     free(health);
 }
 

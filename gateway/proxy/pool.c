@@ -167,7 +167,7 @@ static void on_closed(void *owner, enum status status)
     drop_if_empty(pool, c->bucket);
     pool->count--;
     list_remove(&c->owner_link);
-    loop_timer_forget(&c->timer);
+    timer_forget(&c->timer);
     settings_unref(&c->settings);
     free(c->header);
     free(c);
@@ -253,7 +253,7 @@ static struct endpoint *use(struct pooled *c, bool queue)
 {
     struct endpoint *endpoint = queue ? h2_mux_client_queue(c->mux) : c->mux->ops->open(c->mux);
     if (endpoint) {
-        loop_timer_disarm(&c->timer);
+        timer_disarm(&c->timer);
         move(c, false);
     }
     return endpoint;

@@ -49,7 +49,7 @@ static void free_preface(struct deferred *deferred)
     if (p->kept)
         loop_block_give(loop_of(p), p->kept);
     free(p->held);
-    loop_timer_forget(&p->timer);
+    timer_forget(&p->timer);
     free(p);
 }
 
@@ -61,7 +61,7 @@ void preface_end(struct connection *c)
     c->preface = NULL;
     domains_cancel(&p->wait);
     p->state = PREFACE_OVER;
-    loop_timer_disarm(&p->timer);
+    timer_disarm(&p->timer);
     loop_defer(c->proxy->loop, &p->deferred, free_preface); /* what is kept may still be handed out in this turn */
 }
 

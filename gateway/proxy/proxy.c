@@ -47,7 +47,7 @@ void proxy_free(struct proxy **proxy_ptr)
         return;
     *proxy_ptr = NULL;
     assert(proxy->connection_count == 0);
-    loop_timer_forget(&proxy->grace);
+    timer_forget(&proxy->grace);
     exchange_free_stock(proxy);
     pool_free(&proxy->pool);
     domains_free(&proxy->domains);

@@ -145,7 +145,7 @@ static void free_tunnel(struct deferred *deferred)
 {
     struct tunnel *t = CONTAINER_OF(deferred, struct tunnel, deferred);
     block_queue_drop(t->proxy->loop, &t->kept);
-    loop_timer_forget(&t->timer);
+    timer_forget(&t->timer);
     free(t->joined);
     free(t);
 }
@@ -157,7 +157,7 @@ static void leave(struct tunnel *t)
     if (t->traffic)
         count_end(t, STATUS_OK);
     t->connection->tunnel = NULL;
-    loop_timer_disarm(&t->timer);
+    timer_disarm(&t->timer);
     pool_leave(t->proxy->pool, &t->guest);
     meter_leave(&t->meter);
     COUNTER_DEC(t->proxy->loop->counters, tunnels_active);

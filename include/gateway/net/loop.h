@@ -1,6 +1,6 @@
 /*
- * loop: one thread's event loop: epoll for readiness, a timer wheel, messages from other threads, objects freed at
- * the end of a turn, and the memory that all connections of the thread share (scratch buffers, send blocks, arenas).
+ * loop: one thread's event loop: epoll for readiness, timers, messages from other threads, objects freed at the end of
+ * a turn, and the memory that all connections of the thread share (scratch buffers, send blocks, arenas).
  *
  * A turn: wait for events; call a batch of them; flush what they wrote; run deferred work; free. The clock is read once
  * a turn. Turns whose batch was full are a round, up to some: streams with more to read than one read takes have their
@@ -13,6 +13,7 @@
 #include "gateway/base/arena.h"
 #include "gateway/base/counters.h"
 #include "gateway/base/list.h"
+#include "gateway/net/timer_wheel.h"
 
 #include <openssl/types.h>
 
@@ -29,28 +30,7 @@ enum {
     /* What one read can decrypt to, with the rest of a TLS record from before. */
     LOOP_DECRYPTED_BYTES = LOOP_SCRATCH_BYTES + 32768,
     LOOP_BLOCK_BYTES = 32896, /* one send block, with its header: two full TLS records */
-    LOOP_TICK_MS = 64,        /* resolution of timers */
 };
-
-/* ---- timers: deadlines, not exact: they fire up to LOOP_TICK_MS late, never early ---- */
-
-struct loop;
-struct timer;
-typedef void (*timer_cb)(struct timer *timer);
-
-struct timer {
-    struct list link;
-    uint64_t due_ms;    /* wanted */
-    uint64_t linked_ms; /* the slot it sits in is for this time; earlier than due_ms after a cheap re-arm */
-    timer_cb fire;
-    struct loop *loop;
-};
-
-void timer_init(struct timer *timer, timer_cb fire);
-static inline bool timer_is_armed(const struct timer *timer)
-{
-    return timer->due_ms != 0;
-}
 
 /* ---- memory that a stream's unsent bytes live in ---- */
 
@@ -113,11 +93,8 @@ static inline uint64_t loop_now_ms(const struct loop *loop)
     return loop->now_us / 1000U;
 }
 
-/* Fires once, `ms` from now. Re-arming to a later time costs two stores. */
+/* Fires once, `ms` from now; net/timer_wheel says how exactly, and how it is disarmed and forgotten. */
 void loop_timer_arm(struct loop *loop, struct timer *timer, uint64_t ms);
-void loop_timer_disarm(struct timer *timer);
-/* Before the memory of a timer is freed: takes it out of the wheel, armed or not. */
-void loop_timer_forget(struct timer *timer);
 
 /* Runs at the end of this turn, after all callbacks. Objects free themselves through this, never inside a callback. */
 void loop_defer(struct loop *loop, struct deferred *deferred, void (*run)(struct deferred *deferred));

@@ -81,13 +81,13 @@ static void a_disarmed_timer_is_silent_and_can_be_armed_again(void **state)
     timer_init(&shot.timer, on_fire);
     timer_init(&witness.timer, on_fire);
     loop_timer_arm(loop, &shot.timer, 1);
-    loop_timer_disarm(&shot.timer);
+    timer_disarm(&shot.timer);
     assert_false(timer_is_armed(&shot.timer));
     loop_timer_arm(loop, &witness.timer, 150);
     TURN_UNTIL(loop, witness.fired_ms);
     assert_int_equal(shot.fired_ms, 0);
     loop_timer_arm(loop, &shot.timer, 1);
-    loop_timer_disarm(&shot.timer);
+    timer_disarm(&shot.timer);
     loop_timer_arm(loop, &shot.timer, 2);
     TURN_UNTIL(loop, shot.fired_ms);
     assert_int_equal(fired_count, 2);
@@ -100,11 +100,11 @@ static void a_forgotten_timer_leaves_nothing_in_the_wheel(void **state)
     for (int armed = 0; armed < 2; armed++) {
         struct shot *shot = calloc(1, sizeof *shot);
         timer_init(&shot->timer, on_fire);
-        loop_timer_forget(&shot->timer); /* was never armed */
+        timer_forget(&shot->timer); /* was never armed */
         loop_timer_arm(loop, &shot->timer, 1);
         if (!armed)
-            loop_timer_disarm(&shot->timer);
-        loop_timer_forget(&shot->timer);
+            timer_disarm(&shot->timer);
+        timer_forget(&shot->timer);
         free(shot); /* the sanitizer sees a wheel that still has it */
     }
     timer_init(&witness.timer, on_fire);
@@ -121,14 +121,14 @@ static void what_is_far_ahead_waits_for_its_round(void **state)
     timer_init(&far.timer, on_fire);
     timer_init(&near.timer, on_fire);
     loop_timer_arm(loop, &near.timer, 100);
-    loop_timer_arm(loop, &far.timer, 1024ULL * LOOP_TICK_MS + 100);
+    loop_timer_arm(loop, &far.timer, 1024ULL * TIMER_TICK_MS + 100);
     TURN_UNTIL(loop, near.fired_ms);
     loop_timer_arm(loop, &near.timer, 150);
     near.fired_ms = 0;
     TURN_UNTIL(loop, near.fired_ms);
     assert_int_equal(far.fired_ms, 0);
     assert_true(timer_is_armed(&far.timer));
-    loop_timer_forget(&far.timer);
+    timer_forget(&far.timer);
 }
 
 static struct shot *victim;
@@ -137,14 +137,16 @@ static void fire_and_forget_the_other(struct timer *timer)
 {
     on_fire(timer);
     if (victim)
-        loop_timer_forget(&victim->timer);
+        timer_forget(&victim->timer);
 }
+
+static struct loop *armed_on;
 
 static void fire_and_arm_again(struct timer *timer)
 {
     on_fire(timer);
     if (fired_count < 3)
-        loop_timer_arm(timer->loop, timer, 1);
+        loop_timer_arm(armed_on, timer, 1);
 }
 
 static void callbacks_may_forget_and_arm_timers(void **state)
@@ -155,6 +157,7 @@ static void callbacks_may_forget_and_arm_timers(void **state)
     timer_init(&second.timer, on_fire);
     timer_init(&again.timer, fire_and_arm_again);
     victim = &second;
+    armed_on = loop;
     loop_timer_arm(loop, &first.timer, 1);
     loop_timer_arm(loop, &second.timer, 1);
     loop_timer_arm(loop, &again.timer, 1);
