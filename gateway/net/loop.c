@@ -231,14 +231,18 @@ static void end_round(struct loop *loop)
     loop->large_reads = 0;
 }
 
+/* At most `max_ms` (-1: no end), and no longer than until the next timer. The turn before may have taken long. */
+static int may_sleep_ms(const struct loop *loop, int max_ms)
+{
+    int timer_ms = timer_wheel_wait_ms(&loop->private->timers, clock_now_us() / 1000U);
+    return timer_ms >= 0 && (max_ms < 0 || timer_ms < max_ms) ? timer_ms : max_ms;
+}
+
 static void turn(struct loop *loop, int max_ms)
 {
     struct loop_private *p = loop->private;
     bool has_work = p->turns_of_round > 0 || p->deferred_first || !list_is_empty(&loop->ready);
-    int timer_ms = timer_wheel_wait_ms(&p->timers, loop_now_ms(loop));
-    if (timer_ms >= 0 && (max_ms < 0 || timer_ms < max_ms))
-        max_ms = timer_ms;
-    loop->is_crowded = poller_wait(loop->poller, has_work ? 0 : max_ms);
+    loop->is_crowded = poller_wait(loop->poller, has_work ? 0 : may_sleep_ms(loop, max_ms));
     read_clocks(loop);
     poller_call(loop->poller);
     run_timers(loop);

@@ -93,7 +93,7 @@ static inline uint64_t loop_now_ms(const struct loop *loop)
     return loop->now_us / 1000U;
 }
 
-/* Fires once, `ms` from now; net/timer_wheel says how exactly, and how it is disarmed and forgotten. */
+/* Fires once, `ms` from now, as exactly as net/timer_wheel says and epoll_wait(2) sleeps (a thousandth longer). */
 void loop_timer_arm(struct loop *loop, struct timer *timer, uint64_t ms);
 
 /* Runs at the end of this turn, after all callbacks. Objects free themselves through this, never inside a callback. */

@@ -167,6 +167,41 @@ static void callbacks_may_forget_and_arm_timers(void **state)
     assert_int_equal(second.fired_ms, 0);
 }
 
+/* By itself, and without turns in between (a signal may end one). */
+static void sleeps_until_the_next_timer(void **state)
+{
+    struct loop *loop = *state;
+    struct shot near = {.fired_ms = 0}, far = {.fired_ms = 0};
+    timer_init(&near.timer, on_fire);
+    timer_init(&far.timer, on_fire);
+    loop_timer_arm(loop, &near.timer, 400);
+    loop_timer_arm(loop, &far.timer, 3600000);
+    uint64_t turns = loop_turns(loop);
+    while (!near.fired_ms)
+        loop_turn(loop, -1);
+    assert_in_range(loop_turns(loop) - turns, 1, 2);
+    timer_forget(&far.timer);
+}
+
+/* What is due has become so while the turn before was running: there is nothing to wait for. */
+static void a_long_turn_delays_no_timer(void **state)
+{
+    struct loop *loop = *state;
+    struct shot shot = {.fired_ms = 0}, far = {.fired_ms = 0};
+    timer_init(&shot.timer, on_fire);
+    timer_init(&far.timer, on_fire);
+    loop_timer_arm(loop, &far.timer, 3600000);
+    loop_turn(loop, 0);
+    const uint64_t length_ms = SOCKETS_DEADLINE_MS;
+    loop->now_us -= length_ms * 1000; /* as if it had begun then */
+    loop_timer_arm(loop, &shot.timer, length_ms);
+    uint64_t begun_ms = sockets_now_ms();
+    while (!shot.fired_ms)
+        loop_turn(loop, -1);
+    assert_true(shot.fired_ms - begun_ms < length_ms);
+    timer_forget(&far.timer);
+}
+
 /* ---- deferred ---- */
 
 struct job {
@@ -377,6 +412,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_forgotten_timer_leaves_nothing_in_the_wheel, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_far_ahead_waits_for_its_round, set_up, tear_down),
         cmocka_unit_test_setup_teardown(callbacks_may_forget_and_arm_timers, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(sleeps_until_the_next_timer, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_long_turn_delays_no_timer, set_up, tear_down),
         cmocka_unit_test_setup_teardown(deferred_work_runs_once_at_the_end_of_the_turn, set_up, tear_down),
         cmocka_unit_test_setup_teardown(posts_of_other_threads_arrive_in_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stop_ends_run_from_another_thread, set_up, tear_down),

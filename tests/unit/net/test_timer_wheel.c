@@ -78,6 +78,21 @@ static void waits_for_the_first_timer_and_for_no_tick_before(void **state)
     assert_int_equal(timer_wheel_wait_ms(&wheel, far_at), -1);
 }
 
+/* The slot before that of the one just opened, in the same word of the map, is the last that is looked at. */
+static void waits_for_a_timer_almost_a_round_ahead(void **state)
+{
+    (void)state;
+    struct timer first = unarmed(), last = unarmed();
+    arm(&first, BEGIN, 8 * TICK);                                /* slot 1009 of the wheel */
+    arm(&last, BEGIN, (uint64_t)(TIMER_WHEEL_SLOTS + 4) * TICK); /* slot 1005 */
+    uint64_t now_ms = BEGIN + 9 * TICK;
+    assert_ptr_equal(timer_wheel_take_due(&wheel, now_ms), &first);
+    nothing_is_due(now_ms);
+    now_ms += (uint64_t)timer_wheel_wait_ms(&wheel, now_ms);
+    assert_int_equal(now_ms, BEGIN + (uint64_t)(TIMER_WHEEL_SLOTS + 5) * TICK);
+    assert_ptr_equal(timer_wheel_take_due(&wheel, now_ms), &last);
+}
+
 /* Beyond the wheel's length: it is looked at once a round, and fires in the last. */
 static void what_is_rounds_ahead_is_looked_at_once_a_round(void **state)
 {
@@ -190,7 +205,22 @@ static void change_one(struct timer *timer, uint64_t now_ms)
     }
 }
 
-/* Each is taken in the turn that it should: due, and not a tick too late, as long as the caller keeps to wait_ms. */
+static void copy_due(const struct timer *timers, uint64_t *due_ms)
+{
+    for (size_t i = 0; i < TIMERS; i++)
+        due_ms[i] = timers[i].due_ms;
+}
+
+static void change_some(struct timer *timers, uint64_t now_ms)
+{
+    for (uint64_t changes = pick(4); changes > 0; changes--)
+        change_one(&timers[pick(TIMERS)], now_ms);
+}
+
+/*
+ * None is taken early, or after the end of the tick that it is due in, by a caller who sleeps as long as wait_ms says
+ * or comes earlier. Callbacks change others, too. From time to time nothing is left.
+ */
 static void fires_as_a_table_of_due_times_says(void **state)
 {
     (void)state;
@@ -200,19 +230,22 @@ static void fires_as_a_table_of_due_times_says(void **state)
     uint64_t now_ms = BEGIN;
     unsigned taken = 0;
     for (int step = 0; step < STEPS; step++) {
-        change_one(&timers[pick(TIMERS)], now_ms);
+        change_some(timers, now_ms);
+        for (size_t i = 0; step % 1000 == 0 && i < TIMERS; i++)
+            timer_forget(&timers[i]);
         uint64_t due_ms[TIMERS];
-        for (size_t i = 0; i < TIMERS; i++)
-            due_ms[i] = timers[i].due_ms;
+        copy_due(timers, due_ms);
         for (struct timer *timer; (timer = timer_wheel_take_due(&wheel, now_ms)); taken++) {
-            size_t at = (size_t)(timer - timers);
-            assert_true(due_ms[at] && due_ms[at] <= now_ms);
-            due_ms[at] = 0;
+            uint64_t was_due_ms = due_ms[timer - timers];
+            assert_true(was_due_ms && was_due_ms <= now_ms && was_due_ms / TICK + 1 >= now_ms / TICK);
+            change_some(timers, now_ms);
+            copy_due(timers, due_ms);
         }
-        for (size_t i = 0; i < TIMERS; i++)
-            assert_true(!due_ms[i] || due_ms[i] / TICK >= now_ms / TICK);
         int wait_ms = timer_wheel_wait_ms(&wheel, now_ms);
-        now_ms += wait_ms < 0 || pick(4) ? pick(40) : (uint64_t)wait_ms;
+        for (size_t i = 0; i < TIMERS; i++)
+            assert_true(!due_ms[i] || (wait_ms > 0 && due_ms[i] / TICK >= now_ms / TICK));
+        uint64_t longest_ms = wait_ms < 0 ? 5000 : (uint64_t)wait_ms;
+        now_ms += pick(2) ? longest_ms : pick(longest_ms + 1);
     }
     assert_true(taken > 1000);
     for (size_t i = 0; i < TIMERS; i++)
@@ -225,6 +258,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(without_timers_there_is_nothing_to_wait_for, set_up),
         cmocka_unit_test_setup(waits_for_the_first_timer_and_for_no_tick_before, set_up),
+        cmocka_unit_test_setup(waits_for_a_timer_almost_a_round_ahead, set_up),
         cmocka_unit_test_setup(what_is_rounds_ahead_is_looked_at_once_a_round, set_up),
         cmocka_unit_test_setup(all_that_is_due_comes_in_order_after_a_long_sleep, set_up),
         cmocka_unit_test_setup(moved_timers_fire_at_their_last_time, set_up),
