@@ -2,7 +2,7 @@
  * bench_backend: the server behind the proxies that `tests/bench/run proxies` compares. HTTP/1.1, or gRPC
  * (backend_h2.h).
  *
- * usage: bench_backend --port PORT --hosts N [--tls CERTIFICATE KEY | --grpc]
+ * usage: bench_backend --port PORT --hosts N [--tls CERTIFICATE KEY | --grpc | --bare]
  *
  * Listens on each host's address (traffic.h), prints "ready", and ends when its standard input does.
  *
@@ -10,8 +10,8 @@
  *     POST /upload     checks the body, of Content-Length bytes
  *     GET /websocket   an upgrade; then each message of TRAFFIC_MESSAGE_BYTES comes back
  *
- * A proxy must have sent the host's own name, X-Forwarded-For and X-Forwarded-Proto; with --tls, where a proxy only
- * passes bytes on, the name is enough. Whatever is wrong ends the program with a line that says what.
+ * A proxy must have sent the host's own name, X-Forwarded-For and X-Forwarded-Proto; with --tls or --bare, where it
+ * only passes bytes on, the name is enough. Whatever is wrong ends the program with a line that says what.
  */
 #include "backend_h2.h"
 #include "traffic.h"
@@ -59,7 +59,7 @@ struct conn {
 
 static struct {
     unsigned port, hosts;
-    bool grpc;
+    bool grpc, bare;
     SSL_CTX *tls;
     int epoll;
     char date[40];
@@ -194,7 +194,7 @@ static void on_head(struct conn *conn)
     unsigned long long bytes;
     traffic_host_name(conn->source.host, backend.port, host);
     require_field(conn, "Host", host);
-    if (!backend.tls) {
+    if (!backend.tls && !backend.bare) {
         require_field(conn, "X-Forwarded-For", "127.0.0.1");
         require_field(conn, "X-Forwarded-Proto", "https");
     }
@@ -376,6 +376,8 @@ static void parse_arguments(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--grpc") == 0) {
             backend.grpc = true;
+        } else if (strcmp(argv[i], "--bare") == 0) {
+            backend.bare = true;
         } else if (i + 1 < argc && strcmp(argv[i], "--port") == 0) {
             backend.port = (unsigned)atoi(argv[++i]);
         } else if (i + 1 < argc && strcmp(argv[i], "--hosts") == 0) {
@@ -386,7 +388,7 @@ static void parse_arguments(int argc, char **argv)
         }
     }
     if (backend.port == 0 || backend.port > 65535 || backend.hosts == 0)
-        traffic_die("usage: bench_backend --port PORT --hosts N [--tls CERTIFICATE KEY | --grpc]");
+        traffic_die("usage: bench_backend --port PORT --hosts N [--tls CERTIFICATE KEY | --grpc | --bare]");
 }
 
 static void on_event(struct source *source)

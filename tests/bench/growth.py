@@ -1,11 +1,12 @@
-"""What a request costs with many connections beside few, for the gateway, other proxies, and a server without a proxy.
+"""What a request costs with many connections beside few, for the gateway, other proxies, and two floors.
 
-With many connections, what the kernel and the programs keep of each no longer fits into the processor's caches. The
-server alone shows how much of that no proxy can avoid; it has half a proxy's connections.
+With many connections, what the kernel and the programs keep of each no longer fits into the processor's caches. Two
+programs show how much of that no proxy can avoid: hitch, if it is installed, has both sockets and TLS and nothing else,
+the server without a proxy half the sockets.
 """
 import statistics
 
-from peers import NoProxy
+from peers import Hitch, NoProxy
 from proxies import CASES, DISTURBED, Progress, choose_targets, opened, rounded
 
 FEW, MANY = CASES["h1-small"], CASES["h1-hosts"]
@@ -43,10 +44,11 @@ def print_rows(rows):
 
 def measure(tools, gateway, options):
     """Measures and prints, as the options of tests/bench/run say; returns the rows."""
-    targets = [target for target in choose_targets(gateway, options.targets) if "h1" in target.features]
+    targets = [target for target in choose_targets(tools, gateway, options.targets) if "h1" in target.features]
+    targets += [floor for floor in [Hitch(), NoProxy(tools)] if floor.path()]
     progress = Progress()
     with opened(tools, targets, options) as bench:
-        rows = measure_rounds(bench, [*targets, NoProxy(tools)], options.rounds, progress)
+        rows = measure_rounds(bench, targets, options.rounds, progress)
         progress()
         print_rows(rows)
     return rows

@@ -5,7 +5,8 @@ backend of each of the hosts, keep connections to it, add X-Forwarded-For and X-
 access log for each request; one worker, no compression, no cache, nothing of a body on disk, no limit on how many
 requests a connection has. For passthrough: find the backend by SNI and leave TLS alone. For gRPC: HTTP/2 behind, too.
 
-A target can do what its `features` say: h1, h2, resume (TLS sessions), upgrade (WebSocket), grpc, passthrough.
+A target can do what its `features` say: h1, h2, resume (TLS sessions), upgrade (WebSocket), grpc, passthrough, bulk (of
+what is passed through, too). Floors do less than the job: they show what of a figure no proxy can avoid.
 """
 import json
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 from gateway import UnixConnection      # of tests/e2e
 from processes import Failure
 
-ALL = frozenset({"h1", "h2", "resume", "upgrade", "grpc", "passthrough"})
+ALL = frozenset({"h1", "h2", "resume", "upgrade", "grpc", "passthrough", "bulk"})
 SBIN = ":/usr/local/sbin:/usr/sbin:/sbin"       # not in every user's PATH
 IDLE_SECONDS = 300
 START_SECONDS = 30
@@ -66,12 +67,17 @@ class Target:
     features = ALL
     log = "access.log"         # None: it writes none
     is_proxy = True
+    is_floor = False
+    max_hosts = None            # that it can tell apart; None: all
+    adds_fields = True          # X-Forwarded-For and X-Forwarded-Proto
 
     def path(self):
         """Of the program, or None if it is not installed."""
         return shutil.which(self.program, path=os.environ.get("PATH", "") + SBIN)
 
     def version(self):
+        if self.version_option is None:
+            return self.name
         output = subprocess.run([self.path(), self.version_option], capture_output=True, text=True, timeout=20,
                                 check=False)
         found = re.search(r"\d+\.\d+(\.\d+)?", output.stdout + output.stderr)
@@ -135,20 +141,6 @@ class Gateway(Target):
             raise Failure(f"the control API: {error}\n{running.errors()}") from error
         finally:
             connection.close()
-
-
-class NoProxy(Target):
-    """The backend, asked itself: what remains of a figure when nothing is in between."""
-    name = "no-proxy"
-    features = frozenset({"h1"})
-    log = None
-    is_proxy = False
-
-    def __init__(self, tools):
-        self.program = str(Path(tools).resolve() / "bench_backend")
-
-    def command(self, job):
-        return [self.program, "--port", job.port, "--hosts", job.hosts, "--tls", job.certificate, job.key]
 
 
 NGINX = """
@@ -398,6 +390,70 @@ class H2o(Target):
                         for host, address in job.routes())
         config = job.write("h2o.yaml", H2O, hosts=hosts, user="user: root" if AS_ROOT else "")
         return [self.path(), "-m", "worker", "-c", config]
+
+
+# ---- floors ----
+
+class NoProxy(Target):
+    """The backend, asked itself: what remains of a figure when nothing is in between."""
+    name = "no-proxy"
+    features = frozenset({"h1"})
+    log = None
+    version_option = None       # it is part of this benchmark
+    is_proxy = False
+    is_floor = True
+    max_hosts = 1
+
+    def __init__(self, tools):
+        self.program = str(Path(tools).resolve() / "bench_backend")
+
+    def command(self, job):
+        return [self.program, "--port", job.port, "--hosts", job.hosts, "--tls", job.certificate, job.key]
+
+
+HITCH = """
+frontend = "[127.0.0.1]:<port>"
+backend = "[<backend>]:<backend_port>"
+pem-file = "<folder>/certificate.pem"
+alpn-protos = "http/1.1"
+tls-protos = TLSv1.3
+workers = 1
+backlog = 4096
+daemon = off
+<user>
+keepalive = <idle>
+log-level = 0
+"""
+
+
+class Hitch(Target):
+    """TLS for one backend, without HTTP, routes, and log: two sockets and two AES passes, as in any proxy."""
+    name = program = "hitch"
+    features = frozenset({"h1"})
+    log = None
+    is_floor = True
+    max_hosts = 1
+    adds_fields = False
+
+    def command(self, job):
+        job.write("certificate.pem", job.certificate.read_text() + job.key.read_text())
+        config = job.write("hitch.conf", HITCH, backend=job.address(0), backend_port=job.backend_port,
+                           user='user = "nobody"' if AS_ROOT else "")
+        return [self.path(), f"--config={config}"]
+
+
+class Relay(Target):
+    """The least that passes TLS through, by SNI and with half-closed connections (relay.c)."""
+    name = "relay"
+    features = frozenset({"passthrough"})
+    version_option = None
+    is_floor = True
+
+    def __init__(self, tools):
+        self.program = str(Path(tools).resolve() / "bench_relay")
+
+    def command(self, job):
+        return [self.program, "--port", job.port, "--backend-port", job.backend_port, "--log", job.folder / self.log]
 
 
 PEERS = [Nginx(), NginxMap(), Haproxy(), Nghttpx(), H2o()]

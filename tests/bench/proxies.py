@@ -16,7 +16,7 @@ from pathlib import Path
 
 from certificates import Authority      # this and the next are of tests/e2e
 from gateway import free_port
-from peers import PEERS, START_SECONDS, Gateway, Job
+from peers import PEERS, START_SECONDS, Gateway, Job, Relay
 from processes import CallCounter, Failure, Program, adopt_orphans, busy_seconds, choose_cpus, raise_limits
 
 HOSTS = 1000
@@ -41,7 +41,7 @@ class Case:
     @property
     def behind(self):
         """What the backend speaks, see peers.Job."""
-        return {"passthrough": "tls", "grpc": "grpc"}.get(self.needs, "h1")
+        return {"passthrough": "tls", "grpc": "grpc"}.get(self.needs.split()[0], "h1")
 
     @property
     def is_idle(self):
@@ -78,7 +78,7 @@ CASES = {case.name: case for case in [
          "--protocol websocket --connections 64", "message", is_logged=False),
     Case("passthrough", "TLS passed through: a new connection and one request, 16 at a time", "passthrough",
          "--protocol h1 --connections 16 --new-connections", "connection"),
-    Case("passthrough-download", "TLS passed through: answers of 64 MiB, 4 connections", "passthrough",
+    Case("passthrough-download", "TLS passed through: answers of 64 MiB, 4 connections", "passthrough bulk",
          f"--protocol h1 --connections 4 --answer {BODY}", "GiB", is_logged=False),
     Case("idle-h1", "idle HTTP/1.1 connections, after a request each", "h1", "--protocol h1 --idle"),
     Case("idle-h2", "idle HTTP/2 connections, after a request each", "h2", "--protocol h2 --idle"),
@@ -96,8 +96,9 @@ class Bench:
         self.front = authority.issue("proxy", "DNS:*.cluster.example")      # certificate and key
         self.back = authority.issue("backend", "DNS:*.cluster.example")
 
-    def backend(self, case, job, folder):
-        speaks = {"h1": [], "grpc": ["--grpc"], "tls": ["--tls", *self.back]}[case.behind]
+    def backend(self, case, job, target, folder):
+        speaks = {"h1": [] if target.adds_fields else ["--bare"], "grpc": ["--grpc"],
+                  "tls": ["--tls", *self.back]}[case.behind]
         command = [self.tools / "bench_backend", "--port", job.backend_port, "--hosts", job.hosts, *speaks]
         return Program(command, self.other_cpu, folder, "backend", talks=True)
 
@@ -107,11 +108,12 @@ class Bench:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{target.name}-", dir=self.folder))
             port = free_port("0.0.0.0")
+            hosts = target.max_hosts or HOSTS
             if target.is_proxy:
-                job = Job(Path(folder), port, free_port("0.0.0.0"), HOSTS, *self.front, case.behind)
-                stack.enter_context(self.backend(case, job, folder)).read_word("ready")
+                job = Job(Path(folder), port, free_port("0.0.0.0"), hosts, *self.front, case.behind)
+                stack.enter_context(self.backend(case, job, target, folder)).read_word("ready")
             else:
-                job = Job(Path(folder), port, port, 1, *self.front, is_direct=True)
+                job = Job(Path(folder), port, port, hosts, *self.front, is_direct=True)
             command = target.command(job)
             program = stack.enter_context(Program(command, self.cpu, folder, target.name, talks=not target.is_proxy))
             try:
@@ -229,8 +231,8 @@ def check_log(job, target, answers):
 
 def measure_case(bench, case, targets, rounds, counts_calls, progress):
     """A row for each target."""
-    rows = [{"program": "proxies", "case": case.name, "target": target.name, "figure": case.figure, "values": [],
-             "rates": [], "others": []} for target in targets]
+    rows = [{"program": "proxies", "case": case.name, "target": target.name, "is_floor": target.is_floor,
+             "figure": case.figure, "values": [], "rates": [], "others": []} for target in targets]
     places = list(zip(targets, rows))
     for number in range(rounds):
         for target, row in places[number % len(places):] + places[:number % len(places)]:
@@ -249,7 +251,7 @@ def measure_case(bench, case, targets, rounds, counts_calls, progress):
 
 def compare(rows):
     """Adds each row's ratio to the best peer: of the same round, then the median of these, and the range."""
-    peers = [row for row in rows if row["target"] != "gateway"]
+    peers = [row for row in rows if row["target"] != "gateway" and not row["is_floor"]]
     if not peers:
         return
     best = min(peers, key=lambda row: row["value"])
@@ -291,7 +293,7 @@ def print_head(bench, targets):
     print("Measured: " + ", ".join(target.version() for target in targets))
     if not any(peer.path() for peer in PEERS):
         print("No peer is installed: `conf/install-packages peers` brings nginx-light, libnginx-mod-stream, haproxy,\n"
-              "nghttp2-proxy and h2o, without starting their services as `sudo apt-get install` does.")
+              "nghttp2-proxy, h2o and hitch, without starting their services as `sudo apt-get install` does.")
     if bench.cpu == bench.other_cpu:
         print("There is only one CPU: the load takes time of what is measured away, and the caches.")
 
@@ -307,9 +309,9 @@ class Progress:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def choose_targets(gateway, names):
-    """The gateway and the peers that are installed, or those that are named."""
-    known = {target.name: target for target in [Gateway(gateway), *PEERS]}
+def choose_targets(tools, gateway, names):
+    """The gateway, the peers that are installed, and the floor of passthrough, or those that are named."""
+    known = {target.name: target for target in [Gateway(gateway), *PEERS, Relay(tools)]}
     if unknown := set(names or []) - set(known):
         raise Failure(f"no target {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if missing := [name for name in names or ["gateway"] if not known[name].path()]:
@@ -329,7 +331,7 @@ def opened(tools, targets, options):
 
 def measure(tools, gateway, cases, options):
     """Measures and prints, as the options of tests/bench/run say; returns the rows."""
-    targets = choose_targets(gateway, options.targets)
+    targets = choose_targets(tools, gateway, options.targets)
     rows, progress = [], Progress()
     counts_calls = not options.no_system_calls and CallCounter.works()
     with opened(tools, targets, options) as bench:

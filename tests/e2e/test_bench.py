@@ -55,12 +55,21 @@ def test_growth(tmp_path):
     result = run("growth", "--targets", "gateway", "--json", tmp_path / "figures.json")
     assert result.returncode == 0, result.stderr
     rows = json.loads((tmp_path / "figures.json").read_text())
-    assert [(row["program"], row["target"]) for row in rows] == [("growth", "gateway"), ("growth", "no-proxy")]
+    floors = ["hitch", "no-proxy"] if peers.Hitch().path() else ["no-proxy"]
+    assert [(row["program"], row["target"]) for row in rows] == [("growth", name) for name in ["gateway", *floors]]
     table = result.stdout.split("\ngrowth: ")[1].splitlines()
     for row, line in zip(rows, table[2:]):
         [few], [many] = row["few"], row["many"]
         assert few > 0 and row["factor"] == many / few and row["more"] == many - few
         assert line.split()[0] == row["target"] and f"{row['factor']:.2f}" in line
+
+
+def test_a_floor_is_no_peer(tmp_path):
+    result = run("passthrough", "--targets", "gateway,relay", "--json", tmp_path / "figures.json")
+    assert result.returncode == 0, result.stderr
+    gateway, relay = json.loads((tmp_path / "figures.json").read_text())
+    assert (gateway["target"], relay["target"], relay["is_floor"]) == ("gateway", "relay", True)
+    assert gateway["value"] > 0 and relay["value"] > 0 and "ratio" not in gateway and "ratio" not in relay
 
 
 def test_a_target_that_is_not_there():
