@@ -94,7 +94,7 @@ static enum status open_instance(struct exchange *x, struct claim *claim, unsign
         target.header = slice_make(header, back_header_write(x->connection, custom_name(x), version, header));
         target.owner = &x->connection->backs;
     }
-    x->back = pool_open(x->proxy->pool, x->connection->settings, &target, flags, &opened);
+    x->back = pool_open(x->proxy->pool, x->proxy->settings, &target, flags, &opened);
     x->back_reused = opened.reused;
     x->back_lost = false;
     x->is_queued = opened.queued;

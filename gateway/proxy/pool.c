@@ -449,6 +449,25 @@ void pool_revoke(struct pool *pool, const struct claim *claim)
     }
 }
 
+static void drain_forbidden(struct list *list, const struct route_rules *rules)
+{
+    LIST_EACH_SAFE (link, list) {
+        struct pooled *c = CONTAINER_OF(link, struct pooled, link);
+        if (route_rules_check(rules, &c->bucket->claim->address, c->target.port, NULL) != STATUS_OK)
+            c->mux->ops->drain(c->mux);
+    }
+}
+
+void pool_apply_rules(struct pool *pool, const struct route_rules *rules)
+{
+    for (size_t i = 0; i < pool->slot_count; i++)
+        for (struct bucket *bucket = pool->slots[i]; bucket; bucket = bucket->next) {
+            drain_forbidden(&bucket->idle, rules);
+            drain_forbidden(&bucket->busy, rules);
+            drain_forbidden(&bucket->shared, rules);
+        }
+}
+
 static void close_idle_shared(struct bucket *bucket)
 {
     LIST_EACH_SAFE (link, &bucket->shared) {

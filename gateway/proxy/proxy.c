@@ -64,6 +64,7 @@ void proxy_reload(struct proxy *proxy, struct settings *settings, struct tls_ser
     if (settings) {
         settings_unref(&proxy->settings);
         proxy->settings = settings;
+        pool_apply_rules(proxy->pool, &settings->rules);
     }
     if (tls) {
         tls_server_free(&proxy->tls);

@@ -512,8 +512,7 @@ static bool dial_instance(struct tunnel *t, const struct route_instance *instanc
     t->back_serial = instance->claim->serial;
     t->back_address = instance->claim->address;
     t->dialed_us = t->proxy->loop->now_us;
-    t->back =
-        pool_dial(t->proxy->pool, t->connection->settings, instance->claim, target->port, &t->guest, &back_events, t);
+    t->back = pool_dial(t->proxy->pool, t->proxy->settings, instance->claim, target->port, &t->guest, &back_events, t);
     if (t->back && target->proxy_protocol > 0)
         send_header(t, target->proxy_protocol);
     return t->back != NULL;

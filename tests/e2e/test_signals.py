@@ -413,6 +413,22 @@ def test_hup_with_a_bad_file_keeps_the_old(make_gateway, origin, kind):
     assert gateway.control("GET", "/v1/status").json["last_reload_error"] == ""
 
 
+@pytest.mark.parametrize("protocol", ["http", "h2c"])
+def test_a_reload_that_forbids_a_network(make_gateway, origin, protocol):
+    """Neither what is pooled nor a client that was there before leads into it any more."""
+    gateway = make_gateway(workers=1)
+    server = H2Origin(lambda peer, request: peer.head(request, 200, end=True)) if protocol == "h2c" else origin()
+    host = gateway.app(server, ports=[{"port": server.port, "protocol": protocol}]).host()
+    with contextlib.closing(server), gateway.connect(host) as client:
+        assert client.request("GET", "/", host).status == 200
+        gateway.config["upstream"]["allow"] = ["10.0.0.0/8"]
+        gateway.write_config()
+        assert gateway.control("POST", "/v1/reload").status == 200
+        for ask in (client.request, gateway.fetch):
+            answer = ask("GET", "/", host)
+            assert (answer.status, answer.error) == (502, "address_forbidden")
+
+
 def test_a_reload_does_not_move_listeners(make_gateway, origin):
     """Said, and routes to where the gateway really listens still lead nowhere."""
     gateway = make_gateway()

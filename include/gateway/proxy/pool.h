@@ -42,7 +42,8 @@ struct pool_opened {
 /*
  * An endpoint on a connection to the target: an idle one, or of HTTP/2 the one with the most room, else a new one that
  * is still connecting. But none is opened beside one on which the app said that it allows no requests. To be bound at
- * once; its release gives the connection back.
+ * once; its release gives the connection back. Clients share connections, so the settings are the newest, not those
+ * that the client's connection began with.
  */
 struct endpoint *pool_open(struct pool *pool, struct settings *settings, const struct pool_target *target,
                            unsigned flags, struct pool_opened *ret);
@@ -70,6 +71,10 @@ unsigned pool_active(const struct pool *pool, const struct claim *claim);
 
 /* Closes all connections of the claim; those in use get `reset` with ADDRESS_REVOKED. */
 void pool_revoke(struct pool *pool, const struct claim *claim);
+
+/* With other rules than before: connections to what they forbid end after what is in progress, and take nothing more.
+ */
+void pool_apply_rules(struct pool *pool, const struct route_rules *rules);
 
 /* The client is gone: closes the connections in its list, those in use after what is in progress. */
 void pool_leave_owner(struct list *owner);

@@ -50,7 +50,10 @@ struct proxy *proxy_new(struct loop *loop, struct settings *settings, struct rou
 /* No connection is left. */
 void proxy_free(struct proxy **proxy);
 
-/* New connections use these; old ones keep what they began with. NULL: unchanged. Ownership passes. */
+/*
+ * New connections of clients use these; old ones keep what they began with, but for what concerns apps: whom the
+ * gateway may connect to, and how, is what the newest say. NULL: unchanged. Ownership passes.
+ */
 void proxy_reload(struct proxy *proxy, struct settings *settings, struct tls_server *tls);
 
 /* Closes every connection that uses this claim. */

@@ -164,6 +164,33 @@ static void a_forbidden_address_is_not_dialed(void **state)
     claim_unref(&claim);
 }
 
+static void other_rules_end_what_they_forbid(void **state)
+{
+    struct fixture *f = *state;
+    struct use uses[2];
+    struct ip_network network;
+    const struct route_rules same = f->settings->rules;
+    open_use(f, &uses[0], false);
+    int idle = accept_one(f);
+    open_use(f, &uses[1], false);
+    int busy = accept_one(f);
+    answer(f, idle, &uses[0]);
+    TURN_UNTIL(f->loop, f->counters.upstream_connections_idle == 1);
+    pool_apply_rules(f->pool, &same);
+    assert_true(open_use(f, &uses[0], false));
+    answer(f, idle, &uses[0]);
+    TURN_UNTIL(f->loop, f->counters.upstream_connections_idle == 1);
+
+    assert_true(ip_network_parse(slice_str("10.0.0.0/8"), &network));
+    pool_apply_rules(f->pool, &(struct route_rules){.allow = &network, .allow_count = 1});
+    await_end(f, idle);
+    assert_int_equal(pool_count(f->pool), 1);
+    answer(f, busy, &uses[1]);
+    assert_int_equal(uses[1].ends, 1);
+    await_end(f, busy);
+    TURN_UNTIL(f->loop, pool_count(f->pool) == 0);
+}
+
 static void a_refused_connection_is_counted(void **state)
 {
     struct fixture *f = *state;
@@ -259,6 +286,7 @@ int main(void)
         TEST(a_revoked_claim_closes_all_of_its_connections),
         TEST(a_claim_revoked_in_use_is_not_kept),
         TEST(a_forbidden_address_is_not_dialed),
+        TEST(other_rules_end_what_they_forbid),
         TEST(a_refused_connection_is_counted),
         TEST(a_header_comes_first_and_separates_clients),
         TEST(many_claims_have_buckets_of_their_own),

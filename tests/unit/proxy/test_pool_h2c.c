@@ -233,6 +233,27 @@ static void a_revoked_claim_resets_all_streams(void **state)
     assert_int_equal(f->counters.upstream_revoked_total, 1);
 }
 
+static void other_rules_let_streams_end(void **state)
+{
+    struct fixture *f = *state;
+    struct use uses[2];
+    struct ip_network network;
+    open_use(f, &uses[0], false);
+    int fd = accept_one(f);
+    send_settings(fd, 100);
+    assert_true(ip_network_parse(slice_str("10.0.0.0/8"), &network));
+    pool_apply_rules(f->pool, &(struct route_rules){.allow = &network, .allow_count = 1});
+    open_use(f, &uses[1], false); /* on another one */
+    assert_int_equal(f->counters.upstream_connects_total, 2);
+    int other = accept_one(f);
+    send_settings(other, 100);
+    answer_one(f, fd, 1, &uses[0]);
+    await_end(f, fd);
+    answer_one(f, other, 1, &uses[1]);
+    TURN_UNTIL(f->loop, pool_count(f->pool) == 1);
+    close(other);
+}
+
 static void a_connection_that_ended_is_forgotten(void **state)
 {
     struct fixture *f = *state;
@@ -305,6 +326,7 @@ int main(void)
         TEST(another_protocol_is_another_connection),
         TEST(too_long_idle_is_closed),
         TEST(a_revoked_claim_resets_all_streams),
+        TEST(other_rules_let_streams_end),
         TEST(a_connection_that_ended_is_forgotten),
         TEST(a_connection_that_is_stuck_is_forgotten),
     };
