@@ -327,7 +327,7 @@ static enum status open_listeners(struct server *s, int *fds, char *error)
     char text[LISTENER_ERROR_TEXT_MAX];
     const struct config *config = s->config;
     for (size_t i = 0; i < config->listener_count; i++) {
-        fds[i] = listener_open_tcp(&config->listeners[i].addr, config->listeners[i].port, text);
+        fds[i] = listener_open_tcp(&config->listeners[i].addr, config->listeners[i].port, true, text);
         if (fds[i] >= 0)
             continue;
         snprintf(error, SERVER_ERROR_TEXT_MAX, "listeners[%zu].address: %s", i, text);

@@ -130,7 +130,7 @@ static int open_control(const struct config_control *control, char *ret_error)
 {
     char text[LISTENER_ERROR_TEXT_MAX];
     int fd = control->unix_socket ? listener_open_unix(control->unix_socket, UNIX_SOCKET_MODE, text)
-                                  : listener_open_tcp(&control->addr, control->port, text);
+                                  : listener_open_tcp(&control->addr, control->port, false, text);
     if (fd < 0)
         snprintf(ret_error, SERVER_ERROR_TEXT_MAX, "control: %s", text);
     return fd;

@@ -53,7 +53,7 @@ static const char *bind_advice(int error)
     }
 }
 
-int listener_open_tcp(const struct ip_addr *addr, uint16_t port, char ret_error[LISTENER_ERROR_TEXT_MAX])
+int listener_open_tcp(const struct ip_addr *addr, uint16_t port, bool shared, char ret_error[LISTENER_ERROR_TEXT_MAX])
 {
     char text[IP_PORT_TEXT_MAX];
     ip_port_format(addr, port, text);
@@ -63,7 +63,8 @@ int listener_open_tcp(const struct ip_addr *addr, uint16_t port, char ret_error[
     if (fd < 0)
         return fail(fd, ret_error, "%s: no socket: %s", text, strerror(errno));
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
+    if (shared)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* accepted sockets inherit it */
     if (addr->family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);

@@ -2,7 +2,8 @@
  * listener: accepts connections on one address for one loop.
  *
  * Each worker has a listening socket of its own on the same address (SO_REUSEPORT): the kernel spreads connections by
- * hash. When file descriptors run out, accepting pauses for a moment instead of spinning.
+ * hash. The control API has one, which nobody else can share: a change is for this gateway. When file descriptors run
+ * out, accepting pauses for a moment instead of spinning.
  */
 #ifndef GATEWAY_NET_LISTENER_H
 #define GATEWAY_NET_LISTENER_H
@@ -19,8 +20,12 @@ enum { LISTENER_ERROR_TEXT_MAX = 256 };
  */
 typedef void (*listener_accept_cb)(void *owner, int fd, const struct ip_addr *peer, uint16_t peer_port);
 
-/* Binds and listens. On failure the text says what is wrong ("127.0.0.1:443: permission denied, …"). */
-MUST_CHECK int listener_open_tcp(const struct ip_addr *addr, uint16_t port, char ret_error[LISTENER_ERROR_TEXT_MAX]);
+/*
+ * Binds and listens; shared: beside other sockets that are shared. On failure the text says what is wrong
+ * ("127.0.0.1:443: permission denied, …").
+ */
+MUST_CHECK int listener_open_tcp(const struct ip_addr *addr, uint16_t port, bool shared,
+                                 char ret_error[LISTENER_ERROR_TEXT_MAX]);
 /* A stale socket file is replaced if nobody listens on it; mode is set before anyone can connect. */
 MUST_CHECK int listener_open_unix(const char *path, unsigned mode, char ret_error[LISTENER_ERROR_TEXT_MAX]);
 

@@ -52,7 +52,7 @@ static int open_tcp(uint16_t port)
 {
     char error[LISTENER_ERROR_TEXT_MAX] = "";
     struct ip_addr addr = loopback_ip();
-    int fd = listener_open_tcp(&addr, port, error);
+    int fd = listener_open_tcp(&addr, port, true, error);
     if (fd < 0)
         fail_msg("%s", error);
     return fd;
@@ -175,10 +175,26 @@ static void a_taken_port_is_said_so(void **state)
     int other = listen_any(&port); /* without SO_REUSEPORT */
     char error[LISTENER_ERROR_TEXT_MAX] = "";
     struct ip_addr addr = loopback_ip();
-    assert_int_equal(listener_open_tcp(&addr, port, error), -1);
+    assert_int_equal(listener_open_tcp(&addr, port, true, error), -1);
     assert_non_null(strstr(error, "127.0.0.1:"));
     assert_non_null(strstr(error, "another program"));
     close(other);
+}
+
+static void only_what_is_shared_stands_beside_another(void **state)
+{
+    (void)state;
+    char error[LISTENER_ERROR_TEXT_MAX] = "";
+    struct ip_addr addr = loopback_ip();
+    int alone = listener_open_tcp(&addr, 0, false, error);
+    assert_return_code(alone, errno);
+    assert_int_equal(listener_open_tcp(&addr, port_of(alone), false, error), -1);
+    assert_non_null(strstr(error, "another program"));
+    int shared = open_tcp(0);
+    assert_int_equal(listener_open_tcp(&addr, port_of(shared), false, error), -1);
+    assert_int_equal(listener_open_tcp(&addr, port_of(alone), true, error), -1);
+    close(alone);
+    close(shared);
 }
 
 /* ---- unix sockets ---- */
@@ -272,6 +288,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_connection_may_come_in_any_turn, set_up, tear_down),
         cmocka_unit_test(workers_share_a_port),
         cmocka_unit_test(a_taken_port_is_said_so),
+        cmocka_unit_test(only_what_is_shared_stands_beside_another),
         cmocka_unit_test_setup_teardown(a_unix_socket_has_its_mode_and_no_peer, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(a_stale_socket_is_replaced_a_live_one_is_not, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(another_file_at_the_path_is_left_alone, make_folder, remove_folder),
