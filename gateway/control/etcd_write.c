@@ -40,8 +40,9 @@ struct etcd_write {
     bool uncertain; /* an earlier attempt of this txn may have happened */
     unsigned adjustments;
     uint64_t deadline_us;
-    uint64_t revision; /* of the last txn that changed something; 0: none did */
-    uint64_t conflict; /* the revision that stands in the way; 0: a deletion */
+    uint64_t revision;           /* of the last txn that changed something; 0: none did */
+    uint64_t conflict;           /* the revision that stands in the way; 0: a deletion */
+    const char *conflict_app_id; /* of writes */
     struct etcd_call *call;
     struct timer timer;
     char text[ETCD_CLIENT_TEXT_MAX + 128];
@@ -185,7 +186,8 @@ static bool adjust(struct etcd_write *w, const struct found *found)
         if (!op->has_expected || revision == op->expected_mod_revision)
             continue;
         if (revision == 0 || revision > op->expected_mod_revision) {
-            w->conflict = revision > w->conflict ? revision : w->conflict;
+            w->conflict = revision;
+            w->conflict_app_id = w->writes[w->next + i].app_id;
             snprintf(w->text, sizeof w->text, "%s was changed by somebody else at the same time", w->keys[i]);
             return false;
         }
@@ -209,6 +211,19 @@ static bool has_caught_up(const struct etcd_write *w)
     return revision >= w->conflict && revision >= w->revision;
 }
 
+/* Who reads again sees the revision from before for as long as the newer document is left out. */
+static void finish_conflict(struct etcd_write *w)
+{
+    const struct route_problem *problem =
+        etcd_routes_problem(w->params.routes, slice_str(w->conflict_app_id), w->conflict);
+    if (problem)
+        snprintf(w->text, sizeof w->text,
+                 "etcd's document of the app, revision %ju, is left out here (%s%s%.96s): replace the app as a whole, "
+                 "without If-Match",
+                 (uintmax_t)w->conflict, problem->field, problem->field[0] ? ": " : "", problem->detail);
+    finish(w, STATUS_REVISION_CONFLICT);
+}
+
 static void take_failure(struct etcd_write *w, const struct found *found)
 {
     if (is_done_already(found)) {
@@ -216,7 +231,7 @@ static void take_failure(struct etcd_write *w, const struct found *found)
     } else if (adjust(w, found)) {
         send_txn(w);
     } else if (w->conflict > 0 && has_caught_up(w)) {
-        finish(w, STATUS_REVISION_CONFLICT);
+        finish_conflict(w);
     } else {
         arm(w, STAGE_CONFLICT, w->revision > 0 ? APPLIED_MS : CATCH_UP_MS);
     }
@@ -229,7 +244,7 @@ void etcd_write_applied(struct etcd_write *w)
     if (w->stage == STAGE_WRITTEN && etcd_routes_revision(w->params.routes) >= w->revision)
         finish(w, STATUS_OK);
     else if (w->stage == STAGE_CONFLICT && has_caught_up(w))
-        finish(w, STATUS_REVISION_CONFLICT);
+        finish_conflict(w);
 }
 
 static void give_up_waiting(struct etcd_write *w)
@@ -321,7 +336,7 @@ static void on_timer(struct timer *timer)
         break;
     case STAGE_CONFLICT:
         if (etcd_routes_revision(w->params.routes) >= w->revision)
-            finish(w, STATUS_REVISION_CONFLICT);
+            finish_conflict(w);
         else
             give_up_waiting(w);
         break;

@@ -158,6 +158,23 @@ def test_a_bad_document_is_left_out_alone(shared_etcd, member):
     wait_until(lambda: state(gateway)["left_out"] == left_out - 1, "nothing of these to be left out")
 
 
+def test_what_was_left_out_stands_in_the_way_and_is_said(shared_etcd, member, server):
+    app = document(server)
+    gateway = member(shared_etcd)
+    path = f"/v1/apps/{app['app_id']}"
+    instance = f"{path}/instances/{app['instances'][0]['instance_id']}"
+    assert gateway.control("PUT", path, app).status == 201
+    newest = shared_etcd.put(f"apps/{app['app_id']}", {**app, "ports": 5})
+    wait_until(lambda: f"app {app['app_id']} at revision {newest}" in gateway.stderr(), "it to be left out")
+    match = f'"{app_of(gateway, app["app_id"])["revision"]}"'
+    for answer in (gateway.control("PATCH", instance, {"state": "draining"}),
+                   gateway.control("PUT", path, app, If_Match=match), gateway.control("DELETE", path, If_Match=match)):
+        assert answer.status == 412 and f"revision {newest}, is left out here (ports: " in answer.json["detail"], answer
+    assert gateway.control("PUT", path, app).status == 200
+    assert gateway.control("PATCH", instance, {"state": "draining"}).status == 200
+    assert gateway.control("DELETE", path).status == 204
+
+
 def test_an_app_that_was_in_conflict_comes_when_it_can(shared_etcd, member, server):
     etcd = shared_etcd
     first, second = document(server), document(server)
