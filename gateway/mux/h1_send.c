@@ -67,7 +67,7 @@ static void send_head(struct endpoint *endpoint, const struct message_head *head
     if (m->gone)
         return;
     assert(m->out == H1_OUT_HEAD);
-    if (m->awaits_continue) {
+    if (m->awaits_continue && (head->status == 100 || !head_is_interim(head))) {
         m->awaits_continue = false;
         h1_mux_begin_window(m);
     }
