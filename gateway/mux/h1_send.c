@@ -200,7 +200,7 @@ static void release(struct endpoint **endpoint_ptr, enum status status)
     else if (m->server && m->out == H1_OUT_DONE)
         end_in_order(m, m->in != H1_IN_DONE || m->held);
     else if (status == STATUS_OK && (m->out == H1_OUT_RAW_END || complete))
-        end_in_order(m, false);
+        end_in_order(m, m->in == H1_IN_RAW);
     else
         abort_stream(m, status);
 }

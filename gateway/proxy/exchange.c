@@ -246,11 +246,14 @@ static void front_malformed(void *owner, enum status status, const struct messag
         exchange_answer_error(x, status);
 }
 
+/* A client that had said all on its tunnel and has left: the app's input ends in order. But a stream that is reset
+ * stands for a reset of TCP (RFC 9113 section 8.5). */
 static void front_reset(void *owner, enum status status)
 {
     struct exchange *x = owner;
+    bool has_left = x->state == EXCHANGE_TUNNEL && (x->front->is_lost || x->request->version != HTTP_2);
     x->error = status;
-    exchange_finish(x, status, status);
+    exchange_finish(x, status, has_left && x->request_ended ? STATUS_OK : status);
 }
 
 const struct endpoint_events exchange_front_events = {
@@ -285,6 +288,8 @@ static void back_failed(struct exchange *x, enum status status)
     }
     if (x->is_grpc && x->state == EXCHANGE_STREAMING)
         exchange_end_grpc(x, status);
+    else if (x->state == EXCHANGE_TUNNEL && x->response_ended) /* it had said all: the client hears it to its end */
+        exchange_finish(x, STATUS_OK, status);
     else
         exchange_finish(x, status, status);
 }

@@ -164,7 +164,8 @@ static void leave(struct tunnel *t)
     loop_defer(t->proxy->loop, &t->deferred, free_tunnel);
 }
 
-static void finish(struct tunnel *t, enum status error)
+/* in_order: the client hears what is queued for it, and an end rather than a reset. */
+static void end(struct tunnel *t, enum status error, bool in_order)
 {
     struct connection *c = t->connection;
     struct counters *counters = t->proxy->loop->counters;
@@ -176,11 +177,16 @@ static void finish(struct tunnel *t, enum status error)
         stream_close(&t->back, false);
     else if (t->back)
         stream_reset(&t->back);
-    if (error == STATUS_OK)
-        stream_close(&c->stream, false);
+    if (in_order)
+        stream_close(&c->stream, !t->front_ended);
     else
         stream_reset(&c->stream);
     connection_drop(c);
+}
+
+static void finish(struct tunnel *t, enum status error)
+{
+    end(t, error, error == STATUS_OK);
 }
 
 /*
@@ -348,7 +354,7 @@ static void front_failed(void *owner, enum status status)
     struct tunnel *t = owner;
     t->close = "client";
     if (t->front_ended && t->state == TUNNEL_OPEN) /* it had said all: the app's input ends in order */
-        stream_close(&t->back, false);
+        stream_close(&t->back, true);
     finish(t, status);
 }
 
@@ -455,7 +461,7 @@ static void back_failed(void *owner, enum status status)
     enum status error = status == STATUS_PEER_RESET ? STATUS_UPSTREAM_RESET : status;
     if (t->first_byte_us == 0)
         upstream_failed(t->proxy, t->claim, slice_str(t->instance_id), t->port, error);
-    finish(t, error);
+    end(t, error, t->back_ended); /* it had said all: the client hears it to its end */
 }
 
 static const struct stream_events back_events = {.ready = back_ready,
