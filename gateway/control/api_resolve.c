@@ -21,6 +21,7 @@ struct resolution {
     uint64_t *serials; /* of their claims, 0: none */
     size_t count;
     uint16_t port;
+    bool has_forbidden; /* an instance that would take requests, but for the rules of addresses */
     enum status status;
     struct health_survey *survey;
     struct timer timer;
@@ -101,8 +102,8 @@ static void add_name_steps(const struct api_call *call, const struct hostname *n
     add_step(steps, "mode", mode_text(name->mode));
 }
 
-/* Why an instance gets no new requests; NULL if it gets them. */
-static const char *why_not(const struct route_instance *instance)
+/* Why an instance gets no new requests at any port; NULL if it gets them. */
+static const char *why_never(const struct route_instance *instance)
 {
     switch ((enum route_state)instance->state) {
     case ROUTE_STATE_STARTING:
@@ -119,10 +120,22 @@ static const char *why_not(const struct route_instance *instance)
     return instance->weight == 0 ? "its weight is 0" : NULL;
 }
 
-static json_t *instance_json(const struct route_instance *instance)
+/* The same at the port asked for. The rules are asked as at connect time: a reload may have changed them since. */
+static const char *why_not(struct resolution *resolution, const struct route_instance *instance)
+{
+    struct route_problem problem;
+    const struct api_call *call = resolution->call;
+    const char *reason = why_never(instance);
+    if (reason || route_rules_check(changes_rules(call->api->params.changes), &instance->claim->address,
+                                    resolution->port, &problem) == STATUS_OK)
+        return reason;
+    resolution->has_forbidden = true;
+    return arena_printf(call->arena, "%s", problem.detail).ptr;
+}
+
+static json_t *instance_json(const struct route_instance *instance, const char *reason)
 {
     char address[IP_TEXT_MAX] = "";
-    const char *reason = why_not(instance);
     if (instance->address.family != 0)
         ip_format(&instance->address, address);
     return json_pack("{ss ss ss sI si sb ss*}", "instance_id", instance->id, "address", address, "state",
@@ -142,9 +155,10 @@ static bool add_instances(struct resolution *resolution, const struct route_targ
         const struct route_instance *instance = &target->app->instances[i];
         if (target->instance && instance != target->instance)
             continue;
-        any = any || why_not(instance) == NULL;
+        const char *reason = why_not(resolution, instance);
+        any = any || !reason;
         resolution->serials[resolution->count++] = instance->claim ? instance->claim->serial : 0;
-        json_array_append_new(resolution->instances, instance_json(instance));
+        json_array_append_new(resolution->instances, instance_json(instance, reason));
     }
     json_object_set_new(resolution->answer, "instances", resolution->instances);
     return any;
@@ -177,6 +191,15 @@ static const char *found_text(const struct route_target *target, enum source sou
     return target->instance ? "an instance of the app" : "the app";
 }
 
+/* As a request that finds no instance would be told. */
+static enum status why_none(const struct resolution *resolution, const struct route_target *target)
+{
+    if (resolution->has_forbidden)
+        return STATUS_ADDRESS_FORBIDDEN;
+    return target->instance ? upstream_why_none(target->instance, 1)
+                            : upstream_why_none(target->app->instances, target->app->instance_count);
+}
+
 /* Fills what was found; returns why requests would be refused, or OK. */
 static enum status add_target(struct resolution *resolution, const struct route_target *target, enum source source)
 {
@@ -203,9 +226,7 @@ static enum status add_target(struct resolution *resolution, const struct route_
              is_listed(target->app, target->port) ? "yes, it is listed" : "yes: the app does not restrict its ports");
     add_step(steps, "protocol", protocol_text(target->protocol));
     add_limits(resolution->call, target->app, steps);
-    const struct route_instance *instances = target->instance ? target->instance : target->app->instances;
-    enum status status =
-        any ? STATUS_OK : upstream_why_none(instances, target->instance ? 1 : target->app->instance_count);
+    enum status status = any ? STATUS_OK : why_none(resolution, target);
     add_step(steps, "instances", any ? "at least one takes requests" : status_what(status));
     return status;
 }

@@ -500,6 +500,11 @@ void changes_set_rules(struct changes *c, const struct route_rules *rules)
     c->rules = rules;
 }
 
+const struct route_rules *changes_rules(const struct changes *c)
+{
+    return c->rules;
+}
+
 void changes_set_max_apps(struct changes *c, size_t max_apps)
 {
     c->max_apps = max_apps;

@@ -51,9 +51,13 @@ enum status route_rules_check(const struct route_rules *rules, const struct ip_a
     if (never)
         return route_problem_set(ret_problem, STATUS_ADDRESS_FORBIDDEN, "address",
                                  "%s is the %s address; use the address of the instance", text, ip_kind_name(kind));
-    if (is_allowed(rules, addr))
+    if (is_allowed(rules, addr)) {
+        char place[IP_PORT_TEXT_MAX];
+        ip_port_format(addr, port, place);
         return route_problem_set(ret_problem, STATUS_ADDRESS_FORBIDDEN, "address",
-                                 "%s port %u is a listener of the gateway itself", text, (unsigned)port);
+                                 "%s is a listener of the gateway itself; use the address and port of the instance",
+                                 port != 0 ? place : text);
+    }
     if (kind != IP_ORDINARY)
         return route_problem_set(ret_problem, STATUS_ADDRESS_FORBIDDEN, "address",
                                  "%s is a %s address and no network of upstream.allow is of that kind; use an address "

@@ -89,3 +89,39 @@ def test_a_check_that_fails_is_told(gateway):
     finally:
         bad.close()
         good.close()
+
+
+def test_an_address_that_is_forbidden_by_now(make_gateway, origin):
+    """What a new connection is told, and so what the next request may be told, whatever a pooled one still takes."""
+    gateway = make_gateway(workers=1)
+    app = gateway.app(origin())
+    only = app.document["instances"][0]
+    gateway.config["upstream"]["allow"] = ["10.0.0.0/8"]
+    gateway.write_config()
+    assert gateway.control("POST", "/v1/reload").status == 200
+    answer, told = steps(gateway, app.host())
+    assert answer["routes"] is False and answer["code"] == "address_forbidden"
+    assert "upstream.allow" in answer["advice"] and told["instances"] == answer["detail"]
+    one = answer["instances"][0]
+    assert one["takes_requests"] is False and one["share_percent"] == 0
+    assert one["why_not"].startswith(f"{only['address']} is a loopback address and no network of upstream.allow")
+    shown = gateway.gatewayctl("resolve", app.host())
+    assert shown.returncode != 0 and "does not route" in shown.stdout and "(address_forbidden)" in shown.stdout
+    assert f"no: {one['why_not']}" in shown.stdout
+    assert gateway.fetch("GET", "/", app.host()).error == answer["code"]
+
+
+def test_the_gateways_own_listener_takes_no_requests(make_gateway, origin):
+    """Of an app that restricts no ports, at one port of one instance; the other instance gets all."""
+    gateway = make_gateway()
+    other = origin(port=gateway.port)
+    app = gateway.app(ports=[], instances=[instance("127.0.0.1"), instance(other.address)])
+    own, well = app.document["instances"]
+    answer, told = steps(gateway, app.host(gateway.port))
+    assert answer["routes"] is True and told["instances"] == "at least one takes requests"
+    assert [one["share_percent"] for one in answer["instances"]] == [0, 100]
+    assert f"127.0.0.1:{gateway.port} is a listener of the gateway itself" in answer["instances"][0]["why_not"]
+    host = f"{own['instance_id']}-{gateway.port}.{DOMAIN}"
+    assert gateway.resolve(host)["code"] == gateway.fetch("GET", "/", host).error == "address_forbidden"
+    assert gateway.resolve(f"{well['instance_id']}-{gateway.port}.{DOMAIN}")["routes"] is True
+    assert gateway.resolve(f"{own['instance_id']}-{gateway.port - 1}.{DOMAIN}")["routes"] is True

@@ -98,7 +98,7 @@ enum {
     X(ADDRESS_REVOKED, "address_revoked", 502, H2_INTERNAL_ERROR, "the instance lost its address while it answered",   \
       "Retry: the app has moved.")                                                                                     \
     X(ADDRESS_FORBIDDEN, "address_forbidden", 502, H2_INTERNAL_ERROR, "the instance's address is not allowed",         \
-      "Ask the operator: upstream.allow does not cover it.")                                                           \
+      "Ask the operator: upstream.allow does not cover it, or the gateway itself listens there.")                      \
     X(UPSTREAM_RESET, "upstream_reset", 502, H2_INTERNAL_ERROR, "the app reset the connection", "Check its logs.")     \
     X(UPSTREAM_CLOSED, "upstream_closed", 502, H2_INTERNAL_ERROR, "the app closed the connection without an answer",   \
       "Check its logs.")                                                                                               \

@@ -54,6 +54,7 @@ MUST_CHECK enum status changes_load(struct changes *changes, char ret_error[CHAN
 
 /* The rules that later records are checked against; borrowed until replaced. */
 void changes_set_rules(struct changes *changes, const struct route_rules *rules);
+const struct route_rules *changes_rules(const struct changes *changes);
 
 /*
  * How many apps the table may come to have; 0, as at first: any number. Those that are there, or stored, stay. A new

@@ -5,6 +5,8 @@
 #include "gateway/control/api.h"
 #include "gateway/control/app_document.h"
 
+#include "changes_fake_rest.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -188,54 +190,6 @@ void changes_snapshot_abort(struct changes_snapshot **snapshot)
         route_app_free(&(*snapshot)->apps[i]);
     free(*snapshot);
     *snapshot = NULL;
-}
-
-/* Batches and watches are tested with the real thing. */
-struct changes_batch *changes_batch_new(void)
-{
-    fail();
-    return NULL;
-}
-
-struct changes_line *changes_batch_add(struct changes_batch *batch)
-{
-    fail_msg("%p", (void *)batch);
-    return NULL;
-}
-
-void changes_batch_free(struct changes_batch **batch)
-{
-    (void)batch;
-}
-
-void changes_submit(struct changes *changes, struct changes_batch **batch, uint64_t expected_revision,
-                    change_done_cb done, void *arg)
-{
-    (void)changes, (void)batch, (void)expected_revision, (void)done, (void)arg;
-    fail();
-}
-
-void changes_watch(struct changes *changes, struct changes_watcher *watcher)
-{
-    (void)changes;
-    list_init(&watcher->link);
-}
-
-void changes_unwatch(struct changes_watcher *watcher)
-{
-    (void)watcher;
-}
-
-const struct history *changes_history(const struct changes *changes)
-{
-    fail_msg("%p", (const void *)changes);
-    return NULL;
-}
-
-uint64_t changes_digest(const struct changes *changes)
-{
-    (void)changes;
-    return 0;
 }
 
 void changes_forget(struct changes *changes, void *arg)
