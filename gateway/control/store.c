@@ -167,9 +167,19 @@ static const char *advice_for(int result)
     }
 }
 
+static bool is_damage(int result)
+{
+    return (result & 0xff) == SQLITE_CORRUPT || (result & 0xff) == SQLITE_NOTADB;
+}
+
 static enum status fail(sqlite3 *db, char *ret_error, const char *what)
 {
     int result = db ? sqlite3_errcode(db) : SQLITE_NOMEM;
+    /* A file that may not be written is opened for reading instead; what then fails, and errno, say nothing of why. */
+    if (db && !is_damage(result) && sqlite3_db_readonly(db, "main") == 1) {
+        snprintf(ret_error, STORE_ERROR_TEXT_MAX, "%.250s: it is not writable%s", what, advice_for(SQLITE_READONLY));
+        return STATUS_STORE_FAILED;
+    }
     int reason = db && (result == SQLITE_IOERR || result == SQLITE_CANTOPEN) ? sqlite3_system_errno(db) : 0;
     snprintf(ret_error, STORE_ERROR_TEXT_MAX, "%.200s: %.100s%s%.50s%s", what,
              db ? sqlite3_errmsg(db) : "not enough memory", reason ? ": " : "", reason ? strerror(reason) : "",
@@ -195,11 +205,6 @@ static int read_check(void *ret, int count, char **values, char **names)
     (void)names;
     *(bool *)ret = count == 1 && values[0] && strcmp(values[0], "ok") == 0;
     return 0;
-}
-
-static bool is_damage(int result)
-{
-    return (result & 0xff) == SQLITE_CORRUPT || (result & 0xff) == SQLITE_NOTADB;
 }
 
 /* SQLITE_OK, damage, or another error. */

@@ -367,6 +367,19 @@ static void a_folder_that_is_not_writable_is_refused(void **state)
     assert_int_equal(in_child(place, open_as_nobody), 0);
 }
 
+/* SQLite then opens it for reading: the first write fails, of which nobody is told that rights are the cause. */
+static void a_file_that_is_not_writable_is_refused(void **state)
+{
+    struct place *place = *state;
+    char path[512];
+    open_store(place);
+    store_close(&place->store);
+    snprintf(path, sizeof path, "%s/routes.db", place->dir);
+    assert_int_equal(chmod(path, 0444), 0);
+    assert_int_equal(chmod(place->dir, 0777), 0);
+    assert_int_equal(in_child(place, open_as_nobody), 0);
+}
+
 static int open_a_second_time(struct place *place)
 {
     struct store *second = NULL;
@@ -533,6 +546,7 @@ int main(void)
         TEST(a_damaged_page_is_noticed),
         TEST(a_newer_schema_is_refused),
         TEST(a_folder_that_is_not_writable_is_refused),
+        TEST(a_file_that_is_not_writable_is_refused),
         TEST(a_second_process_is_refused),
         TEST(acknowledged_changes_survive_kill),
         TEST(certificates_are_kept_beside_the_routes),
