@@ -10,20 +10,35 @@ enum { FIELD_SIZE = sizeof((struct route_problem *)0)->field };
 
 static const char id_rule[] = "use 1 to 63 of a-z, 0-9 and hyphens, no hyphen at either end";
 
+/* *ret_port: of the listener; 0: every port. */
+static bool listens_at(const union ip_sockaddr *listener, const struct ip_addr *addr, uint16_t *ret_port)
+{
+    struct ip_addr own;
+    ip_from_sockaddr(&listener->sa, &own, ret_port);
+    return ip_equal(&own, addr) || (ip_kind(&own) == IP_UNSPECIFIED && ip_kind(addr) == IP_LOOPBACK);
+}
+
+/* Port 0: not known yet, which only a listener on every port can refuse. */
 static bool is_own_listener(const struct route_rules *rules, const struct ip_addr *addr, uint16_t port)
 {
-    enum ip_kind kind = ip_kind(addr);
-    for (size_t i = 0; i < rules->own_listener_count; i++) {
-        struct ip_addr own;
-        uint16_t own_port;
-        ip_from_sockaddr(&rules->own_listeners[i].sa, &own, &own_port);
-        /* Port 0 on either side: for the caller "not known yet", which only a listener on every port can refuse. */
-        if (own_port != 0 && own_port != port)
-            continue;
-        if (ip_equal(&own, addr) || (ip_kind(&own) == IP_UNSPECIFIED && kind == IP_LOOPBACK))
+    uint16_t own_port;
+    for (size_t i = 0; i < rules->own_listener_count; i++)
+        if (listens_at(&rules->own_listeners[i], addr, &own_port) && (own_port == 0 || own_port == port))
             return true;
-    }
     return false;
+}
+
+/* The first port that the app lists and the gateway itself listens on at this address; 0: there is none. */
+static uint16_t listed_own_port(const struct route_rules *rules, const struct route_app *app,
+                                const struct ip_addr *addr)
+{
+    uint16_t own_port;
+    if (app->port_count == 0)
+        return 0;
+    for (size_t i = 0; i < rules->own_listener_count; i++)
+        if (listens_at(&rules->own_listeners[i], addr, &own_port) && route_app_port(app, own_port))
+            return own_port;
+    return 0;
 }
 
 /* A special address needs an allowed network of its own kind; an ordinary one needs any that has it. */
@@ -54,9 +69,10 @@ enum status route_rules_check(const struct route_rules *rules, const struct ip_a
     if (is_allowed(rules, addr)) {
         char place[IP_PORT_TEXT_MAX];
         ip_port_format(addr, port, place);
-        return route_problem_set(ret_problem, STATUS_ADDRESS_FORBIDDEN, "address",
-                                 "%s is a listener of the gateway itself; use the address and port of the instance",
-                                 port != 0 ? place : text);
+        return route_problem_set(
+            ret_problem, STATUS_ADDRESS_FORBIDDEN, "address",
+            "%s is a listener of the gateway itself; use the instance's own address, or another port",
+            port != 0 ? place : text);
     }
     if (kind != IP_ORDINARY)
         return route_problem_set(ret_problem, STATUS_ADDRESS_FORBIDDEN, "address",
@@ -235,10 +251,12 @@ static enum status check_domains(const struct route_app *app, struct route_probl
     return STATUS_OK;
 }
 
-static enum status check_address(const struct route_instance *instance, size_t index, const struct route_rules *rules,
+static enum status check_address(const struct route_app *app, size_t index, const struct route_rules *rules,
                                  struct route_problem *ret_problem)
 {
+    const struct route_instance *instance = &app->instances[index];
     struct route_problem inner;
+    uint16_t own_port = 0;
     if (instance->address.family == 0) {
         if (instance->state == ROUTE_STATE_RUNNING || instance->state == ROUTE_STATE_DRAINING)
             return refuse_at(ret_problem, "instances", index, "address",
@@ -246,14 +264,17 @@ static enum status check_address(const struct route_instance *instance, size_t i
                              route_state_name((enum route_state)instance->state));
         return STATUS_OK;
     }
-    if (rules && route_rules_check(rules, &instance->address, 0, &inner) != STATUS_OK)
+    if (rules && route_instance_is_live(instance))
+        own_port = listed_own_port(rules, app, &instance->address);
+    if (rules && route_rules_check(rules, &instance->address, own_port, &inner) != STATUS_OK)
         return refuse_at(ret_problem, "instances", index, "address", "%s", inner.detail);
     return STATUS_OK;
 }
 
-static enum status check_instance(const struct route_instance *instance, size_t index, const struct route_rules *rules,
+static enum status check_instance(const struct route_app *app, size_t index, const struct route_rules *rules,
                                   struct route_problem *ret_problem)
 {
+    const struct route_instance *instance = &app->instances[index];
     if (!hostname_is_id(slice_str(instance->id)))
         return refuse_at(ret_problem, "instances", index, "instance_id", "not an instance id; %s", id_rule);
     if (instance->weight > ROUTE_MAX_WEIGHT)
@@ -261,7 +282,7 @@ static enum status check_instance(const struct route_instance *instance, size_t 
                          (unsigned)instance->weight, ROUTE_MAX_WEIGHT);
     if (instance->state > ROUTE_STATE_STOPPED)
         return refuse_at(ret_problem, "instances", index, "state", "%u is no state", (unsigned)instance->state);
-    return check_address(instance, index, rules, ret_problem);
+    return check_address(app, index, rules, ret_problem);
 }
 
 static enum status check_instances(const struct route_app *app, const struct route_rules *rules,
@@ -269,7 +290,7 @@ static enum status check_instances(const struct route_app *app, const struct rou
 {
     size_t count = app->instance_count;
     for (size_t i = 0; i < count; i++) {
-        enum status status = check_instance(&app->instances[i], i, rules, ret_problem);
+        enum status status = check_instance(app, i, rules, ret_problem);
         if (status != STATUS_OK)
             return status;
     }

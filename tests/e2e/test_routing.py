@@ -249,3 +249,38 @@ def test_addresses_outside_of_upstream_allow(make_gateway, origin):
     assert answer.json["field"] == "instances[0].address"
     document["instances"] = [{"instance_id": new_id(), "address": "127.5.0.1", "state": "running", "generation": 1}]
     assert gateway.put_app(document).status == 201
+
+
+def test_a_listed_port_that_is_the_gateways_own_listener(make_gateway, origin):
+    """The record is refused; the same app does without the port, at another address, or while it is stopped."""
+    gateway = make_gateway()
+    only = {"instance_id": new_id(), "address": "127.0.0.1", "state": "running", "generation": 1}
+    document = {"app_id": new_id(), "ports": [{"port": 80}, {"port": gateway.http_port}], "instances": [only]}
+    answer = gateway.put_app(document)
+    assert answer.status == 422 and answer.code == "invalid_record" and answer.json["field"] == "instances[0].address"
+    assert f"127.0.0.1:{gateway.http_port} is a listener of the gateway itself; use " in answer.json["detail"]
+    assert gateway.put_app({**document, "ports": []}).status == 201
+    assert gateway.put_app({**document, "ports": [{"port": 80}]}).status == 200
+    assert gateway.put_app({**document, "instances": [{**only, "address": origin().address}]}).status == 200
+    assert gateway.put_app({**document, "instances": [{**only, "state": "stopped"}]}).status == 200
+    answer = gateway.control("PATCH", f"/v1/apps/{document['app_id']}/instances/{only['instance_id']}",
+                             {"state": "running"})
+    assert answer.status == 422 and answer.json["field"] == "instances[0].address"
+
+
+def test_a_stored_app_at_what_is_a_listener_by_now(make_gateway, origin):
+    """It is left out, said and kept, and comes back with the next start without that listener."""
+    gateway = make_gateway()
+    server = origin()
+    app = gateway.app(server)
+    gateway.stop()
+    server.close()
+    gateway.config["listeners"].append({"address": f"{server.address}:{server.port}"})
+    gateway.start()
+    assert gateway.control("GET", f"/v1/apps/{app.id}").status == 404
+    assert f"app {app.id} in the store is left out: instances[0].address: {server.address}:{server.port} is a listener" \
+        in gateway.stderr()
+    gateway.stop()
+    gateway.config["listeners"].pop()
+    gateway.start()
+    assert gateway.control("GET", f"/v1/apps/{app.id}").status == 200

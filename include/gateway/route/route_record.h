@@ -166,8 +166,8 @@ struct route_instance *route_app_instance(const struct route_app *app, struct sl
 
 /*
  * Checks the record alone: id syntax, counts, unique ports, domains, instance ids and live addresses, weights, state
- * and address (running and draining need one), addresses against the rules (NULL: not judged). STATUS_OK or
- * STATUS_INVALID_RECORD with the problem filled.
+ * and address (running and draining need one), addresses against the rules (NULL: not judged), those that are live with
+ * each listed port. STATUS_OK or STATUS_INVALID_RECORD with the problem filled.
  */
 MUST_CHECK enum status route_app_check(const struct route_app *app, const struct route_rules *rules,
                                        struct route_problem *ret_problem);

@@ -275,6 +275,42 @@ static void test_own_listeners(void **state)
     }
 }
 
+static void test_own_listeners_at_listed_ports(void **state)
+{
+    static const struct {
+        const char *listener;
+        uint16_t ports[2];
+        enum route_state state;
+        const char *place; /* that is refused, NULL: none */
+    } cases[] = {
+        {"10.0.0.1:443", {80, 443}, ROUTE_STATE_RUNNING, "10.0.0.1:443 is a listener of the gateway"},
+        {"10.0.0.1:443", {443, 8000}, ROUTE_STATE_DRAINING, "10.0.0.1:443 is a listener of the gateway"},
+        {"10.0.0.1:443", {443, 8000}, ROUTE_STATE_STOPPED, NULL},
+        {"10.0.0.1:443", {80, 8000}, ROUTE_STATE_RUNNING, NULL},
+        {"10.0.0.1:443", {0}, ROUTE_STATE_RUNNING, NULL},
+        {"10.0.0.2:443", {80, 443}, ROUTE_STATE_RUNNING, NULL},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct ip_addr own;
+        uint16_t own_port;
+        union ip_sockaddr listeners[2] = {{.sa = {.sa_family = AF_UNSPEC}}};
+        struct route_problem problem = {0};
+        struct route_app *app = fixture_app("a", "first", "10.9.9.9", 1);
+        assert_true(ip_port_parse(slice_str(cases[i].listener), &own, &own_port));
+        ip_to_sockaddr(&own, own_port, &listeners[1]);
+        struct route_rules rules = {&allow_ten, 1, listeners, 2};
+        fixture_add_instance(app, "second", "10.0.0.1", 1, cases[i].state);
+        for (size_t k = 0; k < 2 && cases[i].ports[k] != 0; k++)
+            fixture_add_port(app, cases[i].ports[k], ROUTE_PROTOCOL_AUTO);
+        enum status expected = cases[i].place ? STATUS_INVALID_RECORD : STATUS_OK;
+        assert_int_equal(route_app_check(app, &rules, &problem), expected);
+        assert_string_equal(problem.field, cases[i].place ? "instances[1].address" : "");
+        assert_non_null(strstr(problem.detail, cases[i].place ? cases[i].place : ""));
+        route_app_free(&app);
+    }
+}
+
 static void test_no_address_is_forbidden(void **state)
 {
     struct ip_addr none = {0};
@@ -384,6 +420,7 @@ int main(void)
         cmocka_unit_test(test_instances),
         cmocka_unit_test(test_rules),
         cmocka_unit_test(test_own_listeners),
+        cmocka_unit_test(test_own_listeners_at_listed_ports),
         cmocka_unit_test(test_no_address_is_forbidden),
         cmocka_unit_test(test_copy_and_equal),
         cmocka_unit_test(test_pack),
