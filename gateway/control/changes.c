@@ -331,6 +331,8 @@ static void run_batch(struct deferred *deferred)
     }
     if (c->committing)
         return;
+    if (c->return_due && changes_return_left_out(c))
+        tell_watchers(c);
     stage_batch(c);
     if (list_is_empty(&c->batch)) {
         changes_gate_run(c);
@@ -350,7 +352,7 @@ static void run_batch(struct deferred *deferred)
 
 void changes_start(struct changes *c)
 {
-    if (!c->committing && (!list_is_empty(&c->waiting) || changes_gate_is_ready(c)))
+    if (!c->committing && (c->return_due || !list_is_empty(&c->waiting) || changes_gate_is_ready(c)))
         loop_defer(c->loop, &c->deferred, run_batch);
 }
 
@@ -492,12 +494,15 @@ void changes_free(struct changes **changes)
     refuse_all(&c->gated);
     refuse_all(&c->waiting);
     id_set_clear(&c->left_out);
+    changes_drop_kept(c);
     release(c);
 }
 
 void changes_set_rules(struct changes *c, const struct route_rules *rules)
 {
     c->rules = rules;
+    c->return_due = c->left_out.count > 0;
+    changes_start(c);
 }
 
 const struct route_rules *changes_rules(const struct changes *c)

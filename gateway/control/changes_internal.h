@@ -7,6 +7,7 @@
  *   changes_record.c    what a batch leaves behind: in the store, in the history
  *   changes_gate.c      what somebody else must write first
  *   changes_load.c      the start
+ *   changes_left_out.c  what the start has left out
  */
 #ifndef GATEWAY_CONTROL_CHANGES_INTERNAL_H
 #define GATEWAY_CONTROL_CHANGES_INTERNAL_H
@@ -79,6 +80,11 @@ struct changes {
     bool committing;
     bool ended;             /* freed by its owner; goes when nothing is on its way to it any more */
     struct id_set left_out; /* in the store, but not in the table: see changes_load */
+    /* Records of those ids, as far as they could be read, and some of ids that have left the set since. */
+    struct route_app **kept;
+    size_t kept_count;
+    size_t kept_capacity;
+    bool return_due; /* some of them may be valid by now */
 };
 
 /* A copy that ends with NUL; malloc'ed. */
@@ -94,6 +100,21 @@ void change_request_stage(struct change_request *request, struct changes *change
 
 /* What waits is taken up, if nothing is being committed. */
 void changes_start(struct changes *changes);
+
+/* ---- what is in the store, but not in the table ---- */
+
+/* Said in the log. Takes the app; NULL: the record could not be read, and so will never be let in. */
+void changes_leave_out(struct changes *changes, const char *app_id, struct route_app *app,
+                       const struct route_problem *problem);
+/*
+ * Puts those of the records left out that are valid by now back into the table, as the next start would: with their
+ * revisions, beside all that is there. Nothing is staged. True if there were any.
+ */
+bool changes_return_left_out(struct changes *changes);
+/* Frees the records of those; the ids stay. */
+void changes_drop_kept(struct changes *changes);
+/* For qsort, of pointers to apps. */
+int changes_newest_first(const void *a, const void *b);
 
 /* ---- the gate ---- */
 
@@ -148,5 +169,7 @@ void changes_record_store(struct changes *changes, struct store_batch *batch);
 /* Call it when the store has the batch, before it is published. */
 void changes_record_history(struct changes *changes);
 void changes_record_drop(struct changes *changes);
+/* Publishes what is staged, and in the store already with the same revisions. */
+void changes_publish_stored(struct changes *changes);
 
 #endif

@@ -15,10 +15,10 @@
 /* A page is staged and published at once: no more memory is needed than for that, and it stays in the caches. */
 enum { PAGE_APPS = 512, MAX_PAGES = 8 };
 
-/* What the store has of one app: its record, or why there is none. */
+/* What the store has of one app: its record, and why it is left out, if it is. */
 struct loaded {
-    struct route_app *app;
-    char *left_out; /* the id, when app is NULL */
+    struct route_app *app; /* NULL: it could not be read */
+    char *left_out;        /* the id; NULL: it is not left out */
     struct route_problem *problem;
 };
 
@@ -44,7 +44,6 @@ struct load {
     size_t contested_count;
     size_t contested_capacity;
     size_t loaded;
-    size_t left_out;
 };
 
 /* ---- the reading thread ---- */
@@ -79,18 +78,19 @@ static void read_one(void *arg, struct slice app_id, uint64_t revision, struct s
     struct route_app *app = NULL;
     struct route_problem problem = {.status = STATUS_OK};
     enum status status = app_document_parse(document, &app, &problem);
-    if (status == STATUS_OK && !slice_eq(app_id, slice_str(app->id)))
+    if (status == STATUS_OK && !slice_eq(app_id, slice_str(app->id))) {
         status = route_problem_set(&problem, STATUS_INVALID_RECORD, "app_id", "the document is of app %s", app->id);
+        route_app_free(&app);
+    }
     if (status == STATUS_OK)
         status = route_app_check(app, load->changes->rules, &problem);
     if (!load->filling)
         load->filling = take_memory(sizeof *load->filling);
     struct loaded *item = &load->filling->items[load->filling->count++];
-    if (status == STATUS_OK) {
+    if (app)
         app->revision = revision;
-        item->app = app;
-    } else {
-        route_app_free(&app);
+    item->app = app;
+    if (status != STATUS_OK) {
         item->left_out = changes_copy(app_id);
         item->problem = take_memory(sizeof problem);
         *item->problem = problem;
@@ -144,13 +144,6 @@ static struct page *take_page(struct load *load)
     return page;
 }
 
-static void leave_out(struct load *load, const char *app_id, const struct route_problem *problem)
-{
-    load->left_out++;
-    id_set_add(&load->changes->left_out, app_id);
-    log_error("routes: app %s in the store is left out: %s: %s", app_id, problem->field, problem->detail);
-}
-
 static void put_aside(struct load *load, struct route_app *app)
 {
     if (load->contested_count == load->contested_capacity) {
@@ -165,8 +158,8 @@ static void put_aside(struct load *load, struct route_app *app)
 static void stage_one(struct load *load, struct loaded *item)
 {
     struct route_problem problem;
-    if (!item->app)
-        leave_out(load, item->left_out, item->problem);
+    if (item->left_out)
+        changes_leave_out(load->changes, item->left_out, item->app, item->problem);
     else if (route_table_stage_put_beside(load->changes->table, item->app, &problem) == STATUS_OK)
         load->loaded++;
     else
@@ -175,34 +168,16 @@ static void stage_one(struct load *load, struct loaded *item)
     free(item->problem);
 }
 
-static void digest_one(void *arg, struct slice app_id, const struct route_app *app)
-{
-    struct changes *c = arg;
-    /* There before only if a newer record of the store has just driven it out. */
-    route_table_read_begin();
-    const struct route_app *before = route_table_app(c->table, app_id);
-    if (before)
-        c->digest ^= changes_digest_of(app_id, before->revision);
-    route_table_read_end();
-    if (app)
-        c->digest ^= changes_digest_of(app_id, app->revision);
-}
-
-static void publish(struct changes *c)
-{
-    route_table_staged_each(c->table, digest_one, c);
-    route_table_publish(c->table, c->revoked, c->revoked_arg);
-}
-
 /* ---- records that can't both be there ---- */
 
-static void leave_out_for(struct load *load, const struct route_app *app, const struct route_app *rival)
+/* Takes the app. */
+static void leave_out_for(struct load *load, struct route_app *app, const struct route_app *rival)
 {
     struct route_problem problem;
     route_problem_set(&problem, STATUS_CLAIM_CONFLICT, "revision",
                       "an address or name of it was given to app %s in revision %ju, after this one's %ju", rival->id,
                       (uintmax_t)rival->revision, (uintmax_t)app->revision);
-    leave_out(load, app->id, &problem);
+    changes_leave_out(load->changes, app->id, app, &problem);
 }
 
 /* The app comes in if it is newer than all who have something of it, which then go. */
@@ -212,10 +187,11 @@ static void settle_one(struct load *load, struct route_app *app)
     struct route_problem problem;
     const struct route_app *rival;
     while ((rival = route_table_newest_rival(table, app)) != NULL && rival->revision < app->revision) {
-        leave_out_for(load, rival, app);
+        struct route_app *copy = route_app_copy(rival);
         load->loaded--;
         if (route_table_stage_delete(table, slice_str(rival->id), &problem) != STATUS_OK)
             abort();
+        leave_out_for(load, copy, app);
     }
     if (!rival && route_table_stage_put_beside(table, app, &problem) == STATUS_OK) {
         load->loaded++;
@@ -224,26 +200,18 @@ static void settle_one(struct load *load, struct route_app *app)
     if (rival)
         leave_out_for(load, app, rival);
     else
-        leave_out(load, app->id, &problem);
-    route_app_free(&app);
-}
-
-static int newest_first(const void *a, const void *b)
-{
-    const struct route_app *x = *(struct route_app *const *)a;
-    const struct route_app *y = *(struct route_app *const *)b;
-    return x->revision > y->revision ? -1 : x->revision < y->revision;
+        changes_leave_out(load->changes, app->id, app, &problem);
 }
 
 /* The newest first: who has to go for it does not stand in the way of others. */
 static void settle_contested(struct load *load)
 {
     if (load->contested_count > 1)
-        qsort(load->contested, load->contested_count, sizeof(struct route_app *), newest_first);
+        qsort(load->contested, load->contested_count, sizeof(struct route_app *), changes_newest_first);
     for (size_t i = 0; i < load->contested_count; i++)
         settle_one(load, load->contested[i]);
     free(load->contested);
-    publish(load->changes);
+    changes_publish_stored(load->changes);
 }
 
 static enum status load_apps(struct load *load)
@@ -256,7 +224,7 @@ static enum status load_apps(struct load *load)
     while ((page = take_page(load)) != NULL) {
         for (size_t i = 0; i < page->count; i++)
             stage_one(load, &page->items[i]);
-        publish(load->changes);
+        changes_publish_stored(load->changes);
         free(page);
     }
     pthread_join(thread, NULL);
@@ -285,9 +253,9 @@ enum status changes_load(struct changes *c, char ret_error[CHANGES_ERROR_TEXT_MA
     if (status != STATUS_OK)
         return status;
     route_table_stage_revision(c->table, load.last_revision);
-    publish(c);
+    changes_publish_stored(c);
     history_begin(c->history, floor, load.last_revision);
-    if (load.loaded + load.left_out > 0)
-        log_info("routes: %zu apps from the store, %zu left out", load.loaded, load.left_out);
+    if (load.loaded + c->left_out.count > 0)
+        log_info("routes: %zu apps from the store, %zu left out", load.loaded, c->left_out.count);
     return STATUS_OK;
 }

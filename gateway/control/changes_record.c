@@ -59,7 +59,7 @@ static void store_deletions(struct changes *c, struct store_batch *batch)
 bool changes_record_is_empty(const struct changes *c)
 {
     return !route_table_has_staged(c->table) && c->deletions.count == 0 && !c->restarting &&
-           (!c->replacing || !c->left_out.root) &&
+           (!c->replacing || c->left_out.count == 0) &&
            route_table_staged_revision(c->table) == route_table_revision(c->table);
 }
 
@@ -98,10 +98,9 @@ static void add_note(struct notes *notes, struct note note)
     notes->items[notes->count++] = note;
 }
 
-static void note_staged(void *arg, struct slice app_id, const struct route_app *app)
+/* What holds wherever the record is from. */
+static void take_note(struct changes *c, struct slice app_id, const struct route_app *app)
 {
-    struct notes *notes = arg;
-    struct changes *c = notes->changes;
     route_table_read_begin();
     const struct route_app *before = route_table_app(c->table, app_id);
     if (before)
@@ -116,7 +115,14 @@ static void note_staged(void *arg, struct slice app_id, const struct route_app *
         return;
     c->digest ^= changes_digest_of(app_id, app->revision);
     id_set_remove(&c->left_out, app->id);
-    add_note(notes, (struct note){app->revision, app_id, false});
+}
+
+static void note_staged(void *arg, struct slice app_id, const struct route_app *app)
+{
+    struct notes *notes = arg;
+    take_note(notes->changes, app_id, app);
+    if (app)
+        add_note(notes, (struct note){app->revision, app_id, false});
 }
 
 static int by_revision(const void *a, const void *b)
@@ -143,6 +149,8 @@ void changes_record_history(struct changes *c)
     note_deletions(c, &notes);
     if (c->replacing)
         id_set_clear(&c->left_out);
+    if (c->left_out.count == 0)
+        changes_drop_kept(c);
     if (c->restarting) {
         history_restart(c->history, route_table_staged_revision(c->table));
     } else {
@@ -167,4 +175,17 @@ void changes_record_drop(struct changes *c)
     c->returning_count = 0;
     c->forgetting = 0;
     c->replacing = c->restarting = false;
+}
+
+/* ---- without a change ---- */
+
+static void note_stored(void *arg, struct slice app_id, const struct route_app *app)
+{
+    take_note(arg, app_id, app);
+}
+
+void changes_publish_stored(struct changes *c)
+{
+    route_table_staged_each(c->table, note_stored, c);
+    route_table_publish(c->table, c->revoked, c->revoked_arg);
 }

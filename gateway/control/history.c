@@ -283,6 +283,11 @@ void history_restart(struct history *h, uint64_t revision)
     h->floor = revision;
 }
 
+void history_interrupt(struct history *h)
+{
+    h->epoch++;
+}
+
 uint64_t history_epoch(const struct history *h)
 {
     return h->epoch;

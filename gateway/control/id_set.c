@@ -21,6 +21,7 @@ void id_set_add(struct id_set *set, const char *id)
     char *copy = strdup(id);
     if (!copy || !tsearch(copy, &set->root, compare))
         abort();
+    set->count++;
 }
 
 void id_set_remove(struct id_set *set, const char *id)
@@ -31,12 +32,13 @@ void id_set_remove(struct id_set *set, const char *id)
     char *copy = *found;
     tdelete(id, &set->root, compare);
     free(copy);
+    set->count--;
 }
 
 void id_set_clear(struct id_set *set)
 {
     tdestroy(set->root, free);
-    set->root = NULL;
+    *set = (struct id_set){.root = NULL};
 }
 
 struct walk {

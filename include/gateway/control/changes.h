@@ -52,9 +52,15 @@ void changes_free(struct changes **changes);
 enum { CHANGES_ERROR_TEXT_MAX = 512 };
 MUST_CHECK enum status changes_load(struct changes *changes, char ret_error[CHANGES_ERROR_TEXT_MAX]);
 
-/* The rules that later records are checked against; borrowed until replaced. */
+/*
+ * The rules that later records are checked against; borrowed until replaced. Records that were left out are looked at
+ * again with them, soon: one that is valid by now, and has nothing of any other, is in the table again.
+ */
 void changes_set_rules(struct changes *changes, const struct route_rules *rules);
 const struct route_rules *changes_rules(const struct changes *changes);
+
+/* How many records are in the store only: see changes_load. */
+size_t changes_left_out(const struct changes *changes);
 
 /*
  * How many apps the table may come to have; 0, as at first: any number. Those that are there, or stored, stay. A new

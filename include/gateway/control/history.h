@@ -39,7 +39,9 @@ void history_put(struct history *history, struct slice app_id, uint64_t revision
 void history_delete(struct history *history, struct slice app_id, uint64_t revision);
 /* The revisions of what comes now don't follow those that were before: nothing older is known any more. */
 void history_restart(struct history *history, uint64_t revision);
-uint64_t history_epoch(const struct history *history); /* how often that happened */
+/* Something changed that has no place in that order: who was told of changes has to begin anew, what is known stays. */
+void history_interrupt(struct history *history);
+uint64_t history_epoch(const struct history *history); /* how often either happened */
 
 /* The revision at which a deleted app went, 0 if it is not known (any more). */
 uint64_t history_tombstone(const struct history *history, struct slice app_id);

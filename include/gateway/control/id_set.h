@@ -5,9 +5,11 @@
 #define GATEWAY_CONTROL_ID_SET_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 struct id_set {
     void *root; /* of a balanced tree */
+    size_t count;
 };
 
 bool id_set_has(const struct id_set *set, const char *id);
