@@ -97,6 +97,7 @@ void api_status_get(struct api_call *call)
     json_object_set_new(json, "apps", json_integer((json_int_t)route_table_app_count(params->table)));
     json_object_set_new(json, "instances", json_integer((json_int_t)route_table_instance_count(params->table)));
     json_object_set_new(json, "revision", json_integer((json_int_t)route_table_revision(params->table)));
+    json_object_set_new(json, "routes_left_out", json_integer((json_int_t)changes_left_out(params->changes)));
     json_object_set_new(json, "certificates", certificates_json(params->certs));
     json_object_set_new(json, "base_domains", base_domains_json(params));
     if (status.has_etcd)
@@ -159,7 +160,8 @@ void api_status_readyz(struct api_call *call)
 {
     struct api_status status;
     bool verbose;
-    const struct route_table *table = call->api->params.table;
+    const struct api_params *params = &call->api->params;
+    const struct route_table *table = params->table;
     if (!api_check_flag(call, "verbose", &verbose))
         return;
     read_status(call, &status);
@@ -169,9 +171,10 @@ void api_status_readyz(struct api_call *call)
     if (verbose)
         body = arena_printf(call->arena,
                             "ready: %s\ndraining: %s\nworkers: %u\napps: %zu\ninstances: %zu\nrevision: %" PRIu64
-                            "\nlast reload: %s\n%s%.*s%s",
+                            "\nroutes left out: %zu\nlast reload: %s\n%s%.*s%s",
                             yes_no(ready), yes_no(status.draining), status.workers, route_table_app_count(table),
                             route_table_instance_count(table), route_table_revision(table),
+                            changes_left_out(params->changes),
                             status.last_reload_error[0] ? status.last_reload_error : "ok", sync.len ? "sync: " : "",
                             SLICE_ARG(sync), sync.len ? "\n" : "");
     if (verbose && status.has_etcd) {
@@ -193,6 +196,7 @@ void api_status_metrics(struct api_call *call)
         .apps = route_table_app_count(table),
         .instances = route_table_instance_count(table),
         .revision = route_table_revision(table),
+        .routes_left_out = changes_left_out(call->api->params.changes),
         .certificates = certs_count(call->api->params.certs),
         .certificate_not_after = certs_first_not_after(call->api->params.certs),
         .workers = status.workers,
@@ -248,6 +252,7 @@ static void write_rows(FILE *out, const struct api_call *call, const struct api_
     write_number(out, "Apps", route_table_app_count(params->table));
     write_number(out, "Instances", route_table_instance_count(params->table));
     write_number(out, "Revision", route_table_revision(params->table));
+    write_number(out, "Routes left out", changes_left_out(params->changes));
     if (sync.len > 0)
         write_row(out, "Sync", sync);
     write_row(out, "Last reload", status->last_reload_error[0] ? slice_str(status->last_reload_error) : SLICE("ok"));

@@ -136,6 +136,8 @@ char *metrics_format(const struct metrics_facts *facts)
     write_number(out, PREFIX "apps", GAUGE, "Apps in the route table.", facts->apps);
     write_number(out, PREFIX "instances", GAUGE, "Instances in the route table.", facts->instances);
     write_number(out, PREFIX "revision", GAUGE, "Revision of the route table.", facts->revision);
+    write_number(out, PREFIX "routes_left_out", GAUGE,
+                 "Apps in the store that are not in force: no good any more, or in conflict.", facts->routes_left_out);
     write_number(out, PREFIX "certificates", GAUGE, "Uploaded certificates in force.", facts->certificates);
     if (facts->certificate_not_after > 0)
         write_number(out, PREFIX "certificate_first_not_after_seconds", GAUGE,

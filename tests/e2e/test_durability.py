@@ -150,3 +150,24 @@ def test_bad_stored_record_does_not_harm_others(make_gateway):
     gateway.stop()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         assert database.execute("SELECT count(*) FROM apps").fetchone() == (2,)
+
+
+def test_apps_left_out_come_back_with_a_reload(make_gateway, origin):
+    """A wrong upstream.allow and a restart: said, counted, and undone by the right one and a reload."""
+    gateway = make_gateway()
+    app = gateway.app(origin())
+    before = gateway.control("GET", f"/v1/apps/{app.id}").json
+    gateway.stop()
+    gateway.config["upstream"] = {"allow": ["10.0.0.0/8"]}
+    gateway.start()
+    assert gateway.control("GET", f"/v1/apps/{app.id}").status == 404
+    assert gateway.control("GET", "/v1/status").json["routes_left_out"] == gateway.metric("routes_left_out") == 1
+    assert "\nroutes left out: 1\n" in gateway.control("GET", "/readyz?verbose").body.decode()
+    assert gateway.control("GET", "/readyz").status == 200
+    gateway.config["upstream"] = {"allow": ["127.0.0.0/8"]}
+    gateway.write_config()
+    assert gateway.control("POST", "/v1/reload").status == 200
+    assert gateway.control("GET", f"/v1/apps/{app.id}").json == before
+    assert gateway.fetch("GET", "/", app.host()).status == 200
+    assert gateway.control("GET", "/v1/status").json["routes_left_out"] == gateway.metric("routes_left_out") == 0
+    assert gateway.control("GET", "/v1/status").json["revision"] == before["revision"]

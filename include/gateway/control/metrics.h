@@ -24,6 +24,7 @@ struct metrics_facts {
     uint64_t apps;
     uint64_t instances;
     uint64_t revision;
+    uint64_t routes_left_out;
     uint64_t certificates;         /* uploaded */
     int64_t certificate_not_after; /* of the first to end, seconds since 1970; 0: none is known */
     unsigned workers;

@@ -14,7 +14,7 @@ static char *format(void)
     static struct counters totals;
     COUNTER_ADD(&totals, requests_total, 42);
     struct metrics_facts facts = {
-        .totals = &totals, .apps = 3, .instances = 5, .revision = 9, .workers = 2, .ready = true};
+        .totals = &totals, .apps = 3, .instances = 5, .revision = 9, .routes_left_out = 4, .workers = 2, .ready = true};
     facts.sync = (struct sync_status){.state = SYNC_FOLLOWING, .connected = true, .word_age_ms = 2500};
     facts.process.cpu_us = 1500000;
     facts.started_wall_us = 1700000000000001U;
@@ -31,6 +31,7 @@ static void values_are_there(void **state)
     assert_non_null(strstr(text, "\nphala_gateway_build_info{version=\"" GW_VERSION "\"} 1\n"));
     assert_non_null(strstr(text, "\nphala_gateway_apps 3\n"));
     assert_non_null(strstr(text, "\nphala_gateway_revision 9\n"));
+    assert_non_null(strstr(text, "\nphala_gateway_routes_left_out 4\n"));
     assert_non_null(strstr(text, "\nphala_gateway_sync_connected 1\n"));
     assert_non_null(strstr(text, "\nphala_gateway_sync_word_age_seconds 2.500000\n"));
     assert_non_null(strstr(text, "\nphala_gateway_sync_resyncs_total 0\n"));
