@@ -3,6 +3,7 @@
 
 #include "gateway/control/app_document.h"
 #include "gateway/control/ndjson.h"
+#include "gateway/http/hostname.h"
 
 enum { MAX_ERRORS = 100 };
 
@@ -32,9 +33,23 @@ static void add_error(struct import *import, json_t *what, const struct route_pr
     json_array_append_new(import->errors, what);
 }
 
-static void refuse_line(struct import *import, const struct route_problem *problem)
+/* The app that a refused line is of is not missing: it stays as it is. */
+static void leave_alone(struct import *import, struct slice line)
+{
+    struct slice id;
+    char lower[HOSTNAME_MAX_LABEL];
+    while (app_document_next_id(&line, &id)) {
+        if (id.len > sizeof lower)
+            continue;
+        ascii_lower_copy(lower, id);
+        changes_snapshot_leave_alone(import->snapshot, slice_make(lower, id.len));
+    }
+}
+
+static void refuse_line(struct import *import, struct slice line, const struct route_problem *problem)
 {
     import->refused++;
+    leave_alone(import, line);
     add_error(import, json_pack("{sI}", "line", (json_int_t)import->line_number), problem);
 }
 
@@ -53,7 +68,7 @@ static void take_document(struct import *import, struct slice json)
         return;
     }
     problem.status = status;
-    refuse_line(import, &problem);
+    refuse_line(import, json, &problem);
 }
 
 static void on_line(void *arg, uint64_t number, struct slice line, bool too_long)
@@ -66,7 +81,7 @@ static void on_line(void *arg, uint64_t number, struct slice line, bool too_long
         return;
     }
     api_problem_fill(&problem, STATUS_PAYLOAD_TOO_LARGE, "", "the line has more than %d bytes", API_MAX_DOCUMENT_BYTES);
-    refuse_line(import, &problem);
+    refuse_line(import, line, &problem);
 }
 
 static void on_body(void *self, struct slice piece)

@@ -593,6 +593,33 @@ enum status app_document_id(const json_t *object, const char *member, char ret[H
     return read_name(&(struct place){.problem = ret_problem, .path = ""}, object, member, ID_MAX, ret);
 }
 
+static bool take_char(struct slice *text, char c)
+{
+    while (text->len > 0 && strchr(" \t\r\n", text->ptr[0]))
+        *text = slice_from(*text, 1);
+    bool is_there = text->len > 0 && text->ptr[0] == c;
+    *text = slice_from(*text, is_there ? 1 : 0);
+    return is_there;
+}
+
+bool app_document_next_id(struct slice *text, struct slice *ret_id)
+{
+    static const struct slice name = SLICE_INIT("\"app_id\"");
+    const char *found;
+    while (text->len > 0 && (found = memmem(text->ptr, text->len, name.ptr, name.len)) != NULL) {
+        *text = slice_from(*text, (size_t)(found - text->ptr) + name.len);
+        if (!take_char(text, ':') || !take_char(text, '"') || text->len == 0)
+            continue;
+        const char *end = memchr(text->ptr, '"', text->len);
+        if (!end)
+            return false;
+        *ret_id = slice_make(text->ptr, (size_t)(end - text->ptr));
+        *text = slice_from(*text, ret_id->len + 1);
+        return true;
+    }
+    return false;
+}
+
 enum status app_document_patch_instance(struct slice json, struct route_app *app, struct slice instance_id,
                                         struct route_problem *ret_problem)
 {

@@ -73,9 +73,9 @@ struct changes {
     struct id_set returning; /* deleted by what is staged, only to be put again */
     size_t returning_count;
     uint64_t digest;
-    uint64_t forgetting; /* the floor that the batch brings, 0: none */
-    bool replacing;      /* the batch is a snapshot of the whole table */
-    bool restarting;     /* the batch has revisions of another table, or out of order: the history begins anew */
+    uint64_t forgetting;    /* the floor that the batch brings, 0: none */
+    struct id_set replaced; /* of left_out, by the batch, which is a snapshot of the whole table */
+    bool restarting;        /* the batch has revisions of another table, or out of order: the history begins anew */
     struct deferred deferred;
     bool committing;
     bool ended;             /* freed by its owner; goes when nothing is on its way to it any more */

@@ -44,7 +44,7 @@ static void store_deletions(struct changes *c, struct store_batch *batch)
     bool too_many = c->deletions.count > history_max_tombstones(c->history);
     for (size_t i = 0; i < c->deletions.count; i++) {
         const struct deletion *it = &c->deletions.items[i];
-        if (!c->replacing && id_set_has(&c->left_out, it->app_id))
+        if (id_set_has(&c->left_out, it->app_id))
             store_deletion(batch, it->app_id);
         if (!too_many && !c->restarting && !route_table_staged_app(c->table, slice_str(it->app_id)))
             store_batch_bury(batch, slice_str(it->app_id), it->revision);
@@ -58,16 +58,14 @@ static void store_deletions(struct changes *c, struct store_batch *batch)
 
 bool changes_record_is_empty(const struct changes *c)
 {
-    return !route_table_has_staged(c->table) && c->deletions.count == 0 && !c->restarting &&
-           (!c->replacing || c->left_out.count == 0) &&
+    return !route_table_has_staged(c->table) && c->deletions.count == 0 && !c->restarting && c->replaced.count == 0 &&
            route_table_staged_revision(c->table) == route_table_revision(c->table);
 }
 
 void changes_record_store(struct changes *c, struct store_batch *batch)
 {
     struct storing storing = {c, batch};
-    if (c->replacing)
-        id_set_each(&c->left_out, store_deletion, batch);
+    id_set_each(&c->replaced, store_deletion, batch);
     store_deletions(c, batch); /* before what was put again */
     route_table_staged_each(c->table, store_staged, &storing);
 }
@@ -142,13 +140,18 @@ static void note_deletions(struct changes *c, struct notes *notes)
     }
 }
 
+static void end_left_out(void *arg, const char *app_id)
+{
+    struct changes *c = arg;
+    id_set_remove(&c->left_out, app_id);
+}
+
 void changes_record_history(struct changes *c)
 {
     struct notes notes = {.changes = c};
     route_table_staged_each(c->table, note_staged, &notes);
     note_deletions(c, &notes);
-    if (c->replacing)
-        id_set_clear(&c->left_out);
+    id_set_each(&c->replaced, end_left_out, c);
     if (c->left_out.count == 0)
         changes_drop_kept(c);
     if (c->restarting) {
@@ -174,7 +177,8 @@ void changes_record_drop(struct changes *c)
     id_set_clear(&c->returning);
     c->returning_count = 0;
     c->forgetting = 0;
-    c->replacing = c->restarting = false;
+    id_set_clear(&c->replaced);
+    c->restarting = false;
 }
 
 /* ---- without a change ---- */

@@ -12,6 +12,7 @@ struct entry {
     struct route_app *app; /* NULL: as it is in the table already, taken by the table, or deleted */
     uint64_t deleted;      /* the revision; 0: it is not */
     uint64_t kept;         /* the revision at which the table had it already; 0: it had not */
+    bool is_left_alone;    /* only a bad record of it came: what there is of the app stays */
 };
 
 struct changes_snapshot {
@@ -24,6 +25,7 @@ struct changes_snapshot {
     size_t capacity;
     size_t *slots; /* hash of app ids: index + 1 into entries, 0: free; at least twice the capacity */
     size_t slot_count;
+    size_t left_alone; /* of the entries */
     bool is_behind;    /* something was staged whose revision is not later than all that was told before */
     bool is_giving_up; /* what the apps that are left won't have any more stands in nobody's way */
 };
@@ -112,16 +114,21 @@ static void set_without_app(struct entry *entry, struct slice app_id, uint64_t d
     *entry = (struct entry){.id = id, .id_copy = id, .deleted = deleted};
 }
 
-/* Those of the table may stay. Of a batch of a watch, others that are deleted may come later. */
-static bool is_full(const struct changes_snapshot *s, struct slice id)
+static bool is_in_table(const struct changes_snapshot *s, struct slice id)
 {
-    size_t max = s->changes->max_apps;
-    if (s->mode == CHANGES_DELTA || max == 0 || s->count < max || *slot_of(s, id) != 0)
-        return false;
     route_table_read_begin();
     bool is_there = route_table_app(s->changes->table, id) != NULL;
     route_table_read_end();
-    return !is_there;
+    return is_there;
+}
+
+/* Those that are there may stay. Of a batch of a watch, others that are deleted may come later. */
+static bool is_full(const struct changes_snapshot *s, struct slice id)
+{
+    size_t max = s->changes->max_apps;
+    if (s->mode == CHANGES_DELTA || max == 0 || s->count - s->left_alone < max || *slot_of(s, id) != 0)
+        return false;
+    return !is_in_table(s, id);
 }
 
 /* The entry of this id; `ret_is_new` if it was made, without an id yet. */
@@ -144,7 +151,7 @@ static bool is_same(const struct changes_snapshot *s, const struct route_app *no
     return s->mode == CHANGES_REPLACE ? !changes_gate_leaves_out(s->changes, app->id) : now->revision == app->revision;
 }
 
-static bool is_in_table(const struct changes_snapshot *s, const struct route_app *app)
+static bool is_in_table_so(const struct changes_snapshot *s, const struct route_app *app)
 {
     route_table_read_begin();
     bool same = is_same(s, route_table_app(s->changes->table, slice_str(app->id)), app);
@@ -164,11 +171,12 @@ enum status changes_snapshot_add(struct changes_snapshot *s, struct route_app *a
     if (is_full(s, slice_str(app->id)))
         return changes_refuse_full(s->changes, ret_problem);
     struct entry *entry = entry_for(s, slice_str(app->id), &is_new);
-    if (!is_new && s->mode != CHANGES_DELTA)
+    if (!is_new && s->mode != CHANGES_DELTA && !entry->is_left_alone)
         return route_problem_set(ret_problem, STATUS_INVALID_RECORD, "app_id", "%s is in the snapshot twice", app->id);
+    s->left_alone -= entry->is_left_alone;
     if (!is_new)
         drop_content(entry);
-    if (s->mode != CHANGES_DELTA && is_in_table(s, app)) {
+    if (s->mode != CHANGES_DELTA && is_in_table_so(s, app)) {
         set_without_app(entry, slice_str(app->id), 0);
         entry->kept = app->revision;
         route_app_free(&app);
@@ -185,6 +193,27 @@ void changes_snapshot_delete(struct changes_snapshot *s, struct slice app_id, ui
     if (!is_new)
         drop_content(entry);
     set_without_app(entry, app_id, revision);
+}
+
+/* In the table, in the store alone, or where the gate writes. */
+static bool is_anywhere(const struct changes_snapshot *s, struct slice app_id)
+{
+    char *id = changes_copy(app_id);
+    bool is =
+        is_in_table(s, app_id) || id_set_has(&s->changes->left_out, id) || changes_gate_leaves_out(s->changes, id);
+    free(id);
+    return is;
+}
+
+void changes_snapshot_leave_alone(struct changes_snapshot *s, struct slice app_id)
+{
+    bool is_new;
+    if (changes_snapshot_has(s, app_id) || !is_anywhere(s, app_id))
+        return;
+    struct entry *entry = entry_for(s, app_id, &is_new);
+    set_without_app(entry, app_id, 0);
+    entry->is_left_alone = true;
+    s->left_alone++;
 }
 
 bool changes_snapshot_has(const struct changes_snapshot *s, struct slice app_id)
@@ -432,6 +461,14 @@ static bool differs(const struct changes_snapshot *s, uint64_t revision)
     return route_table_has_staged(c->table) || c->deletions.count > 0 || revision != route_table_revision(c->table);
 }
 
+static void note_replaced(void *arg, const char *app_id)
+{
+    const struct changes_snapshot *s = arg;
+    size_t slot = s->mode == CHANGES_REPLACE ? *slot_of(s, slice_str(app_id)) : 0;
+    if (slot == 0 || !s->entries[slot - 1].is_left_alone)
+        id_set_add(&s->changes->replaced, app_id);
+}
+
 void changes_snapshot_stage(struct changes_snapshot *s, struct change_result *ret_result)
 {
     struct changes *c = s->changes;
@@ -439,7 +476,8 @@ void changes_snapshot_stage(struct changes_snapshot *s, struct change_result *re
     uint64_t revision = s->options.revision != 0 ? s->options.revision : known + 1;
     if (is_overtaken(s, ret_result))
         return;
-    c->replacing = s->mode != CHANGES_DELTA;
+    if (s->mode != CHANGES_DELTA)
+        id_set_each(&c->left_out, note_replaced, s);
     stage_deletions(s, revision);
     sort(s);
     stage_passes(s, revision, ret_result);

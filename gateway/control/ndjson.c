@@ -17,7 +17,7 @@ static void end_line(struct ndjson *n, struct slice line)
     n->part_len = 0;
     n->number++;
     if (too_long) {
-        n->each(n->arg, n->number, SLICE_NONE, true);
+        n->each(n->arg, n->number, line, true);
         return;
     }
     if (line.len > 0 && line.ptr[line.len - 1] == '\r')
@@ -27,16 +27,16 @@ static void end_line(struct ndjson *n, struct slice line)
         n->each(n->arg, n->number, line, false);
 }
 
-/* Keeps a piece of a line whose end has not come, or gives the line up when it is too long. */
+/* Keeps a piece of a line whose end has not come, as far as the line may go. */
 static void keep(struct ndjson *n, struct slice part)
 {
+    size_t room = n->max_bytes - n->part_len;
+    if (part.len > room) {
+        n->too_long = true;
+        part.len = room;
+    }
     if (part.len == 0)
         return;
-    if (n->too_long || part.len > n->max_bytes - n->part_len) {
-        n->too_long = true;
-        n->part_len = 0;
-        return;
-    }
     if (n->part_capacity - n->part_len < part.len) {
         size_t capacity = n->part_capacity > 0 ? n->part_capacity : FIRST_CAPACITY;
         while (capacity - n->part_len < part.len)

@@ -113,10 +113,10 @@ class Etcd:
         with urllib.request.urlopen(request, timeout=10, context=self.ssl_context()) as response:
             return json.load(response)
 
-    def put(self, key, value):
+    def put(self, key, value, prefix=PREFIX):
         if isinstance(value, dict):
             value = json.dumps(value)
-        return int(self.call("kv/put", {"key": b64(PREFIX + key), "value": b64(value)})["header"]["revision"])
+        return int(self.call("kv/put", {"key": b64(prefix + key), "value": b64(value)})["header"]["revision"])
 
     def put_many(self, values):
         puts = [{"request_put": {"key": b64(PREFIX + key), "value": b64(json.dumps(value))}}

@@ -181,28 +181,32 @@ class Table:
             return ("ignored" if str(refusal) == "app_unknown" else "refused", given, str(refusal))
 
     def compare(self, push):
-        """A snapshot's first step: (apps by id, None for those that the table has already; how many lines are bad)."""
-        entries, bad = {}, 0
+        """
+        A snapshot's first step: (apps by id, None for those that the table has already; how many lines are bad; those
+        of the table that bad lines are of).
+        """
+        entries, bad, left_alone = {}, 0, set()
         for app in push["apps"]:
             try:
                 check_record(app)
             except Refused:
                 bad += 1
+                left_alone |= {app["app_id"]} & self.apps.keys()
                 continue
             if app["app_id"] in entries:
                 bad += 1
             else:
                 same = content(self.apps.get(app["app_id"], {})) == content(app)
                 entries[app["app_id"]] = None if same else app
-        return entries, bad
+        return entries, bad, left_alone
 
     def _apply_snapshot(self, push, compared):
-        entries, bad = compared
+        entries, bad, left_alone = compared
         if bad and (push["strict"] or not entries):
             raise Refused("invalid_record")
         self._expect(push, self.revision)
         before, revision = self.copy(), push["revision"] or self.revision + 1
-        for app_id in [app_id for app_id in self.apps if app_id not in entries]:
+        for app_id in [app_id for app_id in self.apps if app_id not in entries and app_id not in left_alone]:
             self.delete(app_id, revision)
         refused = self._put_passes([app for app in entries.values() if app], revision, False)
         refused = self._put_passes([app for app, _ in refused], revision, True)

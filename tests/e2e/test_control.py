@@ -228,6 +228,30 @@ def test_snapshot_with_bad_lines(make_gateway):
     assert len(snapshot(gateway)) == 2
 
 
+def test_a_bad_line_leaves_its_app_as_it_is(make_gateway):
+    """Also one that cannot be read to its end, or is too long; what no line is of goes, and a good line counts."""
+    gateway = make_gateway()
+    apps = [document() for _ in range(5)]
+    gone = document()
+    for app in [*apps, gone]:
+        assert gateway.put_app(app).status == 201
+    kept = {app["app_id"]: gateway.control("GET", f"/v1/apps/{app['app_id']}").body for app in apps}
+    stranger, forbidden, cut, long, mended = apps
+    forbidden["instances"][0]["address"] = "9.9.9.9"
+    good = [document(), {**mended, "restrict_ports": False, "ports": [{"port": 81}]}]
+    lines = [ndjson([{**stranger, "bogus": 1}, forbidden, {**mended, "bogus": 1}, good[0], document(bogus=1)]),
+             json.dumps(cut).encode()[:-1] + b"\n", json.dumps(long).encode() + b" " * (1 << 20) + b"!\n", ndjson(good[1:])]
+    answer = gateway.control("PUT", "/v1/snapshot", b"".join(lines), Content_Type="application/x-ndjson")
+    assert answer.status == 200 and answer.json["apps"] == 2 and answer.json["refused"] == 6, answer
+    for _ in range(2):
+        assert {app["app_id"] for app in snapshot(gateway)} == {*kept, good[0]["app_id"]}
+        for app in apps[:-1]:
+            assert gateway.control("GET", f"/v1/apps/{app['app_id']}").body == kept[app["app_id"]]
+        assert [it["port"] for it in gateway.control("GET", f"/v1/apps/{mended['app_id']}").json["ports"]] == [81]
+        gateway.kill()
+        gateway.start()
+
+
 def test_snapshot_with_conflicts(make_gateway):
     """Each app that is refused for another one is named, though its line is valid."""
     gateway = make_gateway()

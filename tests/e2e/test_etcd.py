@@ -462,6 +462,27 @@ def test_changes_and_snapshots_are_written_through(pair, shared_etcd):
     assert len([key for key in shared_etcd.keys(PAIR_PREFIX) if key.startswith("apps/")]) == 250
 
 
+def test_a_snapshot_leaves_alone_what_it_has_a_bad_line_of(pair, shared_etcd):
+    """Whether the gateways have the app or leave it out."""
+    one, other = pair
+    good, bad, gone, newer, dropped = (idle() for _ in range(5))
+    for app in (good, bad, gone):
+        assert one.put_app(app).status == 201
+    for app in (newer, dropped):
+        shared_etcd.put(f"apps/{app['app_id']}", {**app, "bogus": 1}, prefix=PAIR_PREFIX)
+    wait_until(lambda: state(other)["left_out"] == 2, "two apps to be left out")
+    kept = [shared_etcd.get(f"apps/{app['app_id']}", PAIR_PREFIX) for app in (bad, newer)]
+    body = "".join(json.dumps(app) + "\n" for app in (good, {**bad, "bogus": 1}, {**newer, "bogus": 1}))
+    answer = other.control("PUT", "/v1/snapshot", body, Content_Type="application/x-ndjson")
+    assert answer.status == 200 and answer.json["apps"] == 1 and answer.json["refused"] == 2, answer
+    wait_gone(one, gone["app_id"])
+    assert set(ids_all(one)) == {good["app_id"], bad["app_id"]}
+    assert [shared_etcd.get(f"apps/{app['app_id']}", PAIR_PREFIX) for app in (bad, newer)] == kept
+    assert shared_etcd.get(f"apps/{dropped['app_id']}", PAIR_PREFIX) is None
+    assert other.control("PUT", "/v1/snapshot?empty=1", b"", Content_Type="application/x-ndjson").status == 200
+    assert not [key for key in shared_etcd.keys(PAIR_PREFIX) if key.startswith("apps/")]
+
+
 def test_each_of_many_changes_has_its_own_revision(pair):
     """They go to etcd in parts."""
     apps = [idle() for _ in range(150)]

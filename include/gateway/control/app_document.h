@@ -22,6 +22,12 @@ MUST_CHECK enum status app_document_parse(struct slice json, struct route_app **
                                           struct route_problem *ret_problem);
 
 /*
+ * Whose document a text says to be that is no good one, be it no JSON, cut off, or of more than one app: the next id in
+ * it, as it stands there; `text` goes on behind it. False: there is no more.
+ */
+bool app_document_next_id(struct slice *text, struct slice *ret_id);
+
+/*
  * Applies {"state","weight","address","generation"}, each optional, to one instance of the app. An address of null
  * takes it away. NOT_FOUND if the app has no such instance. The app is untouched on failure.
  */

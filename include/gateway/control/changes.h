@@ -147,8 +147,8 @@ struct changes_snapshot_options {
  * Begin, add every app, commit. Nothing is visible or durable before commit is done; apps that are equal to what is
  * there keep their revision and claims, and are not held in memory: one that somebody else changes between its add and
  * the commit keeps that change (REPLACE), or has the commit end with REVISION_CONFLICT (MIRROR). A bad record is
- * refused alone (add says why) and does not stop the rest. Of a DELTA, the last word on an app counts. Apps are staged
- * in an order that lets addresses and names move between them.
+ * refused alone (add says why) and does not stop the rest; leave_alone keeps it from deleting its app too. Of a DELTA,
+ * the last word on an app counts. Apps are staged in an order that lets addresses and names move between them.
  *
  * An app of a REPLACE that conflicts with another one is left out, that is, it stays as it is in the table. If its new
  * record is valid in itself, it does not stand in others' way with what that record has not any more: apps may have
@@ -160,6 +160,8 @@ struct changes_snapshot;
 struct changes_snapshot *changes_snapshot_begin(struct changes *changes, enum changes_snapshot_mode mode);
 MUST_CHECK enum status changes_snapshot_add(struct changes_snapshot *snapshot, struct route_app *app,
                                             struct route_problem *ret_problem); /* takes the app when OK */
+/* REPLACE: unless the app is added too, what there is of it stays as it is, be it in the table or left out of it. */
+void changes_snapshot_leave_alone(struct changes_snapshot *snapshot, struct slice app_id);
 /* DELTA; an app that is not there is fine. */
 void changes_snapshot_delete(struct changes_snapshot *snapshot, struct slice app_id, uint64_t revision);
 /* The app was added or deleted. */

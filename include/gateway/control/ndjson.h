@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* `too_long`: the line has more than max_bytes, and is not given. `number` counts from 1. */
+/* `too_long`: the line has more than max_bytes, of which these are the first. `number` counts from 1. */
 typedef void (*ndjson_line_cb)(void *arg, uint64_t number, struct slice line, bool too_long);
 
 struct ndjson {

@@ -29,6 +29,7 @@ struct changes {
     unsigned forgotten;
     unsigned commits;
     unsigned aborts;
+    char left_alone[256]; /* ids, a space behind each */
 };
 
 struct changes_snapshot {
@@ -143,6 +144,13 @@ enum status changes_snapshot_add(struct changes_snapshot *snapshot, struct route
     }
     snapshot->apps[snapshot->count++] = app;
     return STATUS_OK;
+}
+
+void changes_snapshot_leave_alone(struct changes_snapshot *snapshot, struct slice app_id)
+{
+    char *text = snapshot->changes->left_alone;
+    size_t len = strlen(text);
+    snprintf(text + len, sizeof snapshot->changes->left_alone - len, "%.*s ", SLICE_ARG(app_id));
 }
 
 static void collect_id(void *arg, const struct route_app *app)

@@ -84,6 +84,29 @@ static void a_long_line_is_refused_alone(void **state)
     assert_in_body(f, "\"line\":1,\"code\":\"payload_too_large\"");
 }
 
+/* Whatever is wrong with them, as long as they say whose they are. */
+static void apps_of_refused_lines_are_left_alone(void **state)
+{
+    struct fixture *f = *state;
+    static const char refused[] = "{\"app_id\":\"unknown-member\",\"x\":1}\n"
+                                  "{\"app_id\":\"cut-off\",\"ports\":[{\"port\":\n"
+                                  "{\"ports\":[{\"port\":NaN}], \"app_id\" : \"Not-JSON\"}\n"
+                                  "{\"app_id\":\"one\",\"app_id\":\"other\"}\n"
+                                  "{\"app_id\":7}\nnonsense\n";
+    size_t len = (3 << 20) + sizeof refused;
+    char *text = malloc(len + 256);
+    assert_non_null(text);
+    memset(text, ' ', len);
+    memcpy(text, refused, sizeof refused - 1);
+    static const char long_line[] = "{\"app_id\":\"too-long\"";
+    memcpy(text + sizeof refused - 1, long_line, sizeof long_line - 1);
+    strcpy(text + len, "}\n" LINE("a"));
+    assert_int_equal(call(f, "PUT", "/v1/snapshot", text), 200);
+    free(text);
+    assert_member(f, "refused", "7");
+    assert_string_equal(f->changes.left_alone, "unknown-member cut-off not-json one other too-long ");
+}
+
 static void an_interrupted_upload_changes_nothing(void **state)
 {
     struct fixture *f = *state;
@@ -136,6 +159,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(bad_lines_are_told, setup, teardown),
         cmocka_unit_test_setup_teardown(only_the_first_errors_are_listed, setup, teardown),
         cmocka_unit_test_setup_teardown(a_long_line_is_refused_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(apps_of_refused_lines_are_left_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(an_interrupted_upload_changes_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_large_export_is_whole_and_waits_for_its_reader, setup, teardown),
     };

@@ -455,6 +455,32 @@ static void bad_records_of_a_snapshot_are_refused_alone(void **state)
     assert_int_equal(route_table_app_count(place->table), 1);
 }
 
+static void a_bad_record_of_a_snapshot_leaves_its_app_alone(void **state)
+{
+    struct place *place = *state;
+    put(place, "bad", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    put(place, "worse", "10.0.0.2", 1, CHANGES_ANY_REVISION);
+    put(place, "gone", "10.0.0.3", 1, CHANGES_ANY_REVISION);
+    changes_set_max_apps(place->changes, 3);
+    struct changes_snapshot *snapshot = changes_snapshot_begin(place->changes, CHANGES_REPLACE);
+    const char *const alone[] = {"nobody", "bad", "worse", "bad"};
+    for (size_t i = 0; i < 4; i++)
+        changes_snapshot_leave_alone(snapshot, slice_str(alone[i]));
+    struct route_problem problem;
+    struct route_app *worse = make_app("worse", "10.0.0.4", 2);
+    assert_int_equal(changes_snapshot_add(snapshot, worse, &problem), STATUS_OK); /* a good one may follow */
+    struct route_app *good = make_app("good", "10.0.0.3", 1);
+    assert_int_equal(changes_snapshot_add(snapshot, good, &problem), STATUS_OK);
+    changes_snapshot_leave_alone(snapshot, SLICE("good"));
+    struct change_result result = commit(place, snapshot, false);
+    check(&result, STATUS_OK, "");
+    assert_int_equal(result.refused, 0);
+    assert_int_equal(app_of(place, "bad")->revision, 1);
+    assert_int_equal(place_of(place, "worse", 0), 4);
+    assert_int_equal(place_of(place, "good", 0), 3);
+    assert_int_equal(route_table_app_count(place->table), 3);
+}
+
 /* New apps beyond the limit are refused, one by one and in a snapshot; what is there may change and go. */
 static void a_table_has_a_limit(void **state)
 {
@@ -636,6 +662,24 @@ static void a_snapshot_ends_what_was_left_out(void **state)
     assert_int_equal(app_of(place, "moved")->instances[0].address.bytes[1], 9);
 }
 
+static void a_bad_record_leaves_alone_what_was_left_out(void **state)
+{
+    struct place *place = *state;
+    put(place, "far", "10.0.0.1", 1, CHANGES_ANY_REVISION);
+    put(place, "gone", "10.0.0.2", 1, CHANGES_ANY_REVISION);
+    restart(place, &narrow_rules);
+    struct route_app *app = make_app("near", "10.9.0.2", 1);
+    struct changes_snapshot *snapshot = snapshot_of(place, &app, 1);
+    changes_snapshot_leave_alone(snapshot, SLICE("far"));
+    struct change_result result = commit(place, snapshot, false);
+    check(&result, STATUS_OK, "");
+    result = remove_app(place, "gone", CHANGES_ANY_REVISION);
+    check(&result, STATUS_APP_UNKNOWN, "gone");
+    restart(place, &rules);
+    assert_int_equal(route_table_app_count(place->table), 2);
+    assert_int_equal(app_of(place, "far")->revision, 1);
+}
+
 /* ---- records of the store that can't both be there ---- */
 
 /* "far" lives in another network too, and so was left out when `other` was given its address. */
@@ -738,6 +782,7 @@ int main(void)
         TEST(a_refused_app_keeps_what_its_record_keeps),
         TEST(a_snapshot_does_not_bring_generations_back),
         TEST(bad_records_of_a_snapshot_are_refused_alone),
+        TEST(a_bad_record_of_a_snapshot_leaves_its_app_alone),
         TEST(a_table_has_a_limit),
         TEST(a_lower_limit_takes_no_app_away),
         TEST(conflicts_within_a_snapshot),
@@ -747,6 +792,7 @@ int main(void)
         TEST(left_out_records_can_be_deleted),
         TEST(left_out_records_can_be_replaced),
         TEST(a_snapshot_ends_what_was_left_out),
+        TEST(a_bad_record_leaves_alone_what_was_left_out),
         TEST(the_newer_record_has_the_address),
         TEST(the_newest_records_decide_first),
     };

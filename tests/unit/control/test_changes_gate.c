@@ -421,6 +421,24 @@ static void a_snapshot_replaces_what_is_left_out_here(void **state)
     check(&outcome.result, STATUS_OK, "");
 }
 
+static void a_snapshot_leaves_alone_what_it_has_a_bad_record_of(void **state)
+{
+    struct place *place = *state;
+    struct gate gate;
+    struct outcome outcome = {0};
+    put(place, "bad", NULL, 0, CHANGES_ANY_REVISION);
+    put(place, "gone", NULL, 0, CHANGES_ANY_REVISION);
+    set_gate(place, &gate);
+    gate.left_out[0] = "left-out";
+    struct changes_snapshot *snapshot = changes_snapshot_begin(place->changes, CHANGES_REPLACE);
+    changes_snapshot_leave_alone(snapshot, SLICE("bad"));
+    changes_snapshot_leave_alone(snapshot, SLICE("left-out"));
+    const struct changes_snapshot_options options = {.strict = false};
+    changes_snapshot_commit(&snapshot, &options, on_done, &outcome);
+    written(&gate, "-gone? ", 9);
+    check(&outcome.result, STATUS_OK, "");
+}
+
 static void on_batch_done(void *arg, const struct change_result *result)
 {
     assert_int_equal(result->status, STATUS_OK);
@@ -484,6 +502,7 @@ int main(void)
         TEST(snapshots_write_what_differs),
         TEST(what_is_left_out_here_can_be_deleted),
         TEST(a_snapshot_replaces_what_is_left_out_here),
+        TEST(a_snapshot_leaves_alone_what_it_has_a_bad_record_of),
         TEST(lines_may_not_bring_revisions),
         TEST(nothing_is_lost_at_the_end),
     };

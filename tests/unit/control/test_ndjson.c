@@ -48,9 +48,9 @@ static void test_lines(void **state)
         {"a\r\nb", "1:a|2:b|"},
         {"\n\n  \r\na\n", "4:a|"},
         {" {a b} \n", "1:{a b}|"},
-        {"12345678\n123456789\nc\n", "1:12345678|2:TOO LONG|3:c|"},
-        {"c\n1234567890123456789", "1:c|2:TOO LONG|"},
-        {"123456789\n", "1:TOO LONG|"},
+        {"12345678\n123456789\nc\n", "1:12345678|2:12345678TOO LONG|3:c|"},
+        {"c\n1234567890123456789", "1:c|2:12345678TOO LONG|"},
+        {"123456789\n", "1:12345678TOO LONG|"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
