@@ -153,14 +153,15 @@ static void refuse_line(struct loading *l, size_t number, const struct route_pro
 /* Whose line it is, as far as it says so. */
 static void keep(struct loading *l, struct slice line)
 {
-    json_t *json = json_loadb(line.ptr, line.len, 0, NULL);
-    char *id = strdup(ctl_string(json, "app_id"));
-    if (!id)
-        abort();
-    ascii_lower_copy(id, slice_str(id));
-    json_object_set_new(l->kept, id, json_true());
-    free(id);
-    json_decref(json);
+    struct slice id;
+    while (app_document_next_id(&line, &id)) {
+        char *lower = strndup(id.ptr, id.len);
+        if (!lower)
+            abort();
+        ascii_lower_copy(lower, slice_str(lower));
+        json_object_set_new(l->kept, lower, json_true());
+        free(lower);
+    }
 }
 
 static bool is_kept(const struct loading *l, struct slice id)

@@ -158,6 +158,7 @@ static const char before[] = ".TH GATEWAYCTL 1 2026-11-26 \"Phala Gateway " GW_V
                              ".B \\-\n"
                              "standard input or output takes its place.\n"
                              ".PP\n"
+                             "A line of a snapshot that is refused leaves the app that it names as it is.\n"
                              "A saved snapshot ends with an empty line.\n"
                              "If it comes through a pipe and the empty line does not, something before it\n"
                              "has failed: nothing is changed.\n"

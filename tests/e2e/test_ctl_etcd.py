@@ -57,6 +57,11 @@ def test_apps_of_a_newer_gateway_are_saved_as_they_are(fleet, tmp_path):
     assert loaded.returncode == 1 and "1 apps loaded into etcd, 1 refused" in loaded.stdout, loaded
     assert "shield" in loaded.stderr
     assert fleet.get(newer["app_id"]) == before
+    # also if the line cannot be read to its end
+    (tmp_path / "all").write_text(json.dumps(plain) + "\n" + json.dumps(newer)[:-1] + "\n")
+    loaded = fleet.ctl("snapshot", "load", tmp_path / "all")
+    assert loaded.returncode == 1 and "1 apps loaded into etcd, 1 refused" in loaded.stdout, loaded
+    assert fleet.get(newer["app_id"]) == before
     (tmp_path / "all").write_text(json.dumps(plain) + "\n")
     assert fleet.ctl("snapshot", "load", tmp_path / "all").returncode == 0
     assert fleet.get(newer["app_id"]) is None
