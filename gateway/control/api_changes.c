@@ -39,7 +39,7 @@ static void on_line(void *arg, uint64_t number, struct slice text, bool too_long
                          CHANGE_LINE_MAX_BYTES);
         return;
     }
-    enum status status = change_line_parse(text, &content, &line->problem);
+    enum status status = change_line_parse(text, CHANGES_MAX_GIVEN_REVISION, &content, &line->problem);
     if (status == STATUS_OK && content.op != CHANGE_PUT && content.op != CHANGE_DELETE)
         api_problem_fill(&line->problem, STATUS_INVALID_RECORD, "op", "it must be \"put\" or \"delete\"");
     else

@@ -172,9 +172,11 @@ static bool read_options(struct api_call *call, struct changes_snapshot_options 
     if (!api_check_flag(call, "strict", &options.strict) || !api_check_table_if_match(call, &options.expected_revision))
         return false;
     if (api_target_parameter(&call->target, "revision", &value) &&
-        (!slice_to_u64(value, &options.revision) || options.revision == 0 || options.revision > CHANGES_MAX_REVISION)) {
+        (!slice_to_u64(value, &options.revision) || options.revision == 0 ||
+         options.revision > CHANGES_MAX_GIVEN_REVISION)) {
         api_answer_refuse(call, STATUS_INVALID_PARAMETER, "revision",
-                          "it is the revision that the table has with this snapshot, a number from 1 to 2^62");
+                          "it is the revision that the table has with this snapshot, a number from 1 to %ju",
+                          (uintmax_t)CHANGES_MAX_GIVEN_REVISION);
         return false;
     }
     *ret_options = options;

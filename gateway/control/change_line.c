@@ -16,7 +16,8 @@ static enum status refuse(struct route_problem *problem, const char *field, cons
     return route_problem_set(problem, STATUS_INVALID_RECORD, field, "%s", detail);
 }
 
-static enum status read_op(const json_t *root, struct change_line *line, struct route_problem *problem)
+static enum status read_op(const json_t *root, uint64_t max_revision, struct change_line *line,
+                           struct route_problem *problem)
 {
     struct route_problem ignored;
     static const char *const names[] = {"put", "delete", "heartbeat", "end"};
@@ -26,7 +27,7 @@ static enum status read_op(const json_t *root, struct change_line *line, struct 
             line->op = (enum change_op)i;
             return STATUS_OK;
         }
-    if (app_document_integer(root, "revision", CHANGES_MAX_REVISION, &line->revision, &ignored) != STATUS_OK)
+    if (app_document_integer(root, "revision", max_revision, &line->revision, &ignored) != STATUS_OK)
         line->revision = 0;
     return refuse(problem, "op", "it must be \"put\" or \"delete\"");
 }
@@ -96,11 +97,12 @@ static enum status read_end(const json_t *root, struct change_line *line, struct
     return STATUS_OK;
 }
 
-static enum status read_line(const json_t *root, struct change_line *line, struct route_problem *problem)
+static enum status read_line(const json_t *root, uint64_t max_revision, struct change_line *line,
+                             struct route_problem *problem)
 {
-    enum status status = read_op(root, line, problem); /* first: a bad heartbeat must be known as one */
+    enum status status = read_op(root, max_revision, line, problem); /* first: a bad heartbeat must be known as one */
     if (status == STATUS_OK && line->op != CHANGE_END)
-        status = app_document_integer(root, "revision", CHANGES_MAX_REVISION, &line->revision, problem);
+        status = app_document_integer(root, "revision", max_revision, &line->revision, problem);
     if (status != STATUS_OK)
         return status;
     switch (line->op) {
@@ -116,14 +118,15 @@ static enum status read_line(const json_t *root, struct change_line *line, struc
     return STATUS_INTERNAL;
 }
 
-enum status change_line_parse(struct slice json, struct change_line *ret_line, struct route_problem *ret_problem)
+enum status change_line_parse(struct slice json, uint64_t max_revision, struct change_line *ret_line,
+                              struct route_problem *ret_problem)
 {
     json_t *root;
     *ret_line = (struct change_line){.op = CHANGE_PUT};
     enum status status = app_document_load(json, CHANGE_LINE_MAX_BYTES, &root, ret_problem);
     if (status != STATUS_OK)
         return status;
-    status = read_line(root, ret_line, ret_problem);
+    status = read_line(root, max_revision, ret_line, ret_problem);
     json_decref(root);
     return status;
 }

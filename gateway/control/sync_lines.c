@@ -280,7 +280,7 @@ static void take_change(struct sync *s, struct slice text)
 {
     struct change_line line;
     struct route_problem problem;
-    if (change_line_parse(text, &line, &problem) != STATUS_OK) {
+    if (change_line_parse(text, CHANGES_MAX_REVISION, &line, &problem) != STATUS_OK) {
         if (line.op == CHANGE_HEARTBEAT)
             sync_fail(s, "its heartbeat can't be read: %s: %s", problem.field, problem.detail);
         else

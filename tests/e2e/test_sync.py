@@ -237,6 +237,18 @@ def test_follower_restarts_and_goes_on_from_its_store(make_gateway, follow, orig
     wait_in_step(follower, source)
 
 
+def test_what_comes_after_the_greatest_revision_is_followed(make_gateway, follow):
+    source = make_gateway()
+    apps = [document() for _ in range(2)]
+    greatest, text = 2**61, json.dumps(apps[0])
+    assert source.control("PUT", f"/v1/snapshot?revision={greatest + 1}", text).status == 400
+    assert source.control("PUT", f"/v1/snapshot?revision={greatest}", text).status == 200
+    follower = follow(source)
+    wait_in_step(follower, source)
+    assert source.put_app(apps[1]).json["revision"] == greatest + 1
+    wait_in_step(follower, source)
+
+
 def test_source_with_another_state_is_mirrored(make_gateway, follow, origin):
     """Its disk was lost, and what was pushed again is the same app and others, at fewer or more revisions."""
     source = make_gateway()

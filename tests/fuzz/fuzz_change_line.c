@@ -39,7 +39,7 @@ static void check_again(const struct change_line *line, struct slice text)
 {
     struct change_line again;
     struct route_problem problem;
-    must(change_line_parse(text, &again, &problem) == STATUS_OK);
+    must(change_line_parse(text, CHANGES_MAX_REVISION, &again, &problem) == STATUS_OK);
     must(again.op == line->op && again.apps == line->apps && again.digest == line->digest);
     must(strcmp(again.app_id, line->app_id) == 0);
     must(again.revision == (line->app ? line->app->revision : line->revision));
@@ -55,7 +55,7 @@ static void on_line(void *arg, uint64_t number, struct slice text, bool too_long
     must(number > 0);
     if (too_long)
         return;
-    if (change_line_parse(text, &line, &problem) != STATUS_OK) {
+    if (change_line_parse(text, CHANGES_MAX_REVISION, &line, &problem) != STATUS_OK) {
         must(!line.app && problem.status != STATUS_OK && problem.detail[0]);
         return;
     }

@@ -20,7 +20,7 @@ enum change_op { CHANGE_PUT, CHANGE_DELETE, CHANGE_HEARTBEAT, CHANGE_END };
 
 struct change_line {
     enum change_op op;
-    uint64_t revision;                   /* 0: none is given; at most CHANGES_MAX_REVISION, as the app's */
+    uint64_t revision;                   /* 0: none is given */
     char app_id[HOSTNAME_MAX_LABEL + 1]; /* put, delete; "" if it could not be read */
     struct route_app *app;               /* put; the caller's to free */
     uint64_t apps;                       /* heartbeat */
@@ -31,9 +31,10 @@ struct change_line {
 
 /*
  * INVALID_JSON, INVALID_RECORD or PAYLOAD_TOO_LARGE with the problem filled; then revision and app_id are there as far
- * as they could be read, and nothing is left to free. Unknown members and lines over CHANGE_LINE_MAX_BYTES are refused.
+ * as they could be read, and nothing is left to free. Unknown members and lines over CHANGE_LINE_MAX_BYTES are refused,
+ * and so are a revision over max_revision and an app's over CHANGES_MAX_REVISION.
  */
-MUST_CHECK enum status change_line_parse(struct slice json, struct change_line *ret_line,
+MUST_CHECK enum status change_line_parse(struct slice json, uint64_t max_revision, struct change_line *ret_line,
                                          struct route_problem *ret_problem);
 
 /* Each with its newline; malloc'ed. */

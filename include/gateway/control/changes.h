@@ -19,10 +19,14 @@ struct history;
 struct store;
 
 enum { CHANGES_ANY_REVISION = 0 };
-/* The greatest that others may set the table to: all that follow fit into the signed integers of JSON and SQLite. */
-#define CHANGES_MAX_REVISION (UINT64_C(1) << 62)
-#define CHANGES_NO_APP       UINT64_MAX /* for changes_put, in the place of a revision: there must be none yet */
-#define CHANGES_NEVER        UINT64_MAX /* in the place of the table's revision: it must be 0 */
+/*
+ * The greatest that is read, from a source that is followed or from etcd; it fits into the signed integers of JSON and
+ * SQLite. Callers may only set the table to half of it: those that follow must be able to read all that come then.
+ */
+#define CHANGES_MAX_REVISION       (UINT64_C(1) << 62)
+#define CHANGES_MAX_GIVEN_REVISION (UINT64_C(1) << 61)
+#define CHANGES_NO_APP             UINT64_MAX /* for changes_put, in the place of a revision: there must be none yet */
+#define CHANGES_NEVER              UINT64_MAX /* in the place of the table's revision: it must be 0 */
 
 struct change_result {
     enum status status;

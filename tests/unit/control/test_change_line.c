@@ -43,7 +43,7 @@ static void test_revisions(void **state)
     for (size_t i = 0; i < sizeof revisions / sizeof revisions[0]; i++) {
         struct change_line line;
         struct route_problem problem = {.status = STATUS_OK};
-        enum status status = change_line_parse(slice_str(revisions[i].json), &line, &problem);
+        enum status status = change_line_parse(slice_str(revisions[i].json), CHANGES_MAX_REVISION, &line, &problem);
         if (status != revisions[i].status || strcmp(problem.field, revisions[i].field) != 0)
             fail_msg("%s: %s: %s", revisions[i].json, problem.field, problem.detail);
         assert_int_equal(line.op, revisions[i].op);
@@ -56,6 +56,22 @@ static void test_revisions(void **state)
     }
 }
 
+static void test_the_greatest_revision_is_the_callers_to_say(void **state)
+{
+    static const char *const lines[] = {"{\"op\":\"delete\",\"revision\":8,\"app_id\":\"x\"}",
+                                        "{\"op\":\"rename\",\"revision\":8}"};
+    (void)state;
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        struct change_line line;
+        struct route_problem problem;
+        assert_int_equal(change_line_parse(slice_str(lines[i]), 7, &line, &problem), STATUS_INVALID_RECORD);
+        assert_int_equal(line.revision, 0);
+        assert_int_equal(change_line_parse(slice_str(lines[i]), 8, &line, &problem),
+                         i == 0 ? STATUS_OK : STATUS_INVALID_RECORD);
+        assert_int_equal(line.revision, 8);
+    }
+}
+
 static void test_a_refused_line_has_its_revision(void **state)
 {
     static const char *const lines[] = {"{\"op\":\"rename\",\"revision\":7}", "{\"revision\":7}",
@@ -65,7 +81,8 @@ static void test_a_refused_line_has_its_revision(void **state)
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
         struct change_line line;
         struct route_problem problem = {.status = STATUS_OK};
-        assert_int_equal(change_line_parse(slice_str(lines[i]), &line, &problem), STATUS_INVALID_RECORD);
+        assert_int_equal(change_line_parse(slice_str(lines[i]), CHANGES_MAX_REVISION, &line, &problem),
+                         STATUS_INVALID_RECORD);
         assert_int_equal(line.revision, 7);
         assert_null(line.app);
     }
@@ -112,7 +129,7 @@ static void test_the_longest_record_fits(void **state)
     fill_longest(&app);
     char *text = change_line_put(&app);
     assert_in_range(strlen(text), APP_DOCUMENT_MAX_BYTES / 4, APP_DOCUMENT_MAX_BYTES);
-    if (change_line_parse(slice_str(text), &line, &problem) != STATUS_OK)
+    if (change_line_parse(slice_str(text), CHANGES_MAX_REVISION, &line, &problem) != STATUS_OK)
         fail_msg("%s: %s", problem.field, problem.detail);
     assert_true(route_app_equal(line.app, &app));
     route_app_free(&line.app);
@@ -128,10 +145,12 @@ static void test_the_longest_line(void **state)
     (void)state;
     memset(text, ' ', CHANGE_LINE_MAX_BYTES + 1);
     memcpy(text, json, sizeof json - 1);
-    assert_int_equal(change_line_parse(slice_make(text, CHANGE_LINE_MAX_BYTES), &line, &problem), STATUS_OK);
+    assert_int_equal(change_line_parse(slice_make(text, CHANGE_LINE_MAX_BYTES), CHANGES_MAX_REVISION, &line, &problem),
+                     STATUS_OK);
     route_app_free(&line.app);
-    assert_int_equal(change_line_parse(slice_make(text, CHANGE_LINE_MAX_BYTES + 1), &line, &problem),
-                     STATUS_PAYLOAD_TOO_LARGE);
+    assert_int_equal(
+        change_line_parse(slice_make(text, CHANGE_LINE_MAX_BYTES + 1), CHANGES_MAX_REVISION, &line, &problem),
+        STATUS_PAYLOAD_TOO_LARGE);
     assert_non_null(strstr(problem.detail, "at most 1049600 are read"));
     test_free(text);
 }
@@ -140,6 +159,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_revisions),
+        cmocka_unit_test(test_the_greatest_revision_is_the_callers_to_say),
         cmocka_unit_test(test_a_refused_line_has_its_revision),
         cmocka_unit_test(test_the_longest_record_fits),
         cmocka_unit_test(test_the_longest_line),
