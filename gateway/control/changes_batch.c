@@ -45,9 +45,22 @@ static void set_outcome(struct changes_line *line, enum changes_outcome outcome,
     snprintf(line->problem.field, sizeof line->problem.field, "%s", field);
 }
 
+/* A delete of an app that there is no trace of, so that nothing of it is left to do. */
+static bool is_gone_already(const struct changes *c, const struct changes_line *line)
+{
+    bool is_delete = line->problem.status == STATUS_OK && !line->app;
+    return is_delete && changes_staged_revision(c, slice_str(line->app_id)) == 0 &&
+           !id_set_has(&c->left_out, line->app_id);
+}
+
 /* Not newer than what is known: a repeat, overtaken by another change of the app, or not ours. */
 static void judge_old(struct changes *c, struct changes_line *line)
 {
+    if (is_gone_already(c, line)) {
+        set_outcome(line, CHANGES_IGNORED, STATUS_APP_UNKNOWN, "app_id");
+        snprintf(line->problem.detail, sizeof line->problem.detail, "there is no app %s", line->app_id);
+        return;
+    }
     unsigned long long known = route_table_staged_revision(c->table);
     uint64_t latest = line->app_id[0] ? changes_staged_revision(c, slice_str(line->app_id)) : 0;
     set_outcome(line, latest >= line->revision ? CHANGES_IGNORED : CHANGES_REFUSED, STATUS_REVISION_TAKEN, "revision");

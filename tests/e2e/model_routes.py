@@ -168,6 +168,8 @@ class Table:
             return ("refused", given, "revision_gap")
         if given and given < following:
             latest = self.apps.get(app_id, {}).get("revision") or self.tombstones.get(app_id, 0)
+            if line["op"] == "delete" and not latest:
+                return ("ignored", given, "app_unknown")
             return ("ignored" if latest >= given else "refused", given, "revision_taken")
         try:
             if line["op"] == "put":

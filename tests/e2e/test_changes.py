@@ -104,6 +104,19 @@ def test_repeats_are_ignored(gateway):
     assert gateway.control("GET", f"/v1/apps/{app['app_id']}").json["restrict_ports"] is True
 
 
+def test_repeats_of_deletes_of_no_app_are_ignored(gateway):
+    at, app = revision(gateway), document()
+    lines = delete(at + 1, document()), put(at + 2, app)
+    assert outcomes(push(gateway, *lines)) == ["ignored", "applied"]
+    again = push(gateway, *lines)
+    assert outcomes(again) == ["ignored", "ignored"] and revision(gateway) == at + 2
+    assert again.json["results"][0]["code"] == "app_unknown"
+    # What is there is not deleted by an old number, nor is a line that cannot be read a delete.
+    odd = {"revision": at + 1, "op": "put", "app": {"app_id": new_id(), "bogus": 1}}
+    assert outcomes(push(gateway, delete(at + 1, app), odd)) == ["ignored", "refused"]
+    assert app["app_id"] in ids(gateway)
+
+
 def test_a_deleted_app_stays_deleted(make_gateway):
     gateway = make_gateway()
     app = document()
