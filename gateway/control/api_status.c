@@ -81,9 +81,9 @@ static json_t *started_json(const struct api_status *status)
 
 static json_t *etcd_json(const struct etcd_sync_status *etcd)
 {
-    return json_pack("{sb ss sI sf ss sI}", "following", etcd->following, "endpoint", etcd->endpoint, "revision",
-                     (json_int_t)etcd->revision, "age_seconds", (double)etcd->age_ms / 1e3, "problem", etcd->problem,
-                     "left_out", (json_int_t)etcd->left_out);
+    return json_pack("{sb ss sI sf so sI}", "following", etcd->following, "endpoint", etcd->endpoint, "revision",
+                     (json_int_t)etcd->revision, "age_seconds", (double)etcd->age_ms / 1e3, "problem",
+                     api_json_text(slice_str(etcd->problem)), "left_out", (json_int_t)etcd->left_out);
 }
 
 void api_status_get(struct api_call *call)

@@ -22,6 +22,7 @@ struct fixture {
     bool draining;
     unsigned reloads;
     const char *reload_error;
+    const char *etcd_problem; /* NULL: there is no etcd */
     const char *needs_restart[2];
     unsigned dns_asked;
     enum domain_said dns_said;
@@ -102,6 +103,8 @@ static void fill_status(void *arg, struct api_status *ret_status)
     ret_status->config_path = "/etc/gateway.yaml";
     ret_status->last_reload_error = f->reload_error;
     ret_status->needs_restart = f->needs_restart;
+    ret_status->has_etcd = f->etcd_problem != NULL;
+    ret_status->etcd = (struct etcd_sync_status){.endpoint = "http://etcd", .problem = f->etcd_problem, .left_out = 3};
 }
 
 /* Two workers: both have had a failure, one leaves the instance out. */

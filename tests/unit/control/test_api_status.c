@@ -72,6 +72,18 @@ static void status_metrics_and_page(void **state)
     assert_int_equal(f->body_len, 0);
 }
 
+/* What etcd says is cut where it gets too long, be it within a character. */
+static void the_problem_of_etcd_may_be_no_text(void **state)
+{
+    struct fixture *f = *state;
+    f->etcd_problem = "http://etcd: getrennt f\303\274r \303";
+    assert_int_equal(call(f, "GET", "/v1/status", NULL), 200);
+    assert_in_body(f, "\"endpoint\":\"http://etcd\"");
+    assert_in_body(f, "\"problem\":\"http://etcd: getrennt f??r ?\",\"left_out\":3");
+    assert_int_equal(call(f, "GET", "/readyz?verbose", NULL), 200);
+    assert_in_body(f, "getrennt");
+}
+
 static void drain_and_reload(void **state)
 {
     struct fixture *f = *state;
@@ -184,6 +196,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(certificates_are_needed, setup, teardown),
         cmocka_unit_test_setup_teardown(readiness, setup, teardown),
         cmocka_unit_test_setup_teardown(status_metrics_and_page, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_problem_of_etcd_may_be_no_text, setup, teardown),
         cmocka_unit_test_setup_teardown(drain_and_reload, setup, teardown),
         cmocka_unit_test_setup_teardown(names_are_resolved, setup, teardown),
         cmocka_unit_test_setup_teardown(names_that_no_record_has_are_asked_for, setup, teardown),
