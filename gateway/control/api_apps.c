@@ -186,11 +186,18 @@ static void on_deleted(void *arg, const struct change_result *result)
         answer_failed(call, result);
 }
 
+/* What is left out in a fleet goes by its key, which somebody has written, in whatever case. */
+static struct slice id_to_delete(const struct api_call *call)
+{
+    struct slice as_sent = call->target.segments[call->target.segment_count - 1];
+    return changes_leaves_out(call->api->params.changes, as_sent) ? as_sent : app_id_of(call);
+}
+
 void api_apps_delete(struct api_call *call)
 {
     uint64_t revision;
     if (!api_check_if_match(call, &revision))
         return;
     api_call_await(call);
-    changes_delete(call->api->params.changes, app_id_of(call), revision, on_deleted, call);
+    changes_delete(call->api->params.changes, id_to_delete(call), revision, on_deleted, call);
 }

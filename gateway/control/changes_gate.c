@@ -96,6 +96,14 @@ bool changes_gate_leaves_out(const struct changes *c, const char *app_id)
     return c->gate && c->gate->is_left_out && c->gate->is_left_out(c->gate->arg, app_id);
 }
 
+bool changes_leaves_out(const struct changes *c, struct slice app_id)
+{
+    char *id = changes_copy(app_id);
+    bool is = changes_gate_leaves_out(c, id);
+    free(id);
+    return is;
+}
+
 void changes_gate_left_out_each(const struct changes *c, void (*each)(void *arg, const char *app_id), void *arg)
 {
     if (c->gate && c->gate->left_out_each)

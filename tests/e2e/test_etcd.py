@@ -190,6 +190,20 @@ def test_an_app_that_was_in_conflict_comes_when_it_can(shared_etcd, member, serv
     wait_gone(gateway, second["app_id"])
 
 
+def test_a_key_in_upper_case_is_left_out_and_can_be_deleted(shared_etcd, member):
+    gateway, app = member(shared_etcd), idle()
+    upper = app["app_id"].upper()
+    assert gateway.put_app(app).status == 201
+    left_out = state(gateway)["left_out"]
+    shared_etcd.put(f"apps/{upper}", app)
+    wait_until(lambda: state(gateway)["left_out"] == left_out + 1, "the key to be left out")
+    assert gateway.control("DELETE", f"/v1/apps/{upper}").status == 204
+    assert shared_etcd.get(f"apps/{upper}") is None and state(gateway)["left_out"] == left_out
+    assert app_of(gateway, app["app_id"])
+    assert gateway.control("DELETE", f"/v1/apps/{upper}").status == 204     # of the app now, as ever
+    assert app_of(gateway, app["app_id"]) is None and shared_etcd.get(f"apps/{app['app_id']}") is None
+
+
 def test_what_a_member_leaves_out_can_be_deleted_and_replaced_there(etcd, member, server):
     cluster = etcd()
     first, *rivals = [document(server) for _ in range(3)]

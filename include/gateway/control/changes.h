@@ -210,6 +210,8 @@ struct changes_gate {
     void *arg;
 };
 void changes_set_gate(struct changes *changes, const struct changes_gate *gate); /* borrowed; NULL: none */
+/* Its is_left_out, of an id just as it is spelt there; false if there is none. */
+bool changes_leaves_out(const struct changes *changes, struct slice app_id);
 
 /* ---- what has changed ---- */
 
