@@ -72,12 +72,29 @@ static void tell_pieces(struct local *l)
     }
 }
 
+/*
+ * RFC 9110 section 10.1.1: who announced a body waits for a word before it sends it. One is owed only where the service
+ * reads it, and has not answered already.
+ */
+static bool owes_continue(const struct local *l)
+{
+    return l->request.expect_continue && !l->request_ended && !l->first && l->handler && l->handler->end && !l->begun &&
+           !l->released;
+}
+
+static void tell_request(struct local *l)
+{
+    static const struct message_head go_on = {.version = HTTP_1_1, .status = 100};
+    l->request_told = true;
+    l->service->request(l->service_arg, l, &l->request);
+    if (owes_continue(l))
+        l->endpoint.events->head(l->endpoint.owner, &go_on, false);
+}
+
 static void tell_service(struct local *l)
 {
-    if (l->has_request && !l->request_told) {
-        l->request_told = true;
-        l->service->request(l->service_arg, l, &l->request);
-    }
+    if (l->has_request && !l->request_told)
+        tell_request(l);
     tell_pieces(l);
     if (l->request_ended && !l->first && !l->end_told && l->handler && !l->released) {
         l->end_told = true;

@@ -419,6 +419,28 @@ def test_many_calls_on_a_connection(gateway):
         assert connection.request("GET", "/healthz", "a").status == 200
 
 
+def test_who_waits_before_sending_is_told_to_go_on(make_gateway):
+    """And has no more time to send it than others have."""
+    gateway = make_gateway(timeouts={"request_body_idle": "1s"})
+
+    def begin(path):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(gateway.control_path))
+        return Connection(sock).send(
+            f"PUT {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+    for path in ("/v1/apps/a", "/v1/snapshot?empty=1"):
+        with begin(path) as connection:
+            go_on = connection.read_head()
+            assert (go_on.status, go_on.fields) == (100, [])
+            assert connection.send(b"{}" if "apps" in path else b"\n\n").read_response().status // 100 == 2
+            assert connection.request("GET", "/healthz", "a").status == 200
+        with begin(path) as silent:
+            assert silent.read_head().status == 100
+            assert silent.read_response().status == 408 and silent.is_closed()
+    with begin("/v1/nothing") as connection:        # nobody would read it
+        assert connection.read_response().status == 404 and connection.is_closed()
+
+
 def test_deadlines_of_apps_are_not_those_of_the_api(make_gateway):
     """An answer may take its time, and a watch is silent between heartbeats; a client's deadlines hold here too."""
     gateway = make_gateway(timeouts={"response_idle": "2s", "first_byte": "1s", "request_body_idle": "1s"})

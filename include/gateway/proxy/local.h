@@ -25,7 +25,10 @@ struct local_service {
 struct local_handler {
     /* A piece of the request body. The service credits it (local_credit) when it is done with it. */
     void (*body)(void *self, struct slice piece);
-    /* The request is complete. Also called when it has no body. */
+    /*
+     * The request is complete. Also called when it has no body. Who has this event reads the body: a client that waits
+     * for 100 (Continue) before it sends it gets that.
+     */
     void (*end)(void *self);
     /* local_room is not 0 any more. */
     void (*room)(void *self);

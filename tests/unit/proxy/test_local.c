@@ -168,6 +168,37 @@ static void an_answer_to_an_unread_body_says_close(void **state)
     TURN_UNTIL(f->base.loop, f->service.gone == 1);
 }
 
+static void a_client_that_waits_is_told_to_go_on(void **state)
+{
+    struct fixture *f = *state;
+    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    f->service.answers_at_end = true;
+    client_ask(&f->base, "PUT /", "Expect: 100-continue\r\nContent-Length: 5\r\n", "");
+    AWAIT_TEXT(&f->base, client, "\r\n\r\n");
+    assert_string_equal(f->base.client.in.bytes, go_on);
+    assert_int_equal(f->service.ends, 0);
+    send_text(f->base.client.fd, "hello");
+    AWAIT_TEXT(&f->base, client, "\r\n\r\nhello");
+    assert_int_equal(strncmp(f->base.client.in.bytes + strlen(go_on), "HTTP/1.1 200", 12), 0);
+    assert_null(strcasestr(f->base.client.in.bytes, "connection: close"));
+    TURN_UNTIL(f->base.loop, f->service.gone == 1);
+}
+
+static void nobody_is_told_to_go_on_who_has_no_need(void **state)
+{
+    struct fixture *f = *state;
+    f->service.answers_at_end = true;
+    client_ask(&f->base, "PUT /1", "Expect: 100-continue\r\nContent-Length: 5\r\n", "hello");
+    AWAIT_TEXT(&f->base, client, "\r\n\r\nhello");
+    assert_int_equal(strncmp(f->base.client.in.bytes, "HTTP/1.1 200", 12), 0);
+    inbox_clear(&f->base.client.in);
+    f->service.answers_at_once = true;
+    client_ask(&f->base, "PUT /2", "Expect: 100-continue\r\nContent-Length: 5\r\n", "");
+    AWAIT_END(&f->base, client);
+    assert_int_equal(strncmp(f->base.client.in.bytes, "HTTP/1.1 403", 12), 0);
+    TURN_UNTIL(f->base.loop, f->service.gone == 2);
+}
+
 static void a_streamed_answer_waits_for_the_client(void **state)
 {
     struct fixture *f = *state;
@@ -246,6 +277,8 @@ int main(void)
         TEST(a_request_without_a_body_ends_too),
         TEST(pipelined_requests_are_answered_one_by_one),
         TEST(an_answer_to_an_unread_body_says_close),
+        TEST(a_client_that_waits_is_told_to_go_on),
+        TEST(nobody_is_told_to_go_on_who_has_no_need),
         TEST(a_streamed_answer_waits_for_the_client),
         TEST(a_body_that_is_not_credited_waits),
         TEST(an_answer_that_is_given_up_is_cut_off),
