@@ -2,6 +2,8 @@
 import contextlib
 import http.client
 import json
+import os
+import select
 import socket
 import ssl
 import subprocess
@@ -10,7 +12,7 @@ import threading
 import pytest
 
 from certificates import Authority
-from gateway import BUILD, DOMAIN, Answer, Gateway, UnixConnection, free_port, new_id
+from gateway import BUILD, DOMAIN, ENVIRONMENT, Answer, Gateway, UnixConnection, free_port, new_id
 from origin import new_address
 from wire import Connection, wait_until
 
@@ -455,6 +457,29 @@ def test_deadlines_of_apps_are_not_those_of_the_api(make_gateway):
             slow.endheaders(b"{")
             assert slow.getresponse().status == 408
         assert json.loads(watch.readline())["op"] == "heartbeat"        # the next one
+
+
+def test_nobody_reads_stderr(make_gateway):
+    """A log collector that has stalled costs lines of the log, and nothing else."""
+    gateway = make_gateway(start=False)
+    gateway.write_config()
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as log:
+        with open(writer, "wb", buffering=0) as stderr:
+            gateway.process = subprocess.Popen(gateway.command(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                               stderr=stderr, env={**os.environ, **ENVIRONMENT})
+            wait_until(gateway.is_ready, "the gateway to be ready", 60)
+            gateway.config_path.write_text("nonsense: 1\n")
+            while select.select([], [stderr], [], 0)[1]:
+                stderr.write(bytes(select.PIPE_BUF))
+        for _ in range(3):
+            assert gateway.control("POST", "/v1/reload").status // 100 == 4
+        assert gateway.control("GET", "/healthz").status == 200
+        while select.select([log], [], [], 0)[0]:
+            log.read(1 << 20)
+        gateway.control("POST", "/v1/reload")
+        assert b" lines are lost here: stderr was full\n" in log.read(1 << 20)
+        gateway.stop()
 
 
 def test_socket_mode(gateway):

@@ -1,9 +1,11 @@
 /*
  * log: the daemon's diagnostics on stderr, one line each: "<time> <level> <text>".
  *
- * Thread-safe: a line is one write(2). Not for requests (see proxy/access_log). Control bytes and non-ASCII bytes in
- * the formatted text are escaped as \xNN, so bytes from the network cannot forge a line. Lines longer than LOG_MAX_LINE
- * are cut. A repeated message should be rate-limited by its caller (log_limit).
+ * Thread-safe: a line is one write(2). It never waits for who reads stderr: what a pipe, a socket or a terminal can't
+ * take at once is lost, and the next line that is written has their number before it. Not for requests (see
+ * proxy/access_log). Control bytes and non-ASCII bytes in the formatted text are escaped as \xNN, so bytes from the
+ * network cannot forge a line. Lines longer than LOG_MAX_LINE are cut. A repeated message should be rate-limited by its
+ * caller (log_limit).
  */
 #ifndef GATEWAY_BASE_LOG_H
 #define GATEWAY_BASE_LOG_H
