@@ -2,14 +2,11 @@
 
 #include "gateway/base/heap.h"
 #include "gateway/base/log.h"
-#include "gateway/net/stream_flush.h"
 #include "gateway/proxy/app_traffic.h"
-#include "gateway/proxy/checks.h"
 #include "gateway/proxy/domain_question.h"
 #include "gateway/proxy/domains.h"
 #include "gateway/proxy/frontend.h"
 #include "gateway/proxy/health_survey.h"
-#include "gateway/proxy/pool.h"
 #include "gateway/proxy/proxy.h"
 
 #include <assert.h>
@@ -17,7 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LAST_BYTES_MS = 2000, LAST_BYTES_TURN_MS = 20, REVOKE_TURN = 64, FIRST_REVOKED = 16 };
+enum { REVOKE_TURN = 64, FIRST_REVOKED = 16 };
 
 /* Claims that have ended, each with a reference, which the worker does not know yet. */
 struct revoked {
@@ -48,31 +45,6 @@ struct worker {
 
 /* ---- on the worker's thread ---- */
 
-static bool has_last_work(const struct worker *w)
-{
-    return !list_is_empty(&w->loop->streams) || checks_running(w->proxy->checks) > 0;
-}
-
-/*
- * Idle connections to instances and last bytes to clients get a moment to go, however many turns that takes; and
- * another one whenever a client has taken some, until the drain's deadline.
- */
-static void let_streams_end(struct worker *w)
-{
-    uint64_t until_ms = loop_now_ms(w->loop) + LAST_BYTES_MS;
-    size_t unsent = stream_count_unsent(w->loop);
-    while (has_last_work(w) && loop_now_ms(w->loop) < until_ms) {
-        pool_close_idle(w->proxy->pool);
-        loop_turn(w->loop, LAST_BYTES_TURN_MS);
-        size_t left = stream_count_unsent(w->loop);
-        if (left < unsent && !w->must_end)
-            until_ms = loop_now_ms(w->loop) + LAST_BYTES_MS;
-        unsent = left;
-    }
-    pool_close_all(w->proxy->pool);
-    loop_turn(w->loop, 0);
-}
-
 /* Before the first connection takes memory from this thread's arena. */
 static void prepare_heap(const struct worker *w)
 {
@@ -100,7 +72,7 @@ static void *run(void *arg)
     prepare_heap(w);
     route_table_thread_begin();
     loop_run(w->loop);
-    let_streams_end(w);
+    proxy_send_last_bytes(w->proxy, &w->must_end);
     for (size_t i = 0; i < w->frontend_count; i++)
         frontend_free(&w->frontends[i]);
     proxy_free(&w->proxy);

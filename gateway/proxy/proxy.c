@@ -1,5 +1,6 @@
 #include "gateway/proxy/proxy.h"
 
+#include "gateway/net/stream_flush.h"
 #include "gateway/proxy/checks.h"
 #include "gateway/proxy/domains.h"
 #include "gateway/proxy/exchange.h"
@@ -10,7 +11,11 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-enum { GRACE_MS = 1000 }; /* a drain waits so long for requests that idle connections bring, as h2_drain does */
+enum {
+    GRACE_MS = 1000, /* a drain waits so long for requests that idle connections bring, as h2_drain does */
+    LAST_BYTES_MS = 2000,
+    LAST_BYTES_TURN_MS = 20,
+};
 
 static void on_grace_over(struct timer *timer)
 {
@@ -95,6 +100,28 @@ void proxy_close_all(struct proxy *proxy, enum status status)
     checks_stop(proxy->checks);
     connections_close_all(proxy, status);
     pool_close_idle(proxy->pool);
+}
+
+static bool has_last_work(const struct proxy *proxy)
+{
+    return !list_is_empty(&proxy->loop->streams) || checks_running(proxy->checks) > 0;
+}
+
+void proxy_send_last_bytes(struct proxy *proxy, const bool *must_end)
+{
+    struct loop *loop = proxy->loop;
+    uint64_t until_ms = loop_now_ms(loop) + LAST_BYTES_MS;
+    size_t unsent = stream_count_unsent(loop);
+    while (has_last_work(proxy) && loop_now_ms(loop) < until_ms) {
+        pool_close_idle(proxy->pool);
+        loop_turn(loop, LAST_BYTES_TURN_MS);
+        size_t left = stream_count_unsent(loop);
+        if (left < unsent && !*must_end)
+            until_ms = loop_now_ms(loop) + LAST_BYTES_MS;
+        unsent = left;
+    }
+    pool_close_all(proxy->pool);
+    loop_turn(loop, 0);
 }
 
 /* xorshift64* */

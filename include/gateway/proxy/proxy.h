@@ -66,6 +66,11 @@ void proxy_revoke(struct proxy *proxy, const struct claim *claim);
 void proxy_drain(struct proxy *proxy, void (*drained)(void *arg), void *arg);
 /* Closes everything now. */
 void proxy_close_all(struct proxy *proxy, enum status status);
+/*
+ * Turns the loop, once no connection is left: idle connections to instances and last bytes to clients get a moment to
+ * go, however many turns that takes; and another one whenever a client has taken some, until `must_end`.
+ */
+void proxy_send_last_bytes(struct proxy *proxy, const bool *must_end);
 
 /* Pseudo-random, for balancing; not for secrets. */
 uint64_t proxy_random(struct proxy *proxy);
