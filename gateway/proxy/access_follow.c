@@ -17,6 +17,7 @@ struct access_followers {
     void (*wake)(void *arg);
     void *arg;
     _Atomic unsigned count;
+    _Atomic bool ending;
 
     pthread_mutex_t lock;
     struct list added; /* that the log thread has not seen yet */
@@ -215,6 +216,26 @@ void access_followers_round(struct access_followers *all)
         } else {
             (void)tell_dropped(follower);
         }
+    }
+}
+
+void access_followers_end(struct access_followers *all)
+{
+    atomic_store(&all->ending, true);
+    all->wake(all->arg);
+}
+
+bool access_followers_are_ending(const struct access_followers *all)
+{
+    return atomic_load(&all->ending);
+}
+
+void access_followers_finish(struct access_followers *all)
+{
+    LIST_EACH (link, &all->active) {
+        struct access_follower *follower = CONTAINER_OF(link, struct access_follower, link);
+        if (!atomic_exchange(&follower->done, true))
+            notify(follower);
     }
 }
 

@@ -245,9 +245,12 @@ static bool show_ring(struct access_log *log, struct access_log_ring *ring)
 static bool show_rings(struct access_log *log)
 {
     bool any = false;
+    bool ending = access_followers_are_ending(log->followers); /* before the rings, which then have everything */
     access_followers_round(log->followers);
     LIST_EACH (link, &log->rings)
         any |= show_ring(log, ring_of(link));
+    if (ending)
+        access_followers_finish(log->followers);
     return any;
 }
 
@@ -543,6 +546,11 @@ void access_log_stop(struct access_log **log_ptr)
         report_lost(log);
     }
     log_free(log);
+}
+
+void access_log_end_following(struct access_log *log)
+{
+    access_followers_end(log->followers);
 }
 
 struct access_follower *access_log_follow(struct access_log *log, const struct access_follow_options *options)

@@ -38,6 +38,8 @@ int access_follower_fd(const struct access_follower *follower);
  */
 struct slice access_follower_pending(struct access_follower *follower, bool *ret_done);
 void access_follower_consume(struct access_follower *follower, size_t len);
+/* All followers, and those to come, are done once they have been shown what was logged before this. */
+void access_log_end_following(struct access_log *log);
 /* Before the log is stopped. Accepts NULL. */
 void access_follower_close(struct access_follower **follower);
 
@@ -53,6 +55,11 @@ struct access_follower *access_followers_add(struct access_followers *followers,
                                              const struct access_follow_options *options);
 /* Any thread: true if somebody follows. */
 bool access_followers_any(const struct access_followers *followers);
+
+/* Any thread: access_log_end_following; the log thread then calls the other one when all has been shown. */
+void access_followers_end(struct access_followers *followers);
+bool access_followers_are_ending(const struct access_followers *followers);
+void access_followers_finish(struct access_followers *followers);
 
 /* The log thread's: takes new ones, frees closed ones, tells how much was dropped. */
 void access_followers_round(struct access_followers *followers);

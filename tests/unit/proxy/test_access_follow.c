@@ -117,6 +117,32 @@ static void test_lines_come_while_they_are_written(void **state)
     close_log(&place);
 }
 
+static void test_the_end_comes_after_all_lines(void **state)
+{
+    static const char *const formats[] = {"json", "off"};
+    (void)state;
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++) {
+        struct place place = {.log = NULL};
+        char text[8];
+        open_log(&place, "/dev/null", formats[i]);
+        struct access_follower *before = follow(&place, 0, true, NULL);
+        for (unsigned line = 1; line <= 100; line++)
+            write_line(&place, line, 200);
+        access_log_end_following(place.log);
+        for (unsigned line = 1; line <= 100; line++) {
+            snprintf(text, sizeof text, "%u", line);
+            expect(before, "port", text);
+        }
+        expect_end(before);
+        struct access_follower *after = follow(&place, 1, true, NULL);
+        expect(after, "port", "100");
+        expect_end(after);
+        access_follower_close(&before);
+        access_follower_close(&after);
+        close_log(&place);
+    }
+}
+
 static void test_history_is_the_last_lines_that_are_wanted(void **state)
 {
     struct place place = {.log = NULL};
@@ -265,6 +291,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lines_come_while_they_are_written),
+        cmocka_unit_test(test_the_end_comes_after_all_lines),
         cmocka_unit_test(test_history_is_the_last_lines_that_are_wanted),
         cmocka_unit_test(test_the_tail_is_bounded_and_has_the_newest),
         cmocka_unit_test(test_a_slow_reader_loses_lines_and_is_told),
