@@ -22,6 +22,7 @@ enum {
     TICKET_ROTATION_MS = 3600 * 1000, /* with TLS_TICKET_KEYS keys a ticket serves three to four hours */
     WATCHDOG_MS = 5000,
     STOP_MARGIN_MS = 15000, /* from the drain's deadline to the end of the process, at most */
+    LAST_CALLS_MS = 2000,   /* control calls have at least so long, even if traffic took all of the drain's time */
 };
 
 /* ---- telling systemd (sd_notify(3), the protocol is one datagram) ---- */
@@ -63,8 +64,12 @@ static void close_workers(struct server *s)
 static void on_drain_deadline(struct timer *timer)
 {
     struct server *s = CONTAINER_OF(timer, struct server, drain_timer);
-    log_warn("drain: some exchanges did not end in %u ms; they are cut off", s->config->drain_ms);
-    close_workers(s);
+    bool calls_left = s->workers_ended == s->worker_count;
+    log_warn("drain: some %s did not end in time; they are cut off", calls_left ? "control calls" : "exchanges");
+    if (calls_left)
+        proxy_close_all(s->control_proxy, STATUS_SHUTDOWN);
+    else
+        close_workers(s);
 }
 
 void server_drain(struct server *s)
@@ -76,20 +81,18 @@ void server_drain(struct server *s)
     notify_stopping(s->config->drain_ms);
     for (unsigned i = 0; i < s->worker_count; i++)
         worker_drain(s->workers[i]);
+    s->drain_until_ms = loop_now_ms(s->loop) + s->config->drain_ms;
     loop_timer_arm(s->loop, &s->drain_timer, s->config->drain_ms);
 }
 
 static void end_fast(struct server *s)
 {
     log_info("ending at once");
-    s->draining = true;
-    close_workers(s);
-}
-
-static void on_control_drained(void *arg)
-{
-    struct server *s = arg;
-    loop_stop(s->loop);
+    s->draining = s->fast = true;
+    if (s->workers_ended == s->worker_count)
+        proxy_close_all(s->control_proxy, STATUS_SHUTDOWN);
+    else
+        close_workers(s);
 }
 
 void server_worker_ended(void *arg)
@@ -97,11 +100,11 @@ void server_worker_ended(void *arg)
     struct server *s = arg;
     if (++s->workers_ended < s->worker_count)
         return;
-    timer_disarm(&s->drain_timer);
-    for (size_t i = 0; i < s->control_count; i++)
-        frontend_stop(s->controls[i].frontend);
-    proxy_drain(s->control_proxy, on_control_drained, s);
-    proxy_close_all(s->control_proxy, STATUS_SHUTDOWN);
+    uint64_t now_ms = loop_now_ms(s->loop), until_ms = now_ms + LAST_CALLS_MS;
+    if (until_ms < s->drain_until_ms)
+        until_ms = s->drain_until_ms;
+    loop_timer_arm(s->loop, &s->drain_timer, until_ms - now_ms);
+    server_end_controls(s);
 }
 
 /* ---- tickets, watchdog ---- */
@@ -416,6 +419,7 @@ enum status server_start(struct config *config, struct server **ret_server, char
     memset(s->counters, 0, sizeof *s->counters);
     s->loop = loop_new(s->counters);
     timer_init(&s->drain_timer, on_drain_deadline);
+    server_init_controls(s);
     timer_init(&s->ticket_timer, on_rotate_tickets);
     timer_init(&s->watchdog_timer, on_watchdog);
     watch_signals(s);
@@ -438,6 +442,8 @@ enum status server_start(struct config *config, struct server **ret_server, char
 void server_run(struct server *s)
 {
     loop_run(s->loop);
+    if (!s->fast)
+        proxy_send_last_bytes(s->control_proxy, &s->fast);
     log_info("ended");
 }
 
@@ -477,6 +483,7 @@ void server_free(struct server **server)
     loop_watch_free(&s->usr1_watch);
     close(usr1_fd);
     timer_forget(&s->drain_timer);
+    timer_forget(&s->arrived_timer);
     timer_forget(&s->ticket_timer);
     timer_forget(&s->watchdog_timer);
     loop_free(&s->loop);

@@ -8,7 +8,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { UNIX_SOCKET_MODE = 0660 };
+enum {
+    UNIX_SOCKET_MODE = 0660,
+    ARRIVED_MS = 1, /* until the next tick: time for some turns */
+};
 
 /* Empty and STATUS_OK if there is no file to read. */
 static enum status load_token(const char *path, struct slice *ret_token, char *ret_error)
@@ -175,6 +178,42 @@ enum status server_start_controls(struct server *s, char ret_error[SERVER_ERROR_
             return status;
     }
     return STATUS_OK;
+}
+
+/* ---- the end ---- */
+
+/* Whoever has not asked by now has not been promised anything, and would only hold up the end. */
+static void on_arrived(struct timer *timer)
+{
+    struct server *s = CONTAINER_OF(timer, struct server, arrived_timer);
+    connections_close_unused(s->control_proxy, STATUS_SHUTDOWN);
+}
+
+static void on_drained(void *arg)
+{
+    struct server *s = arg;
+    loop_stop(s->loop);
+}
+
+void server_init_controls(struct server *s)
+{
+    timer_init(&s->arrived_timer, on_arrived);
+}
+
+/*
+ * A change may be stored before its caller hears of it, so calls in progress are answered, also those that have arrived
+ * and were not read yet. The store ends after this loop.
+ */
+void server_end_controls(struct server *s)
+{
+    for (size_t i = 0; i < s->control_count; i++)
+        frontend_stop(s->controls[i].frontend);
+    api_end_streams(s->api);
+    proxy_drain(s->control_proxy, on_drained, s);
+    if (s->fast)
+        proxy_close_all(s->control_proxy, STATUS_SHUTDOWN);
+    else
+        loop_timer_arm(s->loop, &s->arrived_timer, ARRIVED_MS);
 }
 
 void server_free_controls(struct server *s)

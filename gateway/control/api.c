@@ -1,5 +1,7 @@
 #include "api_internal.h"
 
+#include "gateway/proxy/access_follow.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
@@ -261,6 +263,7 @@ struct api *api_new(const struct api_params *params)
     if (!api)
         abort();
     api->params = *params;
+    list_init(&api->watches);
     return api;
 }
 
@@ -268,6 +271,13 @@ void api_free(struct api **api)
 {
     free(*api);
     *api = NULL;
+}
+
+void api_end_streams(struct api *api)
+{
+    api->ending = true;
+    api_watch_end_all(api);
+    access_log_end_following(api->params.access_log);
 }
 
 void api_set_base_domains(struct api *api, const struct slice *base_domains, size_t count)

@@ -25,7 +25,8 @@ static void advance(struct stream *stream)
     if (stream->finished)
         return;
     struct slice pending = access_follower_pending(stream->follower, &done);
-    while (pending.len > 0 && local_room(local) > 0) {
+    bool hurries = done && stream->call->api->ending; /* who does not read must not hold up the end of the process */
+    while (pending.len > 0 && (hurries || local_room(local) > 0)) {
         struct slice piece = slice_make(pending.ptr, pending.len < PIECE_BYTES ? pending.len : PIECE_BYTES);
         local_send(local, piece);
         stream->at_line_start = piece.ptr[piece.len - 1] == '\n';

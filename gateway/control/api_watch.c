@@ -24,6 +24,7 @@ enum {
 
 struct watch {
     struct api_call *call;
+    struct list link; /* in the api's list */
     struct changes_watcher watcher;
     struct timer resume;
     struct timer heartbeat;
@@ -228,12 +229,26 @@ static void on_gone(void *self)
 {
     struct watch *w = self;
     w->ended = true;
+    list_remove(&w->link);
     changes_unwatch(&w->watcher);
     timer_forget(&w->resume);
     timer_forget(&w->heartbeat);
     timer_forget(&w->stall);
     api_text_free(&w->page);
     api_call_gone(w->call);
+}
+
+/* ---- the end of the process ---- */
+
+static void end_for_shutdown(struct watch *w)
+{
+    end(w, STATUS_SHUTDOWN, status_what(STATUS_SHUTDOWN));
+}
+
+void api_watch_end_all(struct api *api)
+{
+    LIST_EACH (link, &api->watches)
+        end_for_shutdown(CONTAINER_OF(link, struct watch, link));
 }
 
 /* ---- the call ---- */
@@ -272,6 +287,7 @@ void api_watch_changes(struct api_call *call)
     w->since = since;
     w->epoch = history_epoch(history_of(w));
     w->watcher.changed = on_changed;
+    list_init(&w->link);
     timer_init(&w->resume, on_resume);
     timer_init(&w->heartbeat, on_heartbeat);
     timer_init(&w->stall, on_stall);
@@ -285,6 +301,7 @@ void api_watch_changes(struct api_call *call)
         return;
     }
     changes_watch(call->api->params.changes, &w->watcher);
+    list_push(&call->api->watches, &w->link);
     if (!history_seek(history_of(w), since, &w->place))
         begin_scan(w);
     if (is_at_end(w)) {
@@ -292,4 +309,6 @@ void api_watch_changes(struct api_call *call)
         flush(w);
     }
     advance(w);
+    if (call->api->ending)
+        end_for_shutdown(w);
 }

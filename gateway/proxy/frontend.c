@@ -308,6 +308,17 @@ void connections_close_all(struct proxy *proxy, enum status status)
         close_connection(CONTAINER_OF(link, struct connection, link), status);
 }
 
+void connections_close_unused(struct proxy *proxy, enum status status)
+{
+    LIST_EACH_SAFE (link, &proxy->connections_idle)
+        close_connection(CONTAINER_OF(link, struct connection, link), status);
+    LIST_EACH_SAFE (link, &proxy->connections_active) {
+        struct connection *c = CONTAINER_OF(link, struct connection, link);
+        if (!c->mux)
+            close_connection(c, status);
+    }
+}
+
 void connections_drain(struct proxy *proxy)
 {
     LIST_EACH_SAFE (link, &proxy->connections_idle) {

@@ -57,11 +57,14 @@ struct server {
     struct loop_watch *usr1_watch;
     int signal_fd;
     struct timer drain_timer;
+    uint64_t drain_until_ms;
+    struct timer arrived_timer; /* when it ends, what control connections had brought has been read */
     struct timer ticket_timer;
     struct timer watchdog_timer;
     uint64_t started_wall_us;
     bool ready;
     bool draining;
+    bool fast; /* INT or QUIT: nothing is waited for */
     char reload_error[SERVER_ERROR_TEXT_MAX];
     const char *needs_restart[SERVER_FIXED_SECTIONS + 1]; /* sections whose new value waits for that; ends with NULL */
 };
@@ -102,7 +105,10 @@ const struct config_control *server_find_control(const struct config *config, co
  * and client CAs, for every request from now on the tokens and whether a client certificate must have been shown.
  */
 void server_set_control_keys(struct server *server, const struct config *config, struct server_control_keys *keys);
+void server_init_controls(struct server *server);
 MUST_CHECK enum status server_start_controls(struct server *server, char ret_error[SERVER_ERROR_TEXT_MAX]);
+/* Ends the loop when the calls in progress are over. */
+void server_end_controls(struct server *server);
 void server_free_controls(struct server *server);
 
 MUST_CHECK enum status server_check_sync(const struct config *config, char ret_error[SERVER_ERROR_TEXT_MAX]);

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import select
+import signal
 import socket
 import ssl
 import subprocess
@@ -486,11 +487,11 @@ def test_socket_mode(gateway):
     assert gateway.control_path.stat().st_mode & 0o777 == 0o660
 
 
-def make_secured(folder, authority):
+def make_secured(folder, authority, **sections):
     certificate, key = authority.issue("control", "IP:127.0.0.1")
     authority.issue("operator", "DNS:operator", usage="clientAuth")
     (folder / "token").write_text("correct-horse-battery-staple\n")
-    gateway = Gateway(folder, authority)
+    gateway = Gateway(folder, authority, **sections)
     gateway.mtls_port, gateway.token_port = free_port(), free_port()
     tls = {"certificate": str(certificate), "private_key": str(key)}
     gateway.config["control"] += [
@@ -647,6 +648,21 @@ def test_a_reload_asks_open_connections_for_certificates_too(renewed):
             answer = control_over_tls(renewed, renewed.token_port, "GET", "/v1/apps", client=True,
                                       Authorization="Bearer correct-horse-battery-staple")
             assert answer.status == 200
+
+
+def test_who_has_not_asked_holds_up_no_end(tmp_path, authority):
+    """In the handshake, between two calls, and before the first."""
+    gateway = make_secured(tmp_path, authority, timeouts={"handshake": "1h", "keepalive": "1h", "drain": "1h"})
+    context = ssl.create_default_context(cafile=gateway.authority.ca)
+    with contextlib.ExitStack() as stack:
+        silent, first, later = (stack.enter_context(socket.create_connection(("127.0.0.1", gateway.token_port)))
+                                for _ in range(3))
+        with context.wrap_socket(first, server_hostname="127.0.0.1") as unused, \
+             Connection(context.wrap_socket(later, server_hostname="127.0.0.1")) as used:
+            assert used.request("GET", "/healthz", "a").status == 200
+            gateway.send_signal(signal.SIGTERM)
+            assert all(connection.is_closed() for connection in (Connection(silent), Connection(unused), used))
+    assert gateway.wait() == 0
 
 
 def test_control_api_is_not_public(gateway):

@@ -128,6 +128,17 @@ def test_a_slow_reader_loses_lines_and_holds_up_nobody(gateway, origin):
     assert gateway.metric("access_log_dropped_total") == 0
 
 
+def test_a_reader_that_has_stopped_holds_up_no_end(make_gateway, origin):
+    gateway = make_gateway(timeouts={"drain": "1h", "send_stall": "1h"})
+    app = gateway.app(origin())
+    with Stream(gateway, "lines=0"):
+        with gateway.connect(app.host()) as connection:
+            for number in range(300):
+                assert connection.request("GET", f"/{number}?{'x' * 4000}", app.host()).status == 200
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait() == 0
+
+
 def test_there_are_only_so_many_followers(gateway):
     streams = [Stream(gateway, "lines=0") for _ in range(16)]
     answer = gateway.control("GET", "/v1/logs?follow=1")
@@ -162,6 +173,7 @@ def test_a_gateway_that_ends_ends_the_stream(make_gateway):
         assert json.loads(wait_until(arrives, "a line"))["host"] == host
         gateway.stop(signal.SIGTERM)
         assert process.wait(30) == 3
+        assert b"the gateway has ended the stream" in process.stderr.read()
 
 
 # ---- gatewayctl logs ----

@@ -1,6 +1,7 @@
 """What each signal does."""
 import concurrent.futures
 import contextlib
+import json
 import signal
 import socket
 import ssl
@@ -271,6 +272,113 @@ def test_drain_by_the_control_api(holding):
     wait_until(lambda: is_refused(gateway), "new connections to be refused")
     holder.go.set()
     assert connection.read_response().status == 200
+    assert gateway.wait() == 0
+
+
+# ---- control calls in progress ----
+
+UPLOAD = b"".join(b'{"app_id":"app-%d"}\n' % i for i in range(50))
+
+
+def call(gateway):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(gateway.control_path))
+    return Connection(sock)
+
+
+def begin_upload(gateway):
+    return call(gateway).send(
+        b"PUT /v1/snapshot HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(UPLOAD) + UPLOAD[:200])
+
+
+def is_gone(gateway):
+    """New calls are refused."""
+    try:
+        call(gateway).close()
+        return False
+    except OSError:
+        return True
+
+
+def stored(gateway):
+    return {json.loads(line)["app_id"] for line in gateway.control("GET", "/v1/snapshot").body.splitlines()}
+
+
+def test_term_lets_control_calls_end(make_gateway):
+    gateway = make_gateway()
+    with begin_upload(gateway) as upload, call(gateway) as idle:
+        gateway.send_signal(signal.SIGTERM)
+        assert idle.is_closed()
+        wait_until(lambda: is_gone(gateway), "new calls to be refused")
+        answer = upload.send(UPLOAD[200:]).read_response()
+        assert answer.status == 200 and answer.get("Connection") == "close" and upload.is_closed()
+    assert gateway.wait() == 0
+    gateway.start()
+    assert len(stored(gateway)) == 50
+
+
+def test_what_term_leaves_unanswered_is_not_stored(make_gateway):
+    """Each call is answered, or its connection refused."""
+    gateway, put, calls = make_gateway(), [], 60
+    first = threading.Event()
+
+    def ask(number):
+        with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
+            answer = gateway.put_app({"app_id": f"app-{number}"})
+            assert answer.status == 201, answer
+            put.append(f"app-{number}")
+        first.set()
+    with concurrent.futures.ThreadPoolExecutor(calls) as pool:
+        asked = [pool.submit(ask, number) for number in range(calls)]
+        assert first.wait(TIMEOUT)
+        gateway.send_signal(signal.SIGTERM)
+        for each in asked:
+            each.result()
+    assert gateway.wait() == 0
+    gateway.start()
+    assert stored(gateway) == set(put)
+
+
+def test_term_ends_streams_in_order(holding):
+    """The last lines come before the end."""
+    gateway, _, holder, connection = holding
+    with call(gateway) as watch, call(gateway) as logs:
+        for stream, path in ((watch, "/v1/watch"), (logs, "/v1/logs?follow=1")):
+            stream.send(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert stream.read_head().status == 200
+        gateway.send_signal(signal.SIGTERM)
+        wait_until(lambda: is_refused(gateway), "draining")
+        holder.go.set()
+        assert connection.read_response().body == b"ok"
+        pieces = {watch: b"", logs: b""}
+        for stream in pieces:
+            while piece := stream.read_chunk():
+                pieces[stream] += piece
+            assert stream.is_closed()
+    end = json.loads(pieces[watch].splitlines()[-1])
+    assert (end["op"], end["code"]) == ("end", "shutdown")
+    assert [json.loads(line)["status"] for line in pieces[logs].split()] == [200]
+    assert gateway.wait() == 0
+
+
+def test_drain_deadline_of_control_calls(make_gateway):
+    gateway = make_gateway(timeouts={"drain": "1s"})
+    with begin_upload(gateway) as upload:
+        gateway.send_signal(signal.SIGTERM)
+        assert upload.is_closed()
+    assert gateway.wait() == 0
+    assert "some control calls did not end in time" in gateway.stderr()
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_int_waits_for_no_control_call(make_gateway, draining):
+    gateway = make_gateway(timeouts={"drain": "1h"})
+    with begin_upload(gateway) as upload:
+        if draining:
+            gateway.send_signal(signal.SIGTERM)
+            wait_until(lambda: is_gone(gateway), "new calls to be refused")
+        gateway.send_signal(signal.SIGINT)
+        assert upload.is_closed()
     assert gateway.wait() == 0
 
 

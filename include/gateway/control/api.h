@@ -55,6 +55,8 @@ struct api_params {
 
 struct api *api_new(const struct api_params *params);
 void api_free(struct api **api);
+/* The process ends: streams that have no end of their own get one, also those that begin later. Other calls go on. */
+void api_end_streams(struct api *api);
 void api_set_base_domains(struct api *api, const struct slice *base_domains, size_t count);
 
 /* What calls on this listener need; nothing on a unix socket, whose file mode is the authentication. */

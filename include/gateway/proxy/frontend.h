@@ -84,6 +84,8 @@ struct slice frontend_port_text(const struct frontend *frontend);
 
 /* Closes every connection now. */
 void connections_close_all(struct proxy *proxy, enum status status);
+/* Those without a request in progress, also in their handshakes; and tunnels. */
+void connections_close_unused(struct proxy *proxy, enum status status);
 /* Closes them after what is in progress; idle ones after connections_drain_idle, for requests that are on their way. */
 void connections_drain(struct proxy *proxy);
 void connections_drain_idle(struct proxy *proxy);
