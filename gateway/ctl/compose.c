@@ -326,7 +326,12 @@ static bool merge_root(struct compose_reader *reader, struct compose_reading *r)
 {
     struct adding adding = {reader, r};
     yaml_node_t *root = yaml_document_get_root_node(&r->yaml.document);
+    const yaml_node_t *doubled = compose_yaml_doubled_key(&r->yaml);
     r->error[0] = '\0';
+    if (doubled)
+        return compose_fail(r, "line %zu: the key \"%.*s\" is here twice; keep one", doubled->start_mark.line + 1,
+                            (int)(doubled->data.scalar.length < 100 ? doubled->data.scalar.length : 100),
+                            (const char *)doubled->data.scalar.value);
     if (root->type != YAML_MAPPING_NODE)
         return compose_fail(r, "the file is not a Compose file: it must be a mapping with services:");
     if (!compose_yaml_is_null(compose_yaml_member(&r->yaml, root, "include")))

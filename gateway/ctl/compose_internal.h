@@ -24,6 +24,8 @@ yaml_node_t *compose_yaml_node(struct compose_yaml *yaml, int index);
 struct slice compose_yaml_scalar(const yaml_node_t *node);
 /* Not there, empty, ~ or null. */
 bool compose_yaml_is_null(const yaml_node_t *node);
+/* A key that is in its mapping a second time, which YAML forbids (1.2.2, section 3.2.1.1); NULL: there is none. */
+const yaml_node_t *compose_yaml_doubled_key(struct compose_yaml *yaml);
 /* "!reset", "!override"; false for NULL. */
 bool compose_yaml_has_tag(const yaml_node_t *node, const char *tag);
 /* A member of a mapping, its own or by merge keys (<<): own ones win, then the first mapping merged. NULL: none. */

@@ -1,5 +1,7 @@
 #include "compose_internal.h"
 
+#include <stdlib.h>
+
 enum { MAX_MERGE_DEPTH = 16, MAX_VISITS = 1000000 };
 
 bool compose_yaml_visit(struct compose_yaml *yaml)
@@ -32,6 +34,42 @@ bool compose_yaml_is_null(const yaml_node_t *node)
 bool compose_yaml_has_tag(const yaml_node_t *node, const char *tag)
 {
     return node && node->tag && strcmp((const char *)node->tag, tag) == 0;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    const yaml_node_t *x = *(yaml_node_t *const *)a, *y = *(yaml_node_t *const *)b;
+    struct slice p = compose_yaml_scalar(x), q = compose_yaml_scalar(y);
+    int order = p.len != q.len ? (p.len < q.len ? -1 : 1) : memcmp(p.ptr, q.ptr, p.len);
+    return order != 0 ? order : x->start_mark.index < y->start_mark.index ? -1 : 1;
+}
+
+static const yaml_node_t *doubled_key_of(struct compose_yaml *yaml, const yaml_node_t *mapping)
+{
+    size_t count = 0;
+    const yaml_node_t *found = NULL;
+    const yaml_node_pair_t *pair = mapping->data.mapping.pairs.start, *end = mapping->data.mapping.pairs.top;
+    yaml_node_t **keys = malloc((size_t)(end - pair + 1) * sizeof(yaml_node_t *));
+    if (!keys)
+        abort();
+    for (; pair < end; pair++)
+        if (compose_yaml_node(yaml, pair->key)->type == YAML_SCALAR_NODE)
+            keys[count++] = compose_yaml_node(yaml, pair->key);
+    qsort(keys, count, sizeof(yaml_node_t *), by_text);
+    for (size_t i = 1; i < count && !found; i++)
+        if (slice_eq(compose_yaml_scalar(keys[i - 1]), compose_yaml_scalar(keys[i])))
+            found = keys[i];
+    free(keys);
+    return found;
+}
+
+const yaml_node_t *compose_yaml_doubled_key(struct compose_yaml *yaml)
+{
+    const yaml_node_t *found = NULL;
+    for (yaml_node_t *node = yaml->document.nodes.start; node < yaml->document.nodes.top && !found; node++)
+        if (node->type == YAML_MAPPING_NODE)
+            found = doubled_key_of(yaml, node);
+    return found;
 }
 
 static yaml_node_t *direct_member(struct compose_yaml *yaml, const yaml_node_t *mapping, struct slice key)

@@ -235,6 +235,8 @@ static const struct {
      NULL},
     {"services: {<<: 5}", "!services must be", NULL},
     {"services: 5", "!services must be", NULL},
+    {"services:\n  a: {ports: [\"80:80\"]}\n  a: {ports: [\"81:81\"]}", "!line 3: the key \"a\" is here twice", NULL},
+    {"services: {a: {ports: [\"80:80\"],\n ports: [\"81:81\"]}}", "!line 2: the key \"ports\" is here twice", NULL},
 };
 
 static void files_are_understood(void **state)
