@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -139,6 +140,16 @@ static int open_control(const struct config_control *control, char *ret_error)
     return fd;
 }
 
+/* path: NULL: TCP */
+static void note_socket_file(struct server_control *c, const char *path)
+{
+    struct stat file = {.st_ino = 0};
+    if (path && lstat(path, &file) == 0)
+        c->unix_path = strdup(path);
+    c->unix_dev = file.st_dev;
+    c->unix_ino = file.st_ino;
+}
+
 static enum status start_control(struct server *s, const struct config_control *control, char *ret_error)
 {
     struct server_control *c = &s->controls[s->control_count];
@@ -161,7 +172,7 @@ static enum status start_control(struct server *s, const struct config_control *
     c->listener.token = keys.token;
     c->listener.needs_certificate = control->client_ca != NULL;
     params.tls = keys.tls;
-    c->unix_path = control->unix_socket ? strdup(control->unix_socket) : NULL;
+    note_socket_file(c, control->unix_socket);
     c->frontend = frontend_new(s->control_proxy, fd, &params);
     s->control_count++;
     return STATUS_OK;
@@ -216,14 +227,21 @@ void server_end_controls(struct server *s)
         loop_timer_arm(s->loop, &s->arrived_timer, ARRIVED_MS);
 }
 
+/* Another gateway may have put its own there, if somebody removed ours. */
+static void remove_socket_file(const struct server_control *c)
+{
+    struct stat now;
+    if (c->unix_path && lstat(c->unix_path, &now) == 0 && now.st_dev == c->unix_dev && now.st_ino == c->unix_ino)
+        unlink(c->unix_path);
+}
+
 void server_free_controls(struct server *s)
 {
     for (size_t i = 0; i < s->control_count; i++) {
         struct server_control *c = &s->controls[i];
         frontend_free(&c->frontend);
         text_file_wipe(&c->listener.token);
-        if (c->unix_path)
-            unlink(c->unix_path);
+        remove_socket_file(c);
         free(c->unix_path);
     }
     free(s->controls);

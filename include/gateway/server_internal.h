@@ -19,11 +19,15 @@
 #include "gateway/server.h"
 #include "gateway/worker.h"
 
+#include <sys/types.h>
+
 /* One listener of the control API. */
 struct server_control {
     struct api_listener listener; /* with the token, owned */
     struct frontend *frontend;
-    char *unix_path; /* removed at the end; NULL: TCP */
+    char *unix_path; /* NULL: TCP */
+    dev_t unix_dev;  /* of the socket file, which is removed at the end if it is still this one */
+    ino_t unix_ino;
 };
 
 /* What a reload cannot change. */

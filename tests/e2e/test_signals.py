@@ -116,6 +116,18 @@ def stop_process(gateway):
     wait_until(lambda: all(map(is_stopped, Path(f"/proc/{gateway.process.pid}/task").iterdir())), "it to stop")
 
 
+def test_a_socket_file_of_another_gateway_stays(make_gateway):
+    first = make_gateway()
+    first.control_path.unlink()
+    second = make_gateway(start=False, control=[{"unix_socket": str(first.control_path)}])
+    second.control_path = first.control_path
+    second.start()
+    first.stop()
+    assert second.control("GET", "/healthz").status == 200
+    second.stop()
+    assert not second.control_path.exists()
+
+
 def test_clients_in_the_kernels_queue_are_answered(make_gateway, origin):
     """They connected before the drain, though the gateway has not heard of them."""
     gateway = make_gateway(workers=1)
