@@ -66,6 +66,7 @@ static void on_drain_deadline(struct timer *timer)
     struct server *s = CONTAINER_OF(timer, struct server, drain_timer);
     bool calls_left = s->workers_ended == s->worker_count;
     log_warn("drain: some %s did not end in time; they are cut off", calls_left ? "control calls" : "exchanges");
+    s->must_end = calls_left;
     if (calls_left)
         proxy_close_all(s->control_proxy, STATUS_SHUTDOWN);
     else
@@ -88,7 +89,7 @@ void server_drain(struct server *s)
 static void end_fast(struct server *s)
 {
     log_info("ending at once");
-    s->draining = s->fast = true;
+    s->draining = s->fast = s->must_end = true;
     if (s->workers_ended == s->worker_count)
         proxy_close_all(s->control_proxy, STATUS_SHUTDOWN);
     else
@@ -443,7 +444,7 @@ void server_run(struct server *s)
 {
     loop_run(s->loop);
     if (!s->fast)
-        proxy_send_last_bytes(s->control_proxy, &s->fast);
+        proxy_send_last_bytes(s->control_proxy, &s->must_end);
     log_info("ended");
 }
 

@@ -1,7 +1,5 @@
 #include "api_internal.h"
 
-#include "gateway/proxy/access_follow.h"
-
 #include <assert.h>
 #include <stdlib.h>
 
@@ -264,6 +262,7 @@ struct api *api_new(const struct api_params *params)
         abort();
     api->params = *params;
     list_init(&api->watches);
+    list_init(&api->logs);
     return api;
 }
 
@@ -277,7 +276,7 @@ void api_end_streams(struct api *api)
 {
     api->ending = true;
     api_watch_end_all(api);
-    access_log_end_following(api->params.access_log);
+    api_logs_end_all(api);
 }
 
 void api_set_base_domains(struct api *api, const struct slice *base_domains, size_t count)

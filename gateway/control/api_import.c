@@ -5,7 +5,7 @@
 #include "gateway/control/ndjson.h"
 #include "gateway/http/hostname.h"
 
-enum { MAX_ERRORS = 100 };
+enum { MAX_ERRORS = 100, MAX_IDS = 16 }; /* of a refused line, which may be two in one */
 
 struct import {
     struct api_call *call;
@@ -38,7 +38,7 @@ static void leave_alone(struct import *import, struct slice line)
 {
     struct slice id;
     char lower[HOSTNAME_MAX_LABEL];
-    while (app_document_next_id(&line, &id)) {
+    for (int i = 0; i < MAX_IDS && app_document_next_id(&line, &id); i++) {
         if (id.len > sizeof lower)
             continue;
         ascii_lower_copy(lower, id);

@@ -22,6 +22,7 @@ struct api {
     struct api_params params;
     unsigned top_calls;  /* GET /v1/top in progress */
     struct list watches; /* GET /v1/watch in progress */
+    struct list logs;    /* GET /v1/logs in progress */
     bool ending;         /* see api_end_streams */
 };
 
@@ -142,6 +143,7 @@ void api_import_snapshot(struct api_call *call);
 void api_changes_post(struct api_call *call);
 void api_watch_changes(struct api_call *call);
 void api_watch_end_all(struct api *api);
+void api_logs_end_all(struct api *api);
 void api_certs_list(struct api_call *call);
 void api_certs_get(struct api_call *call);
 void api_certs_put(struct api_call *call);

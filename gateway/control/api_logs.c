@@ -7,10 +7,11 @@
 
 #include "gateway/proxy/access_follow.h"
 
-enum { HEARTBEAT_MS = 15000, PIECE_BYTES = 16384, LINES = 50, LINES_BEFORE_FOLLOWING = 10 };
+enum { HEARTBEAT_MS = 15000, END_MS = 2000, PIECE_BYTES = 16384, LINES = 50, LINES_BEFORE_FOLLOWING = 10 };
 
 struct stream {
     struct api_call *call;
+    struct list link; /* in the api's list */
     struct access_follower *follower;
     struct loop_watch *watch;
     struct timer heartbeat;
@@ -18,26 +19,34 @@ struct stream {
     bool finished;
 };
 
-static void advance(struct stream *stream)
+static void finish(struct stream *stream)
+{
+    stream->finished = true;
+    loop_watch_free(&stream->watch); /* what tells of `done` may come after it was seen, and nobody would read it */
+    local_finish(stream->call->local);
+}
+
+/* `all`: also what the client does not take at present. */
+static void pass_on(struct stream *stream, bool all)
 {
     bool done;
     struct local *local = stream->call->local;
-    if (stream->finished)
-        return;
     struct slice pending = access_follower_pending(stream->follower, &done);
-    bool hurries = done && stream->call->api->ending; /* who does not read must not hold up the end of the process */
-    while (pending.len > 0 && (hurries || local_room(local) > 0)) {
+    while (pending.len > 0 && (all || local_room(local) > 0)) {
         struct slice piece = slice_make(pending.ptr, pending.len < PIECE_BYTES ? pending.len : PIECE_BYTES);
         local_send(local, piece);
         stream->at_line_start = piece.ptr[piece.len - 1] == '\n';
         access_follower_consume(stream->follower, piece.len);
         pending = slice_from(pending, piece.len);
     }
-    if (done && pending.len == 0) {
-        stream->finished = true;
-        loop_watch_free(&stream->watch); /* what tells of `done` may come after it was seen, and nobody would read it */
-        local_finish(local);
-    }
+    if ((done || all) && pending.len == 0)
+        finish(stream);
+}
+
+static void advance(struct stream *stream)
+{
+    if (!stream->finished)
+        pass_on(stream, false);
 }
 
 static void on_news(void *arg)
@@ -55,6 +64,10 @@ static void on_heartbeat(struct timer *timer)
     struct stream *stream = CONTAINER_OF(timer, struct stream, heartbeat);
     if (stream->finished)
         return;
+    if (stream->call->api->ending) { /* neither a client nor the log's file, however slow, holds up the process */
+        pass_on(stream, true);
+        return;
+    }
     if (stream->at_line_start && local_room(stream->call->local) > 0)
         local_send(stream->call->local, SLICE("\n"));
     loop_timer_arm(stream->call->api->params.loop, timer, HEARTBEAT_MS);
@@ -69,10 +82,20 @@ static void on_body(void *self, struct slice piece)
 static void on_gone(void *self)
 {
     struct stream *stream = self;
+    list_remove(&stream->link);
     timer_forget(&stream->heartbeat);
     loop_watch_free(&stream->watch);
     access_follower_close(&stream->follower);
     api_call_gone(stream->call);
+}
+
+/* ---- the end of the process ---- */
+
+void api_logs_end_all(struct api *api)
+{
+    access_log_end_following(api->params.access_log);
+    LIST_EACH (link, &api->logs)
+        loop_timer_arm(api->params.loop, &CONTAINER_OF(link, struct stream, link)->heartbeat, END_MS);
 }
 
 /* ---- what is asked for ---- */
@@ -114,6 +137,7 @@ void api_logs_get(struct api_call *call)
     struct stream *stream = arena_alloc_zeroed(call->arena, sizeof *stream);
     stream->call = call;
     stream->at_line_start = true;
+    list_init(&stream->link);
     timer_init(&stream->heartbeat, on_heartbeat);
     stream->follower = access_log_follow(call->api->params.access_log, &options);
     if (!stream->follower) {
@@ -130,5 +154,6 @@ void api_logs_get(struct api_call *call)
         return;
     }
     stream->watch = loop_watch_new(call->api->params.loop, access_follower_fd(stream->follower), on_news, stream);
-    loop_timer_arm(call->api->params.loop, &stream->heartbeat, HEARTBEAT_MS);
+    list_push(&call->api->logs, &stream->link);
+    loop_timer_arm(call->api->params.loop, &stream->heartbeat, call->api->ending ? END_MS : HEARTBEAT_MS);
 }

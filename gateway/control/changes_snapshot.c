@@ -125,8 +125,9 @@ static bool is_in_table(const struct changes_snapshot *s, struct slice id)
 /* Those that are there may stay. Of a batch of a watch, others that are deleted may come later. */
 static bool is_full(const struct changes_snapshot *s, struct slice id)
 {
-    size_t max = s->changes->max_apps;
-    if (s->mode == CHANGES_DELTA || max == 0 || s->count - s->left_alone < max || *slot_of(s, id) != 0)
+    size_t max = s->changes->max_apps, slot = *slot_of(s, id);
+    bool is_counted = slot != 0 && !s->entries[slot - 1].is_left_alone;
+    if (s->mode == CHANGES_DELTA || max == 0 || s->count - s->left_alone < max || is_counted)
         return false;
     return !is_in_table(s, id);
 }
@@ -195,20 +196,10 @@ void changes_snapshot_delete(struct changes_snapshot *s, struct slice app_id, ui
     set_without_app(entry, app_id, revision);
 }
 
-/* In the table, in the store alone, or where the gate writes. */
-static bool is_anywhere(const struct changes_snapshot *s, struct slice app_id)
-{
-    char *id = changes_copy(app_id);
-    bool is =
-        is_in_table(s, app_id) || id_set_has(&s->changes->left_out, id) || changes_gate_leaves_out(s->changes, id);
-    free(id);
-    return is;
-}
-
 void changes_snapshot_leave_alone(struct changes_snapshot *s, struct slice app_id)
 {
     bool is_new;
-    if (changes_snapshot_has(s, app_id) || !is_anywhere(s, app_id))
+    if (changes_snapshot_has(s, app_id))
         return;
     struct entry *entry = entry_for(s, app_id, &is_new);
     set_without_app(entry, app_id, 0);

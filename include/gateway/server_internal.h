@@ -68,7 +68,8 @@ struct server {
     uint64_t started_wall_us;
     bool ready;
     bool draining;
-    bool fast; /* INT or QUIT: nothing is waited for */
+    bool fast;     /* INT or QUIT: nothing is waited for */
+    bool must_end; /* that, or the drain's deadline: no client gets more time for last bytes */
     char reload_error[SERVER_ERROR_TEXT_MAX];
     const char *needs_restart[SERVER_FIXED_SECTIONS + 1]; /* sections whose new value waits for that; ends with NULL */
 };

@@ -422,11 +422,25 @@ def test_many_calls_on_a_connection(gateway):
         assert connection.request("GET", "/healthz", "a").status == 200
 
 
+def test_a_bad_line_leaves_alone_also_what_is_made_meanwhile(make_gateway):
+    gateway, app, good = make_gateway(), document(), document()
+    body = ndjson([{**app, "bogus": 1}, good])
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(gateway.control_path))
+    with Connection(sock) as upload:
+        upload.send(f"PUT /v1/snapshot HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body) + 1}\r\n\r\n")
+        upload.send(body)
+        assert gateway.put_app(app).status == 201
+        upload.send(b"\n")
+        assert upload.read_response().status == 200
+    assert {it["app_id"] for it in snapshot(gateway)} == {app["app_id"], good["app_id"]}
+
+
 def test_who_waits_before_sending_is_told_to_go_on(make_gateway):
     """And has no more time to send it than others have."""
-    gateway = make_gateway(timeouts={"request_body_idle": "1s"})
+    gateway, hasty = make_gateway(), make_gateway(timeouts={"request_body_idle": "100ms"})
 
-    def begin(path):
+    def begin(path, gateway=gateway):
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(gateway.control_path))
         return Connection(sock).send(
@@ -437,7 +451,7 @@ def test_who_waits_before_sending_is_told_to_go_on(make_gateway):
             assert (go_on.status, go_on.fields) == (100, [])
             assert connection.send(b"{}" if "apps" in path else b"\n\n").read_response().status // 100 == 2
             assert connection.request("GET", "/healthz", "a").status == 200
-        with begin(path) as silent:
+        with begin(path, hasty) as silent:
             assert silent.read_head().status == 100
             assert silent.read_response().status == 408 and silent.is_closed()
     with begin("/v1/nothing") as connection:        # nobody would read it

@@ -382,6 +382,23 @@ def test_drain_deadline_of_control_calls(make_gateway):
     assert "some control calls did not end in time" in gateway.stderr()
 
 
+@pytest.mark.parametrize("query", ["", "&follow=1"])
+def test_a_stuck_reader_of_logs_holds_up_no_end(make_gateway, query):
+    """More is queued for it than sockets take."""
+    gateway = make_gateway(timeouts={"drain": "600s"})
+    with gateway.connect() as connection:
+        for _ in range(150):
+            connection.request("GET", "/" + "x" * 3000, f"a.{DOMAIN}")
+    wait_until(lambda: len(gateway.log_lines()) == 150, "the log")
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(gateway.control_path))
+    with Connection(sock) as reader:
+        reader.send(f"GET /v1/logs?lines=1000{query} HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert reader.read_head().status == 200
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait() == 0
+
+
 @pytest.mark.parametrize("draining", [False, True])
 def test_int_waits_for_no_control_call(make_gateway, draining):
     gateway = make_gateway(timeouts={"drain": "1h"})

@@ -164,7 +164,7 @@ struct changes_snapshot;
 struct changes_snapshot *changes_snapshot_begin(struct changes *changes, enum changes_snapshot_mode mode);
 MUST_CHECK enum status changes_snapshot_add(struct changes_snapshot *snapshot, struct route_app *app,
                                             struct route_problem *ret_problem); /* takes the app when OK */
-/* REPLACE: unless the app is added too, what there is of it stays as it is, be it in the table or left out of it. */
+/* REPLACE: unless the app is added too, what there is of it at the commit stays, in the table or left out of it. */
 void changes_snapshot_leave_alone(struct changes_snapshot *snapshot, struct slice app_id);
 /* DELTA; an app that is not there is fine. */
 void changes_snapshot_delete(struct changes_snapshot *snapshot, struct slice app_id, uint64_t revision);
